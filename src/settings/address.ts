@@ -1,0 +1,76 @@
+import { NunicornError } from '../errors.ts';
+
+/** Where a server listens or a client connects. */
+export type Address =
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+  | { readonly kind: 'unix'; readonly path: string };
+
+export const DEFAULT_PORT = 8000;
+const ANY_HOST = '0.0.0.0';
+const MAX_PORT = 65535;
+const FORMS = 'HOST, HOST:PORT, :PORT, [IPV6]:PORT or unix:PATH';
+
+/**
+ * Reads an address as Gunicorn writes it: `HOST`, `HOST:PORT`, `:PORT` (every IPv4 address of the machine),
+ * `[IPV6]:PORT`, `tcp://HOST:PORT`, `unix:PATH` or `unix:///PATH`. Without a port it is 8000. Host names are lower-cased.
+ *
+ * @throws {NunicornError} in one line, when it is none of these
+ */
+export function parseAddress(text: string): Address {
+  const address = text.trim();
+  if (address.startsWith('unix:')) return parseUnix(address);
+  if (address.startsWith('fd://')) {
+    throw new NunicornError(`'${text}': fd://N is a Gunicorn address that nunicorn does not support yet; use ${FORMS}`);
+  }
+  const netloc = address.startsWith('tcp://') ? address.slice('tcp://'.length) : address;
+  if (netloc.includes(',')) {
+    throw new NunicornError(
+      `'${text}' is not one address: give each its own --bind, or its own entry of the bind list`,
+    );
+  }
+  if (/^[a-z]+:\/\//i.test(netloc)) {
+    throw new NunicornError(`'${text}' is not an address to listen at: ${FORMS} is needed, without a scheme or a path`);
+  }
+  return netloc.includes('[') || netloc.includes(']') ? parseBracketed(text, netloc) : parseHostPort(text, netloc);
+}
+
+/** The address as users write it and as log lines show it, e.g. `127.0.0.1:8000`, `[::1]:8000` or `unix:/run/app.sock`. */
+export function formatAddress(address: Address): string {
+  if (address.kind === 'unix') return `unix:${address.path}`;
+  const host = address.host.includes(':') ? `[${address.host}]` : address.host;
+  return `${host}:${address.port}`;
+}
+
+function parseUnix(text: string): Address {
+  const path = text.slice('unix:'.length).replace(/^\/\//, '');
+  if (path === '') throw new NunicornError(`'${text}' names no socket file: unix:PATH is needed`);
+  return { kind: 'unix', path };
+}
+
+function parseBracketed(text: string, netloc: string): Address {
+  const match = /^\[([^[\]]+)\](?::(.*))?$/.exec(netloc);
+  const host = match?.[1];
+  if (host === undefined)
+    throw new NunicornError(`'${text}' is not an address: [IPV6]:PORT is needed, such as [::1]:8000`);
+  return { kind: 'tcp', host: host.toLowerCase(), port: parsePort(text, match?.[2]) };
+}
+
+function parseHostPort(text: string, netloc: string): Address {
+  const parts = netloc.split(':');
+  if (parts.length > 2) {
+    throw new NunicornError(`'${text}' is not an address: an IPv6 address goes in brackets, such as [::1]:8000`);
+  }
+  const host = parts[0] ?? '';
+  return { kind: 'tcp', host: host === '' ? ANY_HOST : host.toLowerCase(), port: parsePort(text, parts[1]) };
+}
+
+function parsePort(text: string, port: string | undefined): number {
+  if (port === undefined) return DEFAULT_PORT;
+  const value = /^\d{1,5}$/.test(port) ? Number(port) : Number.NaN;
+  if (!(value <= MAX_PORT)) {
+    throw new NunicornError(
+      `'${port}' is not a valid port number in '${text}': a whole number from 0 to ${MAX_PORT} is needed`,
+    );
+  }
+  return value;
+}

@@ -1,0 +1,532 @@
+/**
+ * Every setting, once. The command line, the validation, the type `Settings` and docs/settings.md are made from this
+ * table. Names are Gunicorn's; durations are in seconds, sizes in bytes.
+ */
+import { tmpdir } from 'node:os';
+import {
+  addresses,
+  environment,
+  existingFolder,
+  flag,
+  folders,
+  group,
+  headerValues,
+  logLevel,
+  networks,
+  octal,
+  optionalText,
+  positiveNumber,
+  seconds,
+  text,
+  user,
+  type ValueType,
+  wholeNumber,
+  workerClass,
+} from './types.ts';
+
+export const SECTIONS = [
+  'Config File',
+  'Server Socket',
+  'Worker Processes',
+  'Fronts and Queue',
+  'Time Limits of the Front',
+  'Security',
+  'Server Mechanics',
+  'Logging',
+  'Process Naming',
+] as const;
+
+export type Section = (typeof SECTIONS)[number];
+
+export interface Setting<T> {
+  readonly section: Section;
+  /** Short and long, as typed. None: the setting exists in the configuration file only. */
+  readonly flags: readonly string[];
+  readonly type: ValueType<T>;
+  /** A raw value, read by `type` like any other. */
+  readonly default: DefaultValue;
+  /** The environment variable that replaces the default, and how its value becomes the raw value. */
+  readonly env?: { readonly variable: string; readonly raw: (value: string) => unknown };
+  /** What the documentation says of the default, where the value itself would not tell. */
+  readonly defaultText?: string;
+  readonly metavar?: string;
+  readonly help: string;
+  /** 'gunicorn': has this name and meaning there. 'nunicorn': our own. */
+  readonly origin: 'gunicorn' | 'nunicorn';
+  /** The value is the name of a file or folder: it is made absolute, from `chdir`. `-` stands for a standard stream. */
+  readonly path?: true;
+}
+
+export type DefaultValue = string | number | boolean | null | readonly string[] | Readonly<Record<string, string>>;
+
+function setting<T>(definition: Setting<T>): Setting<T> {
+  return definition;
+}
+
+export const SETTINGS = {
+  config: setting({
+    section: 'Config File',
+    flags: ['-c', '--config'],
+    type: optionalText,
+    default: null,
+    defaultText: './gunicorn.conf.py, if there is one',
+    metavar: 'CONFIG',
+    help: 'Python file with settings: PATH, file:PATH or python:MODULE. It is run by Python, each variable named like a setting sets it.',
+    origin: 'gunicorn',
+  }),
+  wsgi_app: setting({
+    section: 'Config File',
+    flags: [],
+    type: optionalText,
+    default: null,
+    defaultText: 'none',
+    help: 'The application, MODULE:CALLABLE or MODULE:FACTORY(ARGUMENTS), used when the command line names none.',
+    origin: 'gunicorn',
+  }),
+
+  bind: setting({
+    section: 'Server Socket',
+    flags: ['-b', '--bind'],
+    type: addresses,
+    default: ['127.0.0.1:8000'],
+    env: { variable: 'PORT', raw: (port) => [`0.0.0.0:${port}`] },
+    defaultText: '127.0.0.1:8000, or 0.0.0.0:$PORT if PORT is set',
+    metavar: 'ADDRESS',
+    help: 'Address to listen at: HOST, HOST:PORT, :PORT, [IPV6]:PORT or unix:PATH. Can be given several times. The port is 8000 unless named.',
+    origin: 'gunicorn',
+  }),
+  backlog: setting({
+    section: 'Server Socket',
+    flags: ['--backlog'],
+    type: wholeNumber,
+    default: 2048,
+    metavar: 'INT',
+    help: 'How many connections may wait in the kernel to be accepted. The kernel may allow fewer (net.core.somaxconn).',
+    origin: 'gunicorn',
+  }),
+
+  workers: setting({
+    section: 'Worker Processes',
+    flags: ['-w', '--workers'],
+    type: wholeNumber,
+    default: 1,
+    env: { variable: 'WEB_CONCURRENCY', raw: (value) => value },
+    defaultText: '1, or $WEB_CONCURRENCY if set',
+    metavar: 'INT',
+    help: 'How many processes run the application. Each has its own memory and its own Python lock (GIL): add workers for work that needs the processor.',
+    origin: 'gunicorn',
+  }),
+  worker_class: setting({
+    section: 'Worker Processes',
+    flags: ['-k', '--worker-class'],
+    type: workerClass,
+    default: 'sync',
+    metavar: 'STRING',
+    help: 'How a worker runs requests: sync (one at a time) or gthread (one on each of its threads). sync with more than one thread becomes gthread.',
+    origin: 'gunicorn',
+  }),
+  threads: setting({
+    section: 'Worker Processes',
+    flags: ['--threads'],
+    type: positiveNumber,
+    default: 1,
+    metavar: 'INT',
+    help: 'How many requests a worker runs at the same time, each on a thread of its own. Workers x threads is the concurrency: add threads for work that waits (database, other services).',
+    origin: 'gunicorn',
+  }),
+  timeout: setting({
+    section: 'Worker Processes',
+    flags: ['-t', '--timeout'],
+    type: wholeNumber,
+    default: 30,
+    metavar: 'SECONDS',
+    help: 'How long a request may run in the application, in seconds, until its response begins; later, how long between two pieces of it. Then the client gets 504 and the request is interrupted. 0: no limit.',
+    origin: 'gunicorn',
+  }),
+  graceful_timeout: setting({
+    section: 'Worker Processes',
+    flags: ['--graceful-timeout'],
+    type: wholeNumber,
+    default: 30,
+    metavar: 'SECONDS',
+    help: 'How long running requests may take to finish after a stop or a reload was asked for, in seconds. What still runs then is killed.',
+    origin: 'gunicorn',
+  }),
+  keepalive: setting({
+    section: 'Worker Processes',
+    flags: ['--keep-alive'],
+    type: wholeNumber,
+    default: 2,
+    metavar: 'SECONDS',
+    help: 'How long an idle connection is kept open for its next request, in seconds. 0: each connection is closed after its response.',
+    origin: 'gunicorn',
+  }),
+
+  fronts: setting({
+    section: 'Fronts and Queue',
+    flags: ['--fronts'],
+    type: wholeNumber,
+    default: 0,
+    defaultText: '1 for up to 8 workers, then one for each further 8',
+    metavar: 'INT',
+    help: 'How many processes speak HTTP and hold the queue in front of the workers. 0: chosen from the number of workers. Few are better: requests that share one queue wait less.',
+    origin: 'nunicorn',
+  }),
+  max_queue: setting({
+    section: 'Fronts and Queue',
+    flags: ['--max-queue'],
+    type: wholeNumber,
+    default: 2048,
+    metavar: 'INT',
+    help: 'How many requests may wait for a free thread in each front. Further ones get 503 with Retry-After at once.',
+    origin: 'nunicorn',
+  }),
+  queue_timeout: setting({
+    section: 'Fronts and Queue',
+    flags: ['--queue-timeout'],
+    type: seconds,
+    default: 30,
+    metavar: 'SECONDS',
+    help: 'How long a request may wait for a free thread, in seconds. Then the client gets 504 and the application never sees the request. 0: no limit.',
+    origin: 'nunicorn',
+  }),
+  limit_request_body: setting({
+    section: 'Fronts and Queue',
+    flags: ['--limit-request-body'],
+    type: wholeNumber,
+    default: 0,
+    metavar: 'BYTES',
+    help: 'The largest request body that is taken, in bytes. A larger one gets 413. 0: no limit.',
+    origin: 'nunicorn',
+  }),
+  spool_dir: setting({
+    section: 'Fronts and Queue',
+    flags: ['--spool-dir'],
+    type: text,
+    default: tmpdir(),
+    defaultText: "the system's folder for temporary files",
+    metavar: 'DIR',
+    help: 'Folder for request bodies that are too large to be kept in memory while they arrive. It needs room for all uploads of one moment.',
+    origin: 'nunicorn',
+    path: true,
+  }),
+
+  header_timeout: setting({
+    section: 'Time Limits of the Front',
+    flags: ['--header-timeout'],
+    type: seconds,
+    default: 10,
+    metavar: 'SECONDS',
+    help: 'How long a client may take to send the request line and the headers, in seconds. Then it gets 408. 0: no limit.',
+    origin: 'nunicorn',
+  }),
+  body_timeout: setting({
+    section: 'Time Limits of the Front',
+    flags: ['--body-timeout'],
+    type: seconds,
+    default: 30,
+    metavar: 'SECONDS',
+    help: 'How long a client may send nothing in the middle of a request body, in seconds. Then it gets 408. No thread of a worker waits meanwhile. 0: no limit.',
+    origin: 'nunicorn',
+  }),
+  response_timeout: setting({
+    section: 'Time Limits of the Front',
+    flags: ['--response-timeout'],
+    type: seconds,
+    default: 60,
+    metavar: 'SECONDS',
+    help: 'How long a client may read nothing of its response while more is waiting to be sent, in seconds. Then the connection is closed. 0: no limit.',
+    origin: 'nunicorn',
+  }),
+
+  forwarded_allow_ips: setting({
+    section: 'Security',
+    flags: ['--forwarded-allow-ips'],
+    type: networks,
+    default: '127.0.0.1,::1',
+    env: { variable: 'FORWARDED_ALLOW_IPS', raw: (value) => value },
+    defaultText: '127.0.0.1,::1, or $FORWARDED_ALLOW_IPS if set',
+    metavar: 'STRING',
+    help: 'Proxies whose headers are believed (see secure_scheme_headers): addresses or networks such as 10.0.0.0/8, separated by commas, or * for all. Connections over a Unix socket are always believed.',
+    origin: 'gunicorn',
+  }),
+  secure_scheme_headers: setting({
+    section: 'Security',
+    flags: [],
+    type: headerValues,
+    default: { 'X-FORWARDED-PROTOCOL': 'ssl', 'X-FORWARDED-PROTO': 'https', 'X-FORWARDED-SSL': 'on' },
+    help: 'Headers, with their values, by which a trusted proxy says that the request came over https. If two of them disagree, the request gets 400.',
+    origin: 'gunicorn',
+  }),
+
+  preload_app: setting({
+    section: 'Server Mechanics',
+    flags: ['--preload'],
+    type: flag,
+    default: false,
+    help: 'Import the application once, before the workers are made from that process: they share its memory and start faster.',
+    origin: 'gunicorn',
+  }),
+  chdir: setting({
+    section: 'Server Mechanics',
+    flags: ['--chdir'],
+    type: existingFolder,
+    default: '.',
+    defaultText: 'the folder the server was started in',
+    metavar: 'DIR',
+    help: 'Folder to change to before the application is imported. Its modules can be imported, and relative paths in other settings start there.',
+    origin: 'gunicorn',
+  }),
+  pythonpath: setting({
+    section: 'Server Mechanics',
+    flags: ['--pythonpath'],
+    type: folders,
+    default: null,
+    defaultText: 'none',
+    metavar: 'DIRS',
+    help: 'Folders, separated by commas, in which Python looks for modules first, e.g. /home/app/project,/home/app/lib.',
+    origin: 'gunicorn',
+  }),
+  python: setting({
+    section: 'Server Mechanics',
+    flags: ['--python'],
+    type: optionalText,
+    default: null,
+    defaultText: '$VIRTUAL_ENV/bin/python, else ./.venv/bin/python, else python3',
+    metavar: 'PATH',
+    help: 'The Python (3.9 or newer) that runs the application: a path or the name of a command.',
+    origin: 'nunicorn',
+  }),
+  raw_env: setting({
+    section: 'Server Mechanics',
+    flags: ['-e', '--env'],
+    type: environment,
+    default: [],
+    defaultText: 'none',
+    metavar: 'KEY=VALUE',
+    help: "Set a variable in the application's environment. Can be given several times.",
+    origin: 'gunicorn',
+  }),
+  pidfile: setting({
+    section: 'Server Mechanics',
+    flags: ['-p', '--pid'],
+    type: optionalText,
+    default: null,
+    defaultText: 'none',
+    metavar: 'FILE',
+    help: 'File that holds the process id of the master while it runs.',
+    origin: 'gunicorn',
+    path: true,
+  }),
+  user: setting({
+    section: 'Server Mechanics',
+    flags: ['-u', '--user'],
+    type: user,
+    default: null,
+    defaultText: 'the user who starts the server',
+    metavar: 'USER',
+    help: 'User, by name or number, that the workers run as. Needs a start as root.',
+    origin: 'gunicorn',
+  }),
+  group: setting({
+    section: 'Server Mechanics',
+    flags: ['-g', '--group'],
+    type: group,
+    default: null,
+    defaultText: 'the group of the user who starts the server',
+    metavar: 'GROUP',
+    help: 'Group, by name or number, that the workers run as. Needs a start as root.',
+    origin: 'gunicorn',
+  }),
+  umask: setting({
+    section: 'Server Mechanics',
+    flags: ['-m', '--umask'],
+    type: octal,
+    default: 0,
+    metavar: 'INT',
+    help: 'Permissions taken from files and Unix sockets that the server makes; octal when it begins with 0, such as 077.',
+    origin: 'gunicorn',
+  }),
+
+  accesslog: setting({
+    section: 'Logging',
+    flags: ['--access-logfile'],
+    type: optionalText,
+    default: null,
+    defaultText: 'none',
+    metavar: 'FILE',
+    help: 'File for one line per request; - is standard output.',
+    origin: 'gunicorn',
+    path: true,
+  }),
+  access_log_format: setting({
+    section: 'Logging',
+    flags: ['--access-logformat'],
+    type: text,
+    default: '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
+    metavar: 'STRING',
+    help: 'What a line of the access log shows, with the identifiers of Gunicorn: %(h)s address, %(r)s request line, %(s)s status, %(b)s bytes, %(D)s microseconds, %({Name}i)s a request header ...',
+    origin: 'gunicorn',
+  }),
+  errorlog: setting({
+    section: 'Logging',
+    flags: ['--error-logfile', '--log-file'],
+    type: text,
+    default: '-',
+    metavar: 'FILE',
+    help: "File for the server's own log; - is standard error.",
+    origin: 'gunicorn',
+    path: true,
+  }),
+  loglevel: setting({
+    section: 'Logging',
+    flags: ['--log-level'],
+    type: logLevel,
+    default: 'info',
+    metavar: 'LEVEL',
+    help: 'The least severe lines that the error log shows: debug, info, warning, error or critical.',
+    origin: 'gunicorn',
+  }),
+
+  proc_name: setting({
+    section: 'Process Naming',
+    flags: ['-n', '--name'],
+    type: text,
+    default: '',
+    defaultText: 'the application',
+    metavar: 'STRING',
+    help: 'Name shown in brackets in the titles of the processes (ps, top), to tell several servers apart.',
+    origin: 'gunicorn',
+  }),
+} as const satisfies Readonly<Record<string, Setting<unknown>>>;
+
+export type SettingName = keyof typeof SETTINGS;
+
+/** The settings of one server, checked and complete. */
+export type Settings = {
+  readonly [Name in SettingName]: (typeof SETTINGS)[Name] extends Setting<infer T> ? T : never;
+};
+
+export const SETTING_NAMES = Object.keys(SETTINGS) as readonly SettingName[];
+
+export function isSettingName(name: string): name is SettingName {
+  return Object.hasOwn(SETTINGS, name);
+}
+
+/** A setting of Gunicorn that nunicorn does not honour yet. */
+export interface NotYet {
+  readonly flags: readonly string[];
+  /** How many values its flag takes; `optional`: none or one, as `--proxy-protocol [MODE]`. */
+  readonly takes: 'value' | 'nothing' | 'optional';
+  /** Gunicorn's default: a configuration file that spells it out asks for nothing. */
+  readonly default?: DefaultValue;
+}
+
+function value(flags: string, byDefault: DefaultValue): NotYet {
+  return { flags: flags.split(' '), takes: 'value', default: byDefault };
+}
+function nothing(flags: string, byDefault: DefaultValue = false): NotYet {
+  return { flags: flags.split(' '), takes: 'nothing', default: byDefault };
+}
+function fileOnly(byDefault: DefaultValue): NotYet {
+  return { flags: [], takes: 'value', default: byDefault };
+}
+const hook: NotYet = { flags: [], takes: 'value' };
+
+/** Gunicorn's other settings. They are refused where they would change something, never ignored. */
+export const NOT_YET: Readonly<Record<string, NotYet>> = {
+  worker_connections: value('--worker-connections', 1000),
+  max_requests: value('--max-requests', 0),
+  max_requests_jitter: value('--max-requests-jitter', 0),
+  asgi_loop: value('--asgi-loop', 'auto'),
+  asgi_lifespan: value('--asgi-lifespan', 'auto'),
+  asgi_disconnect_grace_period: value('--asgi-disconnect-grace-period', 3),
+  http_parser: value('--http-parser', 'auto'),
+  limit_request_line: value('--limit-request-line', 4094),
+  limit_request_fields: value('--limit-request-fields', 100),
+  limit_request_field_size: value('--limit-request-field_size', 8190),
+  reload: nothing('--reload'),
+  reload_engine: value('--reload-engine', 'auto'),
+  reload_extra_files: value('--reload-extra-file', []),
+  spew: nothing('--spew'),
+  check_config: nothing('--check-config'),
+  print_config: nothing('--print-config'),
+  sendfile: nothing('--no-sendfile', null),
+  reuse_port: nothing('--reuse-port'),
+  daemon: nothing('-D --daemon'),
+  worker_tmp_dir: value('--worker-tmp-dir', null),
+  initgroups: nothing('--initgroups'),
+  tmp_upload_dir: fileOnly(null),
+  paste: value('--paste --paster', null),
+  raw_paste_global_conf: value('--paste-global', []),
+  proxy_protocol: { flags: ['--proxy-protocol'], takes: 'optional', default: 'off' },
+  proxy_allow_ips: value('--proxy-allow-from', '127.0.0.1,::1'),
+  protocol: value('--protocol', 'http'),
+  uwsgi_allow_ips: value('--uwsgi-allow-from', '127.0.0.1,::1'),
+  permit_obsolete_folding: nothing('--permit-obsolete-folding'),
+  strip_header_spaces: nothing('--strip-header-spaces'),
+  permit_unconventional_http_method: nothing('--permit-unconventional-http-method'),
+  permit_unconventional_http_version: nothing('--permit-unconventional-http-version'),
+  casefold_http_method: nothing('--casefold-http-method'),
+  forwarder_headers: value('--forwarder-headers', 'SCRIPT_NAME,PATH_INFO'),
+  header_map: value('--header-map', 'drop'),
+  root_path: value('--root-path', ''),
+  disable_redirect_access_to_syslog: nothing('--disable-redirect-access-to-syslog'),
+  capture_output: nothing('--capture-output'),
+  logger_class: value('--logger-class', 'gunicorn.glogging.Logger'),
+  logconfig: value('--log-config', null),
+  logconfig_dict: fileOnly({}),
+  logconfig_json: value('--log-config-json', null),
+  syslog_addr: value('--log-syslog-to', 'udp://localhost:514'),
+  syslog: nothing('--log-syslog'),
+  syslog_prefix: value('--log-syslog-prefix', null),
+  syslog_facility: value('--log-syslog-facility', 'user'),
+  enable_stdio_inheritance: nothing('-R --enable-stdio-inheritance'),
+  statsd_host: value('--statsd-host', null),
+  dogstatsd_tags: value('--dogstatsd-tags', ''),
+  statsd_prefix: value('--statsd-prefix', ''),
+  enable_backlog_metric: nothing('--enable-backlog-metric'),
+  default_proc_name: fileOnly('gunicorn'),
+  keyfile: value('--keyfile', null),
+  certfile: value('--certfile', null),
+  ssl_version: value('--ssl-version', null),
+  cert_reqs: value('--cert-reqs', 0),
+  ca_certs: value('--ca-certs', null),
+  suppress_ragged_eofs: nothing('--suppress-ragged-eofs', true),
+  do_handshake_on_connect: nothing('--do-handshake-on-connect'),
+  ciphers: value('--ciphers', null),
+  http_protocols: value('--http-protocols', 'h1'),
+  http2_cleartext: value('--http2-cleartext', 'off'),
+  http2_max_concurrent_streams: value('--http2-max-concurrent-streams', 100),
+  http2_initial_window_size: value('--http2-initial-window-size', 65535),
+  http2_max_frame_size: value('--http2-max-frame-size', 16384),
+  http2_max_header_list_size: value('--http2-max-header-list-size', 65536),
+  dirty_apps: value('--dirty-app', []),
+  dirty_workers: value('--dirty-workers', 0),
+  dirty_timeout: value('--dirty-timeout', 300),
+  dirty_threads: value('--dirty-threads', 1),
+  dirty_graceful_timeout: value('--dirty-graceful-timeout', 30),
+  control_socket: value('--control-socket', null),
+  control_socket_mode: value('--control-socket-mode', 0o600),
+  control_socket_disable: nothing('--no-control-socket'),
+  on_starting: hook,
+  on_reload: hook,
+  when_ready: hook,
+  pre_fork: hook,
+  post_fork: hook,
+  post_worker_init: hook,
+  worker_int: hook,
+  worker_abort: hook,
+  pre_exec: hook,
+  pre_request: hook,
+  post_request: hook,
+  child_exit: hook,
+  worker_exit: hook,
+  nworkers_changed: hook,
+  on_exit: hook,
+  ssl_context: hook,
+  on_dirty_starting: hook,
+  dirty_post_fork: hook,
+  dirty_worker_init: hook,
+  dirty_worker_exit: hook,
+};

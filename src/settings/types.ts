@@ -1,0 +1,296 @@
+/**
+ * The kinds of value that a setting can have. Each reads a raw value, either text (command line, environment) or what the
+ * Python configuration file gave (JSON), and throws a `ValueError` that says what is needed.
+ */
+import { existsSync } from 'node:fs';
+import { isIPv4, isIPv6 } from 'node:net';
+import { resolve } from 'node:path';
+import { NunicornError } from '../errors.ts';
+import { groupId, userId } from './accounts.ts';
+import { parseAddress } from './address.ts';
+
+/** What reading a value may need to know, and how it can speak to the user without failing. */
+export interface ParseContext {
+  /** The folder that the server was started in: relative paths start here. */
+  readonly cwd: string;
+  warn(text: string): void;
+}
+
+/** The value does not fit. Its message says what is needed; the caller adds which setting and where it came from. */
+export class ValueError extends Error {}
+
+export interface ValueType<T> {
+  /** For the documentation, e.g. `whole number`. */
+  readonly label: string;
+  /** How the command line takes it: with a value, with a value and repeatable, or alone (true). */
+  readonly arity: 'one' | 'many' | 'flag';
+  parse(raw: unknown, context: ParseContext): T;
+}
+
+export type LogLevel = 'debug' | 'info' | 'warning' | 'error' | 'critical';
+export const LOG_LEVELS: readonly LogLevel[] = ['debug', 'info', 'warning', 'error', 'critical'];
+
+export type WorkerClass = 'sync' | 'gthread';
+
+const INTEGER = /^\+?(?:0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+|\d+)$/;
+
+/** As Python's `int(value, 0)` and Gunicorn's pos_int: 16, "16", "0x10", "1_000"; True is 1. */
+function integer(raw: unknown): number | undefined {
+  if (typeof raw === 'boolean') return Number(raw);
+  if (typeof raw === 'number') return Number.isSafeInteger(raw) && raw >= 0 ? raw : undefined;
+  if (typeof raw !== 'string') return undefined;
+  const text = raw.trim().replace(/(?<=[0-9a-fA-F])_(?=[0-9a-fA-F])/g, '');
+  if (!INTEGER.test(text)) return undefined;
+  const value = Number(text.replace(/^\+/, ''));
+  return Number.isSafeInteger(value) ? value : undefined;
+}
+
+export const wholeNumber: ValueType<number> = {
+  label: 'whole number',
+  arity: 'one',
+  parse(raw) {
+    const value = integer(raw);
+    if (value === undefined) throw new ValueError('a whole number, 0 or more, is needed');
+    return value;
+  },
+};
+
+export const positiveNumber: ValueType<number> = {
+  label: 'whole number, 1 or more',
+  arity: 'one',
+  parse(raw) {
+    const value = integer(raw);
+    if (value === undefined || value === 0) throw new ValueError('a whole number, 1 or more, is needed');
+    return value;
+  },
+};
+
+export const seconds: ValueType<number> = {
+  label: 'seconds',
+  arity: 'one',
+  parse(raw) {
+    const value = typeof raw === 'string' && /^\s*\d+\.\d+\s*$/.test(raw) ? Number(raw) : raw;
+    if (typeof value === 'number' && Number.isFinite(value) && value >= 0) return value;
+    const whole = integer(raw);
+    if (whole === undefined) throw new ValueError('a number of seconds, 0 or more, is needed');
+    return whole;
+  },
+};
+
+/** A mode for files. Text that begins with 0 is octal, as in the shell's `umask 022`. */
+export const octal: ValueType<number> = {
+  label: 'whole number, octal when it begins with 0',
+  arity: 'one',
+  parse(raw) {
+    const octalText = typeof raw === 'string' && /^0[0-7]+$/.test(raw.trim());
+    const invalidOctal = typeof raw === 'string' && /^0\d+$/.test(raw.trim()) && !octalText;
+    const value = octalText ? Number.parseInt(raw, 8) : integer(raw);
+    if (value === undefined || invalidOctal || value > 0o7777) {
+      throw new ValueError('a number from 0 to 07777 is needed, octal when it begins with 0, such as 022');
+    }
+    return value;
+  },
+};
+
+export const flag: ValueType<boolean> = {
+  label: 'true or false',
+  arity: 'flag',
+  parse(raw) {
+    const value = typeof raw === 'string' ? raw.trim().toLowerCase() : raw;
+    if (value === true || value === 'true') return true;
+    if (value === false || value === 'false' || value === null) return false;
+    throw new ValueError('True or False is needed');
+  },
+};
+
+export const text: ValueType<string> = {
+  label: 'text',
+  arity: 'one',
+  parse(raw) {
+    if (typeof raw !== 'string') throw new ValueError('text is needed');
+    return raw.trim();
+  },
+};
+
+export const optionalText: ValueType<string | null> = {
+  label: 'text',
+  arity: 'one',
+  parse(raw, context) {
+    const value = raw === null ? '' : text.parse(raw, context);
+    return value === '' ? null : value;
+  },
+};
+
+function listOf(raw: unknown, entry: string): readonly string[] {
+  if (raw === null || raw === '') return [];
+  const list = typeof raw === 'string' ? [raw] : raw;
+  if (!Array.isArray(list)) throw new ValueError(`${entry}, or a list of them, is needed`);
+  return list.map((item: unknown) => {
+    if (typeof item !== 'string') throw new ValueError(`${entry}, or a list of them, is needed`);
+    return item.trim();
+  });
+}
+
+/** Addresses to listen at, kept as the user wrote them: `parseAddress` reads each. */
+export const addresses: ValueType<readonly string[]> = {
+  label: 'list of addresses',
+  arity: 'many',
+  parse(raw) {
+    const list = listOf(raw, 'an address');
+    if (list.length === 0) throw new ValueError('at least one address is needed, such as 127.0.0.1:8000');
+    for (const item of list) parseOrExplain(item);
+    return list;
+  },
+};
+
+function parseOrExplain(address: string): void {
+  try {
+    parseAddress(address);
+  } catch (error) {
+    throw error instanceof NunicornError ? new ValueError(error.message) : error;
+  }
+}
+
+export const environment: ValueType<readonly string[]> = {
+  label: 'list of KEY=VALUE',
+  arity: 'many',
+  parse(raw) {
+    const list = listOf(raw, 'KEY=VALUE');
+    const wrong = list.find((item) => !/^[^=\0]+=[^\0]*$/.test(item));
+    if (wrong !== undefined) throw new ValueError(`KEY=VALUE is needed, '${wrong}' is not of that form`);
+    return list;
+  },
+};
+
+/** Names separated by commas, or a list. */
+function commaList(raw: unknown, entry: string): readonly string[] {
+  return listOf(raw, entry)
+    .flatMap((item) => item.split(','))
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
+}
+
+export const folders: ValueType<readonly string[]> = {
+  label: 'folders, separated by commas',
+  arity: 'one',
+  parse: (raw) => commaList(raw, 'a folder'),
+};
+
+export const networks: ValueType<readonly string[]> = {
+  label: 'IP addresses or networks, separated by commas, or *',
+  arity: 'one',
+  parse(raw) {
+    const list = commaList(raw, 'an IP address or a network');
+    for (const item of list) if (item !== '*') checkNetwork(item);
+    return list;
+  },
+};
+
+/** An address, or a network in CIDR form whose host bits are all zero: 192.168.1.1/24 is more often a mistake than meant. */
+function checkNetwork(item: string): void {
+  const [address = '', prefix, ...rest] = item.split('/');
+  const bits = isIPv4(address) ? 32 : isIPv6(address) ? 128 : 0;
+  if (
+    bits === 0 ||
+    rest.length > 0 ||
+    (prefix !== undefined && !(/^\d{1,3}$/.test(prefix) && Number(prefix) <= bits))
+  ) {
+    throw new ValueError(`'${item}' is not an IP address or a network such as 10.0.0.0/8, nor *`);
+  }
+  if (prefix === undefined) return;
+  const value = bits === 32 ? ipv4Value(address) : ipv6Value(address);
+  const hostBits = BigInt(bits - Number(prefix));
+  if (value !== (value >> hostBits) << hostBits) {
+    throw new ValueError(`'${item}' has host bits set: write the network itself, or the address without /${prefix}`);
+  }
+}
+
+function ipv4Value(address: string): bigint {
+  return address.split('.').reduce((value, part) => (value << 8n) | BigInt(part), 0n);
+}
+
+function ipv6Value(address: string): bigint {
+  const plain = address.replace(/(\d+\.\d+\.\d+\.\d+)$/, (v4) => {
+    const value = ipv4Value(v4);
+    return `${(value >> 16n).toString(16)}:${(value & 0xffffn).toString(16)}`;
+  });
+  const [head = '', tail] = plain.split('::');
+  const left = head === '' ? [] : head.split(':');
+  const right = tail === undefined || tail === '' ? [] : tail.split(':');
+  const zeros = tail === undefined ? [] : new Array<string>(8 - left.length - right.length).fill('0');
+  return [...left, ...zeros, ...right].reduce((value, part) => (value << 16n) | BigInt(`0x${part}`), 0n);
+}
+
+/** Header names with the value that says "this request came over https". */
+export const headerValues: ValueType<Readonly<Record<string, string>>> = {
+  label: 'dictionary of header name to value',
+  arity: 'one',
+  parse(raw) {
+    if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) throw new ValueError('a dictionary is needed');
+    const entries = Object.entries(raw).map(([name, value]): [string, string] => {
+      if (typeof value !== 'string') throw new ValueError(`the value of '${name}' must be text`);
+      return [name, value];
+    });
+    return Object.fromEntries(entries);
+  },
+};
+
+export const existingFolder: ValueType<string> = {
+  label: 'folder',
+  arity: 'one',
+  parse(raw, context) {
+    const path = resolve(context.cwd, text.parse(raw, context));
+    if (!existsSync(path)) throw new ValueError('a folder that exists is needed');
+    return path;
+  },
+};
+
+export const logLevel: ValueType<LogLevel> = {
+  label: LOG_LEVELS.join(', '),
+  arity: 'one',
+  parse(raw, context) {
+    const name = text.parse(raw, context).toLowerCase();
+    const level = LOG_LEVELS.find((known) => known === name);
+    if (level !== undefined) return level;
+    // Gunicorn falls back to info without a word.
+    context.warn(`'${name}' is no log level, info is used; the levels are ${LOG_LEVELS.join(', ')}`);
+    return 'info';
+  },
+};
+
+const WORKER_CLASSES: ReadonlyMap<string, WorkerClass> = new Map([
+  ['sync', 'sync'],
+  ['gthread', 'gthread'],
+  ['gunicorn.workers.sync.SyncWorker', 'sync'],
+  ['gunicorn.workers.gthread.ThreadWorker', 'gthread'],
+]);
+
+export const workerClass: ValueType<WorkerClass> = {
+  label: 'sync or gthread',
+  arity: 'one',
+  parse(raw, context) {
+    const name = text.parse(raw, context).replace(/^egg:gunicorn#/, '');
+    const known = WORKER_CLASSES.get(name);
+    if (known === undefined) throw new ValueError('nunicorn runs the worker classes sync and gthread');
+    return known;
+  },
+};
+
+export const user: ValueType<number | null> = {
+  label: 'user name or id',
+  arity: 'one',
+  parse: (raw) => account(raw, 'user', userId),
+};
+
+export const group: ValueType<number | null> = {
+  label: 'group name or id',
+  arity: 'one',
+  parse: (raw) => account(raw, 'group', groupId),
+};
+
+function account(raw: unknown, noun: string, lookUp: (name: string) => number | undefined): number | null {
+  if (raw === null) return null;
+  const id = integer(raw) ?? (typeof raw === 'string' && raw.trim() !== '' ? lookUp(raw.trim()) : undefined);
+  if (id === undefined) throw new ValueError(`the name or number of a ${noun} of this machine is needed`);
+  return id;
+}
