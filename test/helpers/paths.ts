@@ -1,0 +1,15 @@
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+
+function findRoot(): string {
+  let folder = import.meta.dirname;
+  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
+  return folder;
+}
+
+export const ROOT = findRoot();
+export const FIXTURES = join(ROOT, 'test', 'fixtures');
+export const VENV = join(ROOT, '.test', 'venv');
+export const VENV_BIN = join(VENV, 'bin');
+export const PYTHON = join(VENV_BIN, 'python');
+export const NUNICORN = join(ROOT, 'bin', 'nunicorn.js');

@@ -1,0 +1,369 @@
+import { strict as assert } from 'node:assert';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { SOON_MS, until, withDeadline } from './deadline.ts';
+import { Connection, get, type Response } from './http.ts';
+import { FIXTURES, NUNICORN, VENV, VENV_BIN } from './paths.ts';
+import { type Address, freePort, isListening } from './ports.ts';
+import { descriptorCount, descriptors, isAlive, isUnreaped, type ProcessInfo, processesOf } from './processes.ts';
+
+export type Kind = 'nunicorn' | 'gunicorn';
+
+export interface ServerOptions {
+  readonly kind?: Kind;
+  /** `module:attribute` */
+  readonly app: string;
+  readonly workers?: number;
+  readonly threads?: number;
+  readonly args?: readonly string[];
+  /** Values of `--bind`. Left out: one free TCP port on 127.0.0.1. */
+  readonly bind?: readonly string[];
+  readonly chdir?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** Path asked for until it answers 200. */
+  readonly readyPath?: string;
+  /** How long the server may take until its first 200. */
+  readonly bootMs?: number;
+}
+
+export interface Exit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+const MARKER = 'NUNICORN_TEST_MARKER';
+// A stack of our own TypeScript, or Node's report of an unexpected end, is a defect whatever the test is about.
+const DEFECT = /dist\/src\/.*:\d+:\d+|node:internal|UnhandledPromiseRejection|Node\.js v\d+/;
+const LISTENING = /Listening at: (.*) \(\d+\)$/m;
+/** After a stop the last processes may still be on their way out. */
+const GONE_MS = 5_000;
+
+/** "unix:/a/b" or "127.0.0.1:8000" or "[::1]:8000" as something to connect to. */
+export function parseBind(bind: string): Address {
+  if (bind.startsWith('unix:')) return { path: bind.slice('unix:'.length) };
+  const match = /^\[?([^\]]*)\]?:(\d+)$/.exec(bind);
+  if (!match) throw new Error(`not a bind: ${bind}`);
+  return { host: match[1] ?? '', port: Number(match[2]) };
+}
+
+/** One run of a server, from spawn to the proof that nothing of it is left. */
+export class Server {
+  readonly kind: Kind;
+  readonly binds: readonly string[];
+  /** The server's TMPDIR, and a place for the test's own files outside of it. */
+  readonly temporary: string;
+  readonly exited: Promise<Exit>;
+  readonly #child: ChildProcess;
+  readonly #home: string;
+  readonly #marker: string;
+  readonly #known = new Set<number>();
+  readonly #options: ServerOptions;
+  #stderr = '';
+  #stdout = '';
+  #exit: Exit | undefined;
+  readonly #watchers = new Set<() => void>();
+
+  private constructor(options: ServerOptions, binds: readonly string[]) {
+    this.#options = options;
+    this.kind = options.kind ?? 'nunicorn';
+    this.binds = binds;
+    this.#home = mkdtempSync(join(tmpdir(), 'nt-'));
+    this.temporary = mkdtempSync(join(this.#home, 't-'));
+    this.#marker = `${MARKER}=${randomUUID()}`;
+    const [command, first]: [string, string[]] =
+      this.kind === 'gunicorn' ? [join(VENV_BIN, 'gunicorn'), ['--no-control-socket']] : [process.execPath, [NUNICORN]];
+    const args = [
+      ...first,
+      ...binds.flatMap((bind) => ['--bind', bind]),
+      ...(options.workers === undefined ? [] : ['--workers', String(options.workers)]),
+      ...(options.threads === undefined ? [] : ['--threads', String(options.threads)]),
+      '--chdir',
+      options.chdir ?? FIXTURES,
+      ...(options.args ?? []),
+      options.app,
+    ];
+    this.#child = spawn(command, args, {
+      cwd: this.#home,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: {
+        PATH: `${VENV_BIN}:${process.env.PATH}`,
+        HOME: this.#home,
+        LANG: 'C.UTF-8',
+        VIRTUAL_ENV: VENV,
+        TMPDIR: this.temporary,
+        PYTHONDONTWRITEBYTECODE: '1',
+        PYTHONUNBUFFERED: '1',
+        [MARKER]: this.#marker.slice(MARKER.length + 1),
+        ...options.env,
+      },
+    });
+    const { stdout, stderr } = this.#child;
+    assert(stdout && stderr);
+    createInterface({ input: stderr, crlfDelay: Number.POSITIVE_INFINITY }).on('line', (line) => {
+      this.#stderr += `${line}\n`;
+      this.#changed();
+    });
+    createInterface({ input: stdout, crlfDelay: Number.POSITIVE_INFINITY }).on('line', (line) => {
+      this.#stdout += `${line}\n`;
+      this.#changed();
+    });
+    this.exited = new Promise((resolve, reject) => {
+      this.#child.once('error', reject);
+      this.#child.once('exit', (code, signal) => {
+        this.#exit = { code, signal };
+        this.#changed();
+        resolve(this.#exit);
+      });
+    });
+    // Whoever never waits for it must not turn it into an unhandled rejection.
+    this.exited.catch(() => {});
+    running.add(this);
+  }
+
+  /** Starts the process and does not wait for anything. */
+  static async spawn(options: ServerOptions): Promise<Server> {
+    return new Server(options, options.bind ?? [`127.0.0.1:${await freePort()}`]);
+  }
+
+  /** Starts the server and waits for "Listening at" and the first 200. */
+  static async start(options: ServerOptions): Promise<Server> {
+    const server = await Server.spawn(options);
+    try {
+      await server.ready(options.bootMs);
+    } catch (error) {
+      const log = server.output;
+      server.destroy();
+      throw new Error(`${server.kind} did not come up: ${error}\n${log}`);
+    }
+    return server;
+  }
+
+  async ready(ms = 30_000): Promise<void> {
+    await this.waitForLog(LISTENING, { ms });
+    const path = this.#options.readyPath ?? '/';
+    await until(
+      async () => {
+        if (this.#exit) throw new Error(`exited with ${JSON.stringify(this.#exit)}`);
+        try {
+          return (await get(this.address, path, '', ms)).status === 200;
+        } catch {
+          return false;
+        }
+      },
+      `first 200 of ${path}`,
+      ms,
+    );
+    this.processes();
+  }
+
+  get pid(): number {
+    assert(this.#child.pid !== undefined);
+    return this.#child.pid;
+  }
+
+  get address(): Address {
+    assert(this.binds[0] !== undefined);
+    return parseBind(this.binds[0]);
+  }
+
+  get port(): number {
+    assert('port' in this.address);
+    return this.address.port;
+  }
+
+  get hasExited(): boolean {
+    return this.#exit !== undefined;
+  }
+
+  /** What it wrote so far: the log. */
+  get log(): string {
+    return this.#stderr;
+  }
+
+  get stdout(): string {
+    return this.#stdout;
+  }
+
+  get output(): string {
+    return `--- stderr of the server\n${this.#stderr.slice(-6000)}--- stdout of the server\n${this.#stdout.slice(-2000)}`;
+  }
+
+  #changed(): void {
+    for (const watcher of [...this.#watchers]) watcher();
+  }
+
+  /** Waits until the log, from offset `from` on, matches; gives the match. */
+  async waitForLog(pattern: RegExp, { from = 0, ms = SOON_MS } = {}): Promise<RegExpExecArray> {
+    let watcher: (() => void) | undefined;
+    const seen = new Promise<RegExpExecArray>((resolve, reject) => {
+      watcher = () => {
+        const match = pattern.exec(this.#stderr.slice(from));
+        if (match) resolve(match);
+        else if (this.#exit)
+          reject(new Error(`exited with ${JSON.stringify(this.#exit)} before ${pattern} was logged`));
+      };
+      this.#watchers.add(watcher);
+      watcher();
+    });
+    try {
+      return await withDeadline(seen, () => `${pattern} in the log\n${this.output}`, ms);
+    } finally {
+      if (watcher) this.#watchers.delete(watcher);
+    }
+  }
+
+  connect(): Promise<Connection> {
+    return Connection.open(this.address);
+  }
+
+  get(path = '/', headers = '', ms = SOON_MS): Promise<Response> {
+    return get(this.address, path, headers, ms);
+  }
+
+  processes(): ProcessInfo[] {
+    return processesOf(this.pid, this.#marker, this.#known);
+  }
+
+  #living(): ProcessInfo[] {
+    return this.processes().filter(({ state }) => state !== 'Z' && state !== 'X');
+  }
+
+  /** Pids of the Python workers that are alive, by the log. */
+  workers(): number[] {
+    const booted = [...this.#stderr.matchAll(/Booting worker with pid: (\d+)/g)].map((match) => Number(match[1]));
+    return booted.filter(isAlive);
+  }
+
+  /** Pids of the fronts: the Node processes below the master. */
+  fronts(): number[] {
+    return this.#living()
+      .filter(({ exe, pid }) => exe.startsWith('node') && pid !== this.pid)
+      .map(({ pid }) => pid);
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    process.kill(this.pid, signal);
+  }
+
+  async exit(ms = SOON_MS): Promise<Exit> {
+    return await withDeadline(this.exited, () => `exit of the server\n${this.#describe()}`, ms);
+  }
+
+  #describe(): string {
+    const lines = this.processes().map(
+      ({ pid, ppid, state, title, exe }) => `${pid} ${ppid} ${state} ${exe}: ${title}`,
+    );
+    return `${lines.join('\n')}\n${this.output}`;
+  }
+
+  /** How many descriptors each process of the tree has open, by pid. */
+  descriptorCounts(): Map<number, number> {
+    const counts = new Map<number, number>();
+    for (const { pid } of this.#living()) {
+      try {
+        counts.set(pid, descriptorCount(pid));
+      } catch {
+        // It ended meanwhile.
+      }
+    }
+    return counts;
+  }
+
+  /** Waits until no process of the tree holds more descriptors than at `before`. */
+  async descriptorsBackTo(before: ReadonlyMap<number, number>, slack = 0): Promise<void> {
+    const grown = (): number[] =>
+      [...this.descriptorCounts()]
+        .filter(([pid, count]) => count > (before.get(pid) ?? Number.POSITIVE_INFINITY) + slack)
+        .map(([pid]) => pid);
+    await until(
+      () => grown().length === 0,
+      () =>
+        grown()
+          .map((pid) => `descriptors of ${pid} grew from ${before.get(pid)}:\n${descriptors(pid).join('\n')}`)
+          .join('\n'),
+    );
+  }
+
+  /** TERM, exit code 0, nothing left. */
+  async stop(): Promise<void> {
+    if (!this.hasExited) {
+      this.noZombies();
+      this.kill('SIGTERM');
+      const { code, signal } = await this.exit(40_000);
+      assert.deepEqual({ code, signal }, { code: 0, signal: null }, this.output);
+    }
+    await this.nothingLeft();
+  }
+
+  noZombies(): void {
+    const zombies = this.processes().filter(isUnreaped);
+    assert.deepEqual(zombies, [], 'zombies');
+  }
+
+  /** Proves that the server has exited and left no process, listener, socket file or temporary file behind. */
+  async nothingLeft(ms = GONE_MS): Promise<void> {
+    await this.exit();
+    await until(
+      () => this.#living().length === 0,
+      () => `processes left:\n${this.#describe()}`,
+      ms,
+    );
+    this.noZombies();
+    for (const bind of this.binds) {
+      assert.equal(await isListening(parseBind(bind)), false, `somebody still listens at ${bind}`);
+      if (bind.startsWith('unix:')) assert.equal(existsSync(bind.slice(5)), false, `${bind} was left behind`);
+    }
+    assert.deepEqual(readdirSync(this.temporary), [], 'left in the temporary folder');
+    this.noDefects();
+    this.destroy();
+  }
+
+  /** The log holds no stack trace of the server's own. */
+  noDefects(): void {
+    const lines = `${this.#stderr}${this.#stdout}`.split('\n').filter((line) => DEFECT.test(line));
+    assert.deepEqual(lines, [], `the server logged a defect of its own\n${this.output}`);
+  }
+
+  /** Kills whatever is left, hard. For tests that failed. */
+  destroy(): void {
+    running.delete(this);
+    for (const { pid, state } of this.processes()) {
+      if (state === 'Z') continue;
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // Gone already.
+      }
+    }
+    rmSync(this.#home, { recursive: true, force: true });
+  }
+}
+
+const running = new Set<Server>();
+
+process.on('exit', () => {
+  for (const server of running) server.destroy();
+});
+
+/** Starts a server, runs the test, stops the server and proves that nothing is left. */
+export async function withServer(options: ServerOptions, test: (server: Server) => Promise<void>): Promise<void> {
+  const server = await Server.start(options);
+  await finishing(server, test);
+}
+
+/** The same for a server that was spawned and not waited for. */
+export async function finishing(server: Server, test: (server: Server) => Promise<void>): Promise<void> {
+  try {
+    await test(server);
+    await server.stop();
+  } catch (error) {
+    const output = server.output;
+    server.destroy();
+    if (error instanceof Error && !error.message.includes('--- stderr of the server')) error.message += `\n${output}`;
+    throw error;
+  }
+}

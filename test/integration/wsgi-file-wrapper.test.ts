@@ -1,0 +1,67 @@
+// wsgi.file_wrapper with real files, file-like objects, offsets and lengths.
+import { strict as assert } from 'node:assert';
+import { exchange } from '../helpers/http.ts';
+import { matrix } from '../helpers/matrix.ts';
+
+const CONTENT = Buffer.concat(Array.from({ length: 400 }, () => Buffer.from(Array.from({ length: 256 }, (_, i) => i))));
+
+matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
+  for (const path of ['/file', '/file/length', '/file/bytesio', '/file/iterated']) {
+    scenario(`${path} arrives whole and the connection stays usable`, async (server) => {
+      const connection = await server.connect();
+      for (let time = 0; time < 2; time++) {
+        await connection.send(`GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n`);
+        const response = await connection.response();
+        assert.equal(response.status, 200);
+        assert.equal(response.complete, true);
+        assert.ok(response.body.equals(CONTENT), `${response.body.length} bytes`);
+      }
+      connection.close();
+    });
+  }
+
+  scenario('a shorter Content-Length cuts the file', async (server) => {
+    const connection = await server.connect();
+    await connection.send('GET /file/length-shorter HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n');
+    assert.ok((await connection.response()).body.equals(CONTENT.subarray(0, 1000)));
+    await connection.end();
+    assert.equal(connection.pending, '');
+    connection.close();
+  });
+
+  scenario('a file is sent from where it stands', async (server) => {
+    assert.ok((await server.get('/file/offset')).body.equals(CONTENT.subarray(-10)));
+  });
+
+  scenario('an object with read() and close()', async (server) => {
+    assert.equal((await server.get('/file/close')).text(), 'piecepiecepiece');
+  });
+
+  scenario('HEAD of a file has no body', async (server) => {
+    const connection = await server.connect();
+    await connection.send('HEAD /file/length HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n');
+    const response = await connection.response('HEAD');
+    assert.equal(response.header('content-length'), String(CONTENT.length));
+    await connection.end();
+    assert.equal(connection.pending, '');
+    connection.close();
+  });
+
+  scenario('over HTTP/1.0 the end of the connection ends the file', async (server) => {
+    const response = await exchange(server.address, 'GET /file HTTP/1.0\r\n\r\n');
+    assert.equal(response.framing, 'close');
+    assert.ok(response.body.equals(CONTENT));
+  });
+
+  scenario('a client that leaves in the middle of a file leaves no descriptor open', async (server) => {
+    await server.get('/file/length');
+    const before = server.descriptorCounts();
+    for (let time = 0; time < 20; time++) {
+      const connection = await server.connect();
+      await connection.send('GET /file/length HTTP/1.1\r\nHost: test\r\n\r\n');
+      await connection.readThrough('\r\n\r\n');
+      connection.reset();
+    }
+    await server.descriptorsBackTo(before);
+  });
+});

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change is taken: build, lint, unit and integration tests.
+# From a fresh clone this one command is enough; it installs what the machine lacks.
+#
+#   npm test                         all of it
+#   npm test -- signals nginx        only the test files whose name contains one of the words
+#   NUNICORN_TEST_SOAK=1 npm test    with the long and large ones
+#   NUNICORN_TEST_SERVERS=gunicorn   run the shared scenarios against gunicorn only, to check the tests
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly TIME_LIMIT_S="${NUNICORN_TEST_TIME_LIMIT_S:-1500}"
+readonly VENV=.test/venv
+readonly PYTHON_PACKAGES='gunicorn>=26,<27 django flask ruff'
+
+say() { printf '== %s\n' "$*"; }
+fail() { printf 'test/run.sh: %s\n' "$*" >&2; exit 1; }
+
+install_debian_packages() {
+  local missing=() sudo=()
+  command -v curl >/dev/null || missing+=(curl)
+  command -v ps >/dev/null || missing+=(procps)
+  command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
+  if [ ${#missing[@]} -eq 0 ]; then return; fi
+  command -v apt-get >/dev/null || fail "needs ${missing[*]}; there is no apt-get here, install them by hand"
+  if [ "$(id -u)" -ne 0 ]; then
+    sudo -n true 2>/dev/null || fail "needs ${missing[*]}; run: sudo apt-get install ${missing[*]}"
+    sudo=(sudo -n)
+  fi
+  say "apt-get install ${missing[*]}"
+  "${sudo[@]}" apt-get update -qq
+  # nginx is started by the tests, never as a service of this machine.
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+install_python_packages() {
+  local stamp="$VENV/installed" wanted python
+  wanted="$PYTHON_PACKAGES"
+  if [ -x "$VENV/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+  python="$(command -v "${PYTHON:-python3}")" || fail 'needs Python 3.9 or newer (python3)'
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || fail "needs Python 3.9 or newer, $python is older"
+  say "venv in $VENV"
+  rm -rf "$VENV"
+  mkdir -p "$(dirname "$VENV")"
+  if ! "$python" -m venv "$VENV"; then
+    fail "$python cannot make a venv; on Debian: apt-get install python3-venv"
+  fi
+  # shellcheck disable=SC2086 # a list of words
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check $PYTHON_PACKAGES
+  printf '%s\n' "$wanted" >"$stamp"
+}
+
+# The compiled form of each source file that is there now; what an older build left in dist/ is not run.
+compiled() {
+  local source word
+  for source in "$1"/*.test.ts; do
+    [ -e "$source" ] || continue
+    for word in "${@:2}"; do
+      case "$(basename "$source")" in *"$word"*) break ;; esac
+      word=''
+    done
+    if [ $# -gt 1 ] && [ -z "$word" ]; then continue; fi
+    printf 'dist/%s\n' "${source%.ts}.js"
+  done
+}
+
+[ "$(uname)" = Linux ] || fail 'the integration tests read /proc and need Linux'
+if [ ! -x node_modules/.bin/tsc ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+  say 'npm install'
+  npm install --no-audit --no-fund --loglevel=error
+fi
+install_debian_packages
+install_python_packages
+
+say 'build'
+npm run --silent build
+say 'biome check'
+node_modules/.bin/biome check --error-on-warnings .
+say 'ruff check'
+"$VENV/bin/ruff" check src/bridge/python
+
+mapfile -t files < <(compiled test/unit "$@"; compiled test/integration "$@")
+[ ${#files[@]} -gt 0 ] || fail "no test file matches: $*"
+say "node --test, ${#files[@]} files, at most $TIME_LIMIT_S s"
+export PATH="$PATH:/usr/sbin"
+# The limit is a last resort: each test has its own deadlines. --foreground would spare the children, so it is not set.
+exec timeout --kill-after=10 "$TIME_LIMIT_S" \
+  node --test --test-concurrency=2 --test-timeout=300000 --test-reporter=spec "${files[@]}"
