@@ -75,7 +75,8 @@ install_python_packages
 say 'build'
 npm run --silent build
 say 'biome check'
-node_modules/.bin/biome check --error-on-warnings .
+# Git's ignore file keeps the venv and dist/ out.
+node_modules/.bin/biome check --error-on-warnings --vcs-enabled=true --vcs-client-kind=git --vcs-use-ignore-file=true .
 say 'ruff check'
 "$VENV/bin/ruff" check src/bridge/python
 
