@@ -1,8 +1,30 @@
-import type { SettingName, Settings } from './table.ts';
+/**
+ * Brings the settings together. Later sources win, a list replaces a list: defaults (some from the environment), the
+ * configuration file, GUNICORN_CMD_ARGS, NUNICORN_CMD_ARGS, the command line.
+ */
+import { resolve } from 'node:path';
+import { EXIT, NunicornError } from '../errors.ts';
+import { parseAppUri } from './app.ts';
+import { type CommandLine, parseCommandLine } from './command-line.ts';
+import { type ConfigFile, configLocation, type FileValue, runConfigFile } from './config-file.ts';
+import { nearest } from './nearest.ts';
+import { shellWords } from './shell-words.ts';
+import {
+  asksForNothing,
+  isSettingName,
+  NOT_YET,
+  SETTING_NAMES,
+  SETTINGS,
+  type Setting,
+  type SettingName,
+  type Settings,
+} from './table.ts';
+import { type ParseContext, ValueError } from './types.ts';
 
 /** Where the value of a setting came from. */
 export type Source =
   | { readonly kind: 'default' }
+  /** `variable` itself holds the value (PORT), or words of a command line (GUNICORN_CMD_ARGS). */
   | { readonly kind: 'environment'; readonly variable: string }
   | { readonly kind: 'file'; readonly location: string }
   | { readonly kind: 'command line' };
@@ -20,10 +42,249 @@ export interface LoadedSettings {
   readonly warnings: readonly string[];
 }
 
+/** One source's raw values. */
+interface Layer {
+  readonly source: Source;
+  readonly values: ReadonlyMap<SettingName, unknown>;
+}
+
+const COMMAND_LINE: Source = { kind: 'command line' };
+/** Words as on the command line; the later variable wins. */
+const ARGS_VARIABLES = ['GUNICORN_CMD_ARGS', 'NUNICORN_CMD_ARGS'];
+
+/**
+ * Reads all sources again each time: a reload gives it the same `argv`, `env` and `cwd` as the start.
+ *
+ * @param argv without the program itself
+ * @throws {NunicornError} the first thing that is wrong, with the exit code
+ */
 export async function loadSettings(
-  _argv: readonly string[],
-  _env: NodeJS.ProcessEnv,
-  _cwd: string,
+  argv: readonly string[],
+  env: NodeJS.ProcessEnv,
+  cwd: string,
 ): Promise<LoadedSettings> {
-  throw new Error('not written');
+  const warnings: string[] = [];
+  const commandLine = await parseCommandLine(argv, describeSource(COMMAND_LINE));
+  const layers: Layer[] = [...(await environmentLayers(env, warnings)), layerOf(COMMAND_LINE, commandLine)];
+
+  const location = configLocation(lastText(layers, 'config'), cwd);
+  const file =
+    location === undefined ? undefined : await runConfigFile(location, lastText(layers, 'python') ?? null, env, cwd);
+  if (location !== undefined && file !== undefined) layers.unshift(fileLayer(location, file, warnings));
+
+  const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
+  const { values, sources } = merge(layers, env, context);
+  const app = appOf(commandLine, values);
+  const settings = complete(values, app);
+  return { settings, app, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings };
+}
+
+/** E.g. `from the command line`, for messages. */
+export function describeSource(source: Source): string {
+  switch (source.kind) {
+    case 'default':
+      return 'the default';
+    case 'environment':
+      return `the environment variable ${source.variable}`;
+    case 'file':
+      return source.location;
+    case 'command line':
+      return 'the command line';
+  }
+}
+
+async function environmentLayers(env: NodeJS.ProcessEnv, warnings: string[]): Promise<Layer[]> {
+  const layers: Layer[] = [];
+  for (const variable of ARGS_VARIABLES) {
+    const text = env[variable];
+    if (!text) continue;
+    const words = shellWords(text);
+    if (words === undefined) {
+      throw new NunicornError(
+        `${variable}: a quotation mark or a backslash at its end has no partner: ${text}`,
+        EXIT.USAGE,
+      );
+    }
+    const source: Source = { kind: 'environment', variable };
+    const parsed = await parseCommandLine(words, variable);
+    if (parsed.request !== undefined) {
+      throw new NunicornError(`${variable}: --${parsed.request} works on the command line only`, EXIT.USAGE);
+    }
+    for (const word of parsed.positionals) {
+      warnings.push(
+        `'${word}' in ${variable} is no option and is not used: the application is named on the command line`,
+      );
+    }
+    layers.push(layerOf(source, parsed));
+  }
+  return layers;
+}
+
+function layerOf(source: Source, { values }: CommandLine): Layer {
+  return { source, values };
+}
+
+function lastText(layers: readonly Layer[], name: SettingName): string | undefined {
+  const value = layers.findLast((layer) => layer.values.has(name))?.values.get(name);
+  return typeof value === 'string' ? value : undefined;
+}
+
+function fileLayer(location: string, file: ConfigFile, warnings: string[]): Layer {
+  const values = new Map<SettingName, unknown>();
+  for (const [name, value] of file.values) {
+    const notYet = Object.hasOwn(NOT_YET, name) ? NOT_YET[name] : undefined;
+    if (isSettingName(name)) {
+      values.set(name, rawOf(name, value, location));
+    } else if (notYet === undefined) {
+      const meant = likelyMeant(name, value);
+      if (meant !== undefined) warnings.push(`${location}: ${name} is not a setting, did you mean ${meant}?`);
+    } else if (
+      value.kind === 'class'
+        ? notYet.default !== value.name
+        : value.kind === 'other' || !asksForNothing(notYet, value.value)
+    ) {
+      throw new NunicornError(`${name} is a Gunicorn setting that nunicorn does not support yet (from ${location})`);
+    }
+  }
+  // Gunicorn takes the location from the command line only.
+  values.delete('config');
+  return { source: { kind: 'file', location }, values };
+}
+
+function rawOf(name: SettingName, value: FileValue, location: string): unknown {
+  if (value.kind === 'value') return value.value;
+  if (value.kind === 'class') return value.name;
+  throw new NunicornError(`invalid value for ${name}: a ${value.type} cannot be a setting's value (from ${location})`);
+}
+
+/** Most names in a file are variables of its own. Only plain values under a name that is nearly a setting's are worth a word. */
+function likelyMeant(name: string, value: FileValue): string | undefined {
+  if (value.kind !== 'value' || name.length < 4) return undefined;
+  const byFlag = SETTING_NAMES.find((setting) =>
+    (SETTINGS[setting].flags as readonly string[]).includes(`--${name.toLowerCase().replaceAll('_', '-')}`),
+  );
+  return byFlag ?? nearest(name, [...SETTING_NAMES, ...Object.keys(NOT_YET)]);
+}
+
+interface Merged {
+  readonly values: ReadonlyMap<SettingName, unknown>;
+  readonly sources: ReadonlyMap<SettingName, Source>;
+}
+
+/** Each given value is checked, also one that a later source replaces: a mistake in a file does not hide until it matters. */
+function merge(layers: readonly Layer[], env: NodeJS.ProcessEnv, context: ParseContext): Merged {
+  const values = new Map<SettingName, unknown>();
+  const sources = new Map<SettingName, Source>();
+  for (const { source, values: given } of layers) {
+    for (const [name, raw] of given) {
+      values.set(name, parse(name, raw, source, context));
+      sources.set(name, source);
+    }
+  }
+  for (const name of SETTING_NAMES) {
+    if (values.has(name)) continue;
+    const { raw, source } = defaultOf(name, env);
+    values.set(name, parse(name, raw, source, context));
+    sources.set(name, source);
+  }
+  return { values, sources };
+}
+
+function defaultOf(name: SettingName, env: NodeJS.ProcessEnv): { readonly raw: unknown; readonly source: Source } {
+  const { default: raw, env: fromEnv }: Setting<unknown> = SETTINGS[name];
+  const value = fromEnv === undefined ? undefined : env[fromEnv.variable];
+  if (fromEnv === undefined || value === undefined) return { raw, source: { kind: 'default' } };
+  return { raw: fromEnv.raw(value), source: { kind: 'environment', variable: fromEnv.variable } };
+}
+
+function parse(name: SettingName, raw: unknown, source: Source, context: ParseContext): unknown {
+  const from = describeSource(source);
+  try {
+    return SETTINGS[name].type.parse(raw, {
+      ...context,
+      warn: (text) => context.warn(`${label(name, source)}: ${text} (from ${from})`),
+    });
+  } catch (error) {
+    if (!(error instanceof ValueError)) throw error;
+    throw new NunicornError(`invalid value for ${label(name, source)}: ${show(raw)}: ${error.message} (from ${from})`);
+  }
+}
+
+/** The name that the user wrote: a flag, or the setting's own. */
+function label(name: SettingName, source: Source): string {
+  const flags: readonly string[] = SETTINGS[name].flags;
+  return source.kind === 'file' || source.kind === 'default'
+    ? name
+    : (flags.find((flag) => flag.startsWith('--')) ?? name);
+}
+
+function show(raw: unknown): string {
+  if (typeof raw === 'string') return `'${raw}'`;
+  if (raw === null) return 'None';
+  if (typeof raw === 'boolean') return raw ? 'True' : 'False';
+  const list = Array.isArray(raw) && raw.length === 1 ? raw[0] : raw;
+  return typeof list === 'string' ? `'${list}'` : JSON.stringify(list);
+}
+
+function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknown>): string {
+  const [positional, ...more] = commandLine.positionals;
+  if (more.length > 0) {
+    throw new NunicornError(
+      `one application is served, but ${commandLine.positionals.map((word) => `'${word}'`).join(' and ')} were given (from the command line)`,
+      EXIT.USAGE,
+    );
+  }
+  const app = positional ?? values.get('wsgi_app');
+  if (typeof app !== 'string' || app === '') {
+    throw new NunicornError(
+      'No application module specified. Name one: nunicorn MODULE:CALLABLE, or wsgi_app in gunicorn.conf.py',
+    );
+  }
+  parseAppUri(app);
+  return app;
+}
+
+/** Settings whose value follows from others. */
+function complete(values: ReadonlyMap<SettingName, unknown>, app: string): Settings {
+  // Each value was read by the type of its own setting, which is where the type Settings comes from.
+  const settings = Object.fromEntries(values) as unknown as Settings;
+  const chdir = settings.chdir;
+  const absolute = SETTING_NAMES.filter((name) => 'path' in SETTINGS[name]).map((name) => [
+    name,
+    absolutePath(settings[name], chdir),
+  ]);
+  return {
+    ...settings,
+    ...Object.fromEntries(absolute),
+    pythonpath: settings.pythonpath.map((folder) => resolve(chdir, folder)),
+    worker_class: settings.worker_class === 'sync' && settings.threads > 1 ? 'gthread' : settings.worker_class,
+    fronts: settings.fronts === 0 ? defaultFronts(settings.workers) : settings.fronts,
+    proc_name: settings.proc_name === '' ? app : settings.proc_name,
+  };
+}
+
+function absolutePath(value: unknown, chdir: string): unknown {
+  return typeof value === 'string' && value !== '-' ? resolve(chdir, value) : value;
+}
+
+const WORKERS_PER_FRONT = 8;
+
+/** 1 for up to 8 workers, then one for each further 8. */
+export function defaultFronts(workers: number): number {
+  return Math.max(1, Math.ceil(workers / WORKERS_PER_FRONT));
+}
+
+function applicationEnv(
+  env: NodeJS.ProcessEnv,
+  file: ConfigFile | undefined,
+  rawEnv: readonly string[],
+): Readonly<Record<string, string>> {
+  const result = new Map(Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined));
+  for (const name of file?.env.unset ?? []) result.delete(name);
+  for (const [name, value] of Object.entries(file?.env.set ?? {})) result.set(name, value);
+  for (const entry of rawEnv) {
+    const equals = entry.indexOf('=');
+    result.set(entry.slice(0, equals), entry.slice(equals + 1));
+  }
+  return Object.fromEntries(result);
 }

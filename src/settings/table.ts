@@ -530,3 +530,14 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   dirty_worker_init: hook,
   dirty_worker_exit: hook,
 };
+
+/** The value is what Gunicorn does anyway, or "none": a configuration that spells it out needs nothing from nunicorn. */
+export function asksForNothing(notYet: NotYet, raw: unknown): boolean {
+  if (raw === null) return true;
+  const byDefault = notYet.default;
+  if (byDefault === undefined) return false;
+  if (byDefault === null) return raw === '';
+  // On the command line a number is text.
+  if (typeof byDefault === 'object') return JSON.stringify(raw) === JSON.stringify(byDefault);
+  return String(raw) === String(byDefault) || (raw === false && byDefault === 'off');
+}

@@ -1,0 +1,134 @@
+"""Runs a Gunicorn configuration file and reports what it set.
+
+    python -m nunicorn_worker.config LOCATION
+
+LOCATION is PATH, file:PATH or python:MODULE. The report is one line of JSON on descriptor 3, because the file may print:
+
+    {"values": {NAME: ["value", JSON] | ["class", DOTTED_NAME] | ["other", TYPE]}, "env": {"set": {...}, "unset": [...]}}
+    {"problem": TEXT, "traceback": TEXT or null}
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import math
+import os
+import sys
+import traceback
+from typing import Any
+
+REPORT_FD = 3
+
+
+class _NoJson(Exception):
+    """The value has no form in JSON."""
+
+
+def run_file(path: str) -> dict[str, Any]:
+    # The name and the place in sys.modules are Gunicorn's.
+    name = "__config__"
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    if spec is None:
+        raise ImportError(f"cannot load {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader.exec_module(module)
+    return vars(module)
+
+
+def run_location(location: str) -> dict[str, Any]:
+    if location.startswith("python:"):
+        return vars(importlib.import_module(location[len("python:") :]))
+    if location.startswith("file:"):
+        location = location[len("file:") :]
+    return run_file(location)
+
+
+def encode(value: Any) -> list[Any]:
+    if isinstance(value, type):
+        return ["class", f"{value.__module__}.{value.__qualname__}"]
+    try:
+        return ["value", to_json(value)]
+    except (_NoJson, RecursionError):
+        return ["other", type(value).__name__]
+
+
+def to_json(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return to_json(os.fspath(value))
+    raise _NoJson
+
+
+def environment_changes(before: dict[str, str]) -> dict[str, Any]:
+    after = dict(os.environ)
+    return {
+        "set": {key: value for key, value in after.items() if before.get(key) != value},
+        "unset": [key for key in before if key not in after],
+    }
+
+
+def leave_no_trace() -> None:
+    """Undoes what was needed to find this module, so that the file sees the user's own environment."""
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if entries[0] == ours:
+        rest = os.pathsep.join(entries[1:])
+        if rest:
+            os.environ["PYTHONPATH"] = rest
+        else:
+            del os.environ["PYTHONPATH"]
+    sys.path[:] = [entry for entry in sys.path if entry != ours]
+    cwd = os.getcwd()
+    if cwd not in sys.path:
+        sys.path.insert(0, cwd)
+
+
+def report(location: str) -> dict[str, Any]:
+    before = dict(os.environ)
+    try:
+        names = run_location(location)
+    except SystemExit as error:
+        return {"problem": f"it called sys.exit({error.code!r})", "traceback": None}
+    except BaseException as error:
+        # The first frames are of this file and of the import system.
+        return {"problem": f"it raised {type(error).__name__}", "traceback": user_traceback(error)}
+    values = {name: encode(value) for name, value in list(names.items()) if not name.startswith("_")}
+    return {"values": values, "env": environment_changes(before)}
+
+
+def user_traceback(error: BaseException) -> str:
+    frames = error.__traceback__
+    hidden = (__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+    while frames is not None and frames.tb_frame.f_code.co_filename in hidden:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
+
+
+def main() -> None:
+    os.set_inheritable(REPORT_FD, False)
+    location = sys.argv[1]
+    leave_no_trace()
+    sys.argv[:] = ["nunicorn"]
+    line = json.dumps(report(location)).encode("ascii") + b"\n"
+    with os.fdopen(REPORT_FD, "wb") as stream:
+        stream.write(line)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that the file may have started must not keep this process.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+/**
+ * The command line. Words are first brought into one form (`--name=value`) with argparse's rules, which Gunicorn's users
+ * know: unambiguous prefixes, `-w2`, `-w 2`, `-w=2`, `--`. yargs then parses that form and writes the help.
+ */
+import { EXIT, NunicornError } from '../errors.ts';
+import { nearest } from './nearest.ts';
+import {
+  asksForNothing,
+  isSettingName,
+  NOT_YET,
+  SECTIONS,
+  SETTING_NAMES,
+  SETTINGS,
+  type Setting,
+  type SettingName,
+} from './table.ts';
+import { VERSION } from './version.ts';
+
+export interface CommandLine {
+  /** Raw values, for `ValueType.parse`: text, a list of texts, or true. */
+  readonly values: ReadonlyMap<SettingName, string | readonly string[] | boolean>;
+  /** What is not an option: the application. */
+  readonly positionals: readonly string[];
+  /** `--help` or `--version` was given: nothing else counts. */
+  readonly request?: 'help' | 'version';
+}
+
+/** What the flag table knows about one flag, e.g. `-w` or `--workers`. */
+interface Flag {
+  readonly name: string;
+  /** The form that goes to yargs. */
+  readonly long: string;
+  readonly takes: 'value' | 'nothing' | 'optional';
+  readonly origin: 'gunicorn' | 'nunicorn';
+}
+
+const REQUESTS = { help: ['-h', '--help'], version: ['-v', '--version'] } as const;
+
+const FLAGS: ReadonlyMap<string, Flag> = collectFlags();
+
+function collectFlags(): ReadonlyMap<string, Flag> {
+  const flags = new Map<string, Flag>();
+  const add = (names: readonly string[], flag: Omit<Flag, 'long'>): void => {
+    const long = names.find((name) => name.startsWith('--')) ?? '';
+    for (const name of names) flags.set(name, { ...flag, long });
+  };
+  for (const name of SETTING_NAMES) {
+    const { flags: names, type, origin } = SETTINGS[name];
+    add(names, { name, takes: type.arity === 'flag' ? 'nothing' : 'value', origin });
+  }
+  for (const [name, { flags: names, takes }] of Object.entries(NOT_YET))
+    add(names, { name, takes, origin: 'gunicorn' });
+  for (const [name, names] of Object.entries(REQUESTS)) add(names, { name, takes: 'nothing', origin: 'gunicorn' });
+  return flags;
+}
+
+/**
+ * @param where for messages, e.g. `the command line` or `GUNICORN_CMD_ARGS`
+ * @throws {NunicornError} with exit code 2 if the words cannot be understood, 1 if a setting is not supported yet
+ */
+export async function parseCommandLine(words: readonly string[], where: string): Promise<CommandLine> {
+  const { options, positionals, request } = normalize(words, where);
+  if (request !== undefined) return { values: new Map(), positionals, request };
+  const { default: yargs } = await import('yargs');
+  const parsed = await define(yargs([...options]), 'parse').parseAsync();
+  const values = new Map<SettingName, string | readonly string[] | boolean>();
+  for (const name of SETTING_NAMES) {
+    const flags: readonly string[] = SETTINGS[name].flags;
+    const long = flags.find((flag) => flag.startsWith('--'));
+    const value: unknown = long === undefined ? undefined : parsed[long.slice(2)];
+    if (value !== undefined) values.set(name, rawValue(value, SETTINGS[name].type.arity));
+  }
+  return { values, positionals };
+}
+
+/** A scalar that is given more than once: the last counts. A list: each counts. */
+function rawValue(value: unknown, arity: 'one' | 'many' | 'flag'): string | readonly string[] | boolean {
+  if (arity === 'flag') return true;
+  const list = (Array.isArray(value) ? value : [value]).map(String);
+  return arity === 'many' ? list : (list.at(-1) ?? '');
+}
+
+/** The text of `--help`. */
+export async function helpText(columns: number): Promise<string> {
+  const { default: yargs } = await import('yargs');
+  return await define(yargs([]), 'help').wrap(Math.min(columns, 110)).getHelp();
+}
+
+export function versionText(): string {
+  return `nunicorn (version ${VERSION})`;
+}
+
+type Yargs = ReturnType<typeof import('yargs')['default']>;
+
+function define(parser: Yargs, purpose: 'parse' | 'help'): Yargs {
+  let y = parser
+    .scriptName('nunicorn')
+    .help(false)
+    .version(false)
+    .exitProcess(false)
+    .fail((message, error) => {
+      throw error ?? new NunicornError(message, EXIT.USAGE);
+    })
+    // Values stay text, whatever they look like, and names stay names: the table says what they mean.
+    .parserConfiguration({
+      'boolean-negation': false,
+      'camel-case-expansion': false,
+      'dot-notation': false,
+      'duplicate-arguments-array': true,
+      'greedy-arrays': false,
+      'parse-numbers': false,
+      'parse-positional-numbers': false,
+    });
+  for (const section of SECTIONS) {
+    for (const name of SETTING_NAMES) {
+      const setting = SETTINGS[name];
+      if (setting.section !== section || setting.flags.length === 0) continue;
+      const [first = '', ...alias] = [...setting.flags].sort((a, b) => b.length - a.length).map(stripDashes);
+      const key = stripDashes(FLAGS.get(`--${first}`)?.long ?? first);
+      y = y.option(key, {
+        alias: [first, ...alias].filter((other) => other !== key),
+        group: `${section}:`,
+        ...(purpose === 'help'
+          ? { describe: setting.help, defaultDescription: defaultText(name) }
+          : setting.type.arity === 'flag'
+            ? { boolean: true, default: undefined }
+            : { string: true }),
+      });
+    }
+  }
+  if (purpose === 'parse') return y.strictOptions();
+  return y
+    .usage(
+      'Usage: $0 [OPTIONS] APP\n\nServes a Python WSGI application from pre-forked workers, as Gunicorn does, behind an HTTP front.\nAPP is MODULE, MODULE:CALLABLE or MODULE:FACTORY(ARGUMENTS); CALLABLE is "application" unless named.',
+    )
+    .option('help', { alias: 'h', describe: 'Show this help.', group: 'Help:' })
+    .option('version', { alias: 'v', describe: 'Show the version.', group: 'Help:' })
+    .example([
+      ['$0 project.wsgi', 'One worker, one request at a time, at 127.0.0.1:8000.'],
+      [
+        '$0 -w 2 --threads 4 -b 0.0.0.0:8000 project.wsgi:application',
+        'Eight requests at a time, reachable from outside.',
+      ],
+      [
+        '$0 -b unix:/run/app.sock --access-logfile - "project:create_app(debug=False)"',
+        'Behind nginx on the same machine; the application comes from a factory.',
+      ],
+    ])
+    .epilogue(
+      'Settings are read from ./gunicorn.conf.py (or -c), then GUNICORN_CMD_ARGS, then the command line: later ones win.\nEvery setting is described in docs/settings.md.',
+    );
+}
+
+/** The default as the help and the documentation show it. */
+export function defaultText(name: SettingName): string {
+  const { default: value, defaultText: text }: Setting<unknown> = SETTINGS[name];
+  if (text !== undefined) return text;
+  if (value === false) return 'off';
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+}
+
+function stripDashes(flag: string): string {
+  return flag.replace(/^-+/, '');
+}
+
+interface Normalized {
+  readonly options: readonly string[];
+  readonly positionals: readonly string[];
+  readonly request?: 'help' | 'version';
+}
+
+function normalize(words: readonly string[], where: string): Normalized {
+  const options: string[] = [];
+  const positionals: string[] = [];
+  const queue = [...words];
+
+  /** Takes note of one flag; `attached` is the value that was written in the same word. Returns a request, if it is one. */
+  const take = (typed: string, flag: Flag, attached: string | undefined): 'help' | 'version' | undefined => {
+    if (flag.name === 'help' || flag.name === 'version') return flag.name;
+    let value = attached;
+    if (flag.takes === 'nothing' && value !== undefined) {
+      throw usage(`${typed} takes no value, but '${value}' was given`, where);
+    }
+    if (flag.takes !== 'nothing' && value === undefined && isValue(queue[0])) value = queue.shift();
+    if (flag.takes === 'value' && value === undefined) throw usage(`${typed} needs a value`, where);
+    const refused = NOT_YET[flag.name];
+    if (refused !== undefined && value !== undefined && asksForNothing(refused, value)) return undefined;
+    if (refused !== undefined) {
+      throw new NunicornError(`${flag.long} is a Gunicorn setting that nunicorn does not support yet (from ${where})`);
+    }
+    options.push(value === undefined ? flag.long : `${flag.long}=${value}`);
+    return undefined;
+  };
+
+  for (let word = queue.shift(); word !== undefined; word = queue.shift()) {
+    let request: 'help' | 'version' | undefined;
+    if (word === '--') {
+      positionals.push(...queue.splice(0));
+    } else if (word.startsWith('--')) {
+      const equals = word.indexOf('=');
+      const typed = equals === -1 ? word : word.slice(0, equals);
+      request = take(typed, longFlag(typed, where), equals === -1 ? undefined : word.slice(equals + 1));
+    } else if (word.startsWith('-') && word !== '-') {
+      request = takeShort(word, take, where);
+    } else {
+      positionals.push(word);
+    }
+    if (request !== undefined) return { options, positionals, request };
+  }
+  return { options, positionals };
+}
+
+/** `-w2`, `-w=2`, `-w` (its value is the next word), or several flags in one word. */
+function takeShort(
+  word: string,
+  take: (typed: string, flag: Flag, attached: string | undefined) => 'help' | 'version' | undefined,
+  where: string,
+): 'help' | 'version' | undefined {
+  for (let i = 1; i < word.length; i++) {
+    const typed = `-${word.charAt(i)}`;
+    const flag = FLAGS.get(typed);
+    if (flag === undefined) throw unknown(i === 1 ? word : typed, where);
+    const rest = word.slice(i + 1);
+    if (flag.takes === 'nothing' && !rest.startsWith('=')) {
+      const request = take(typed, flag, undefined);
+      if (request !== undefined) return request;
+    } else {
+      return take(typed, flag, rest === '' ? undefined : rest.replace(/^=/, ''));
+    }
+  }
+  return undefined;
+}
+
+/** As argparse decides whether a word can be a value: `-` and negative numbers can, other words with a dash cannot. */
+function isValue(word: string | undefined): boolean {
+  if (word === undefined) return false;
+  return !word.startsWith('-') || word === '-' || /^-\d+$|^-\d*\.\d+$/.test(word) || word.includes(' ');
+}
+
+/** The flag of this name, or the only one that begins so. Gunicorn's come first: what is unambiguous there is so here. */
+function longFlag(typed: string, where: string): Flag {
+  const exact = FLAGS.get(typed);
+  if (exact !== undefined) return exact;
+  for (const origin of ['gunicorn', 'nunicorn'] as const) {
+    const matches = [...FLAGS].filter(
+      ([name, flag]) => name.startsWith(typed) && name.startsWith('--') && flag.origin === origin,
+    );
+    const [match] = matches;
+    if (match === undefined) continue;
+    if (matches.length === 1) return match[1];
+    throw usage(`${typed} is ambiguous: it could be ${matches.map(([name]) => name).join(', ')}`, where);
+  }
+  throw unknown(typed, where);
+}
+
+function unknown(typed: string, where: string): NunicornError {
+  const names = [...FLAGS.keys()].filter((flag) => flag.startsWith('--'));
+  // The name of a setting in the configuration file is a likely slip: accesslog is --access-logfile here.
+  const name = stripDashes(typed).replaceAll('-', '_');
+  const bySetting = isSettingName(name) ? SETTINGS[name].flags.find((flag) => flag.startsWith('--')) : undefined;
+  if (isSettingName(name) && bySetting === undefined) {
+    return usage(`${typed} is no option: ${name} is set in the configuration file only`, where);
+  }
+  const likely = bySetting ?? nearest(typed, names);
+  return usage(
+    `unknown option ${typed}${likely === undefined ? '; nunicorn --help lists them all' : `: did you mean ${likely}?`}`,
+    where,
+  );
+}
+
+function usage(message: string, where: string): NunicornError {
+  return new NunicornError(`${message} (from ${where})`, EXIT.USAGE);
+}

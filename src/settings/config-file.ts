@@ -1,0 +1,117 @@
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { delimiter, join, resolve } from 'node:path';
+import type { Readable } from 'node:stream';
+import { NunicornError } from '../errors.ts';
+import { findPython, PYTHON_PACKAGE_DIR } from './python.ts';
+
+/** A value that a configuration file gave to a name. */
+export type FileValue =
+  | { readonly kind: 'value'; readonly value: unknown }
+  /** A class, by its dotted name. */
+  | { readonly kind: 'class'; readonly name: string }
+  /** A function, a module or another thing that has no form in JSON. */
+  | { readonly kind: 'other'; readonly type: string };
+
+export interface ConfigFile {
+  readonly values: ReadonlyMap<string, FileValue>;
+  /** What the file changed in `os.environ`. */
+  readonly env: { readonly set: Readonly<Record<string, string>>; readonly unset: readonly string[] };
+}
+
+const DEFAULT_FILE = 'gunicorn.conf.py';
+const REPORT_FD = 3;
+
+/** The location that `-c` names, else `./gunicorn.conf.py` if it exists, else undefined. */
+export function configLocation(named: string | undefined, cwd: string): string | undefined {
+  if (named) return named;
+  return existsSync(join(cwd, DEFAULT_FILE)) ? `./${DEFAULT_FILE}` : undefined;
+}
+
+/**
+ * Runs the configuration file in a Python of its own and returns what it set.
+ *
+ * @param location `PATH`, `file:PATH` or `python:MODULE`
+ * @param python the value of `--python`, if the command line has one
+ * @throws {NunicornError} if the file is missing, is of another kind, or raises; the message holds the traceback
+ */
+export async function runConfigFile(
+  location: string,
+  python: string | null,
+  env: NodeJS.ProcessEnv,
+  cwd: string,
+): Promise<ConfigFile> {
+  checkLocation(location, cwd);
+  const { path } = await findPython(python, env, cwd);
+  const report = await runChild(path, location, env, cwd);
+  if ('problem' in report) {
+    const traceback = report.traceback === null ? '' : `\n${report.traceback}`;
+    throw new NunicornError(`the configuration file ${location} could not be used: ${report.problem}${traceback}`);
+  }
+  const values = Object.entries(report.values).map(([name, value]): [string, FileValue] => [name, decode(value)]);
+  return { values: new Map(values), env: report.env };
+}
+
+function checkLocation(location: string, cwd: string): void {
+  if (location.startsWith('python:')) return;
+  const path = location.replace(/^file:/, '');
+  if (path === location && /^[a-z]{2,}:/.test(path)) {
+    throw new NunicornError(`--config '${location}': PATH, file:PATH or python:MODULE is needed`);
+  }
+  if (/\.(json|ya?ml|toml)$/.test(path)) {
+    throw new NunicornError(`--config '${location}': a Python file is needed, such as gunicorn.conf.py`);
+  }
+  if (!existsSync(resolve(cwd, path))) {
+    throw new NunicornError(`--config '${location}': '${path}' doesn't exist (looked for in ${cwd})`);
+  }
+}
+
+type Encoded = readonly ['value', unknown] | readonly ['class', string] | readonly ['other', string];
+
+type Report =
+  | { readonly problem: string; readonly traceback: string | null }
+  | { readonly values: Readonly<Record<string, Encoded>>; readonly env: ConfigFile['env'] };
+
+function decode(encoded: Encoded): FileValue {
+  switch (encoded[0]) {
+    case 'value':
+      return { kind: 'value', value: encoded[1] };
+    case 'class':
+      return { kind: 'class', name: encoded[1] };
+    case 'other':
+      return { kind: 'other', type: encoded[1] };
+  }
+}
+
+function runChild(python: string, location: string, env: NodeJS.ProcessEnv, cwd: string): Promise<Report> {
+  return new Promise((resolvePromise, reject) => {
+    const path = env.PYTHONPATH;
+    const child = spawn(python, ['-m', 'nunicorn_worker.config', location], {
+      cwd,
+      env: { ...env, PYTHONPATH: path ? `${PYTHON_PACKAGE_DIR}${delimiter}${path}` : PYTHON_PACKAGE_DIR },
+      // What the file prints is for the user; our report has a descriptor of its own.
+      stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
+    });
+    let text = '';
+    let ending = '';
+    const stream = child.stdio[REPORT_FD] as Readable;
+    stream.setEncoding('utf8');
+    stream.on('data', (chunk: string) => {
+      text += chunk;
+      if (!text.endsWith('\n')) return;
+      // Not until the end of the stream: a process that the file started may hold it open.
+      stream.destroy();
+      resolvePromise(JSON.parse(text) as Report);
+    });
+    child.on('error', (error) =>
+      reject(new NunicornError(`the configuration file ${location} could not be run by ${python}: ${error.message}`)),
+    );
+    child.on('exit', (code, signal) => {
+      ending = signal === null ? `exit code ${code}` : `signal ${signal}`;
+    });
+    child.on('close', () => {
+      if (!text.endsWith('\n'))
+        resolvePromise({ problem: `Python ended with ${ending} while it ran`, traceback: null });
+    });
+  });
+}
