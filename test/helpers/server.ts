@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -54,11 +54,12 @@ export function parseBind(bind: string): Address {
 export class Server {
   readonly kind: Kind;
   readonly binds: readonly string[];
-  /** The server's TMPDIR, and a place for the test's own files outside of it. */
+  /** The server's TMPDIR: has to be empty in the end. */
   readonly temporary: string;
+  /** The server's HOME: for the test's own files. Removed in the end. */
+  readonly home: string;
   readonly exited: Promise<Exit>;
   readonly #child: ChildProcess;
-  readonly #home: string;
   readonly #marker: string;
   readonly #known = new Set<number>();
   readonly #options: ServerOptions;
@@ -71,8 +72,8 @@ export class Server {
     this.#options = options;
     this.kind = options.kind ?? 'nunicorn';
     this.binds = binds;
-    this.#home = mkdtempSync(join(tmpdir(), 'nt-'));
-    this.temporary = mkdtempSync(join(this.#home, 't-'));
+    this.home = mkdtempSync(join(tmpdir(), 'nt-'));
+    this.temporary = mkdtempSync(join(this.home, 't-'));
     this.#marker = `${MARKER}=${randomUUID()}`;
     const [command, first]: [string, string[]] =
       this.kind === 'gunicorn' ? [join(VENV_BIN, 'gunicorn'), ['--no-control-socket']] : [process.execPath, [NUNICORN]];
@@ -87,11 +88,11 @@ export class Server {
       options.app,
     ];
     this.#child = spawn(command, args, {
-      cwd: this.#home,
+      cwd: this.home,
       stdio: ['ignore', 'pipe', 'pipe'],
       env: {
         PATH: `${VENV_BIN}:${process.env.PATH}`,
-        HOME: this.#home,
+        HOME: this.home,
         LANG: 'C.UTF-8',
         VIRTUAL_ENV: VENV,
         TMPDIR: this.temporary,
@@ -249,6 +250,24 @@ export class Server {
     process.kill(this.pid, signal);
   }
 
+  /** Waits for a file that the application makes in its HOME. */
+  async marked(name: string, ms = SOON_MS): Promise<void> {
+    await until(
+      () => existsSync(join(this.home, name)),
+      () => `the application to reach "${name}"\n${this.output}`,
+      ms,
+    );
+  }
+
+  hasMark(name: string): boolean {
+    return existsSync(join(this.home, name));
+  }
+
+  /** Makes a file that the application waits for. */
+  mark(name: string): void {
+    writeFileSync(join(this.home, name), '');
+  }
+
   async exit(ms = SOON_MS): Promise<Exit> {
     return await withDeadline(this.exited, () => `exit of the server\n${this.#describe()}`, ms);
   }
@@ -339,7 +358,7 @@ export class Server {
         // Gone already.
       }
     }
-    rmSync(this.#home, { recursive: true, force: true });
+    rmSync(this.home, { recursive: true, force: true });
   }
 }
 

@@ -1,0 +1,154 @@
+// One connection, several requests: keep-alive, close, pipelining, pieces, 100-continue, HTTP/1.0.
+import { strict as assert } from 'node:assert';
+import { it } from 'node:test';
+import { count } from '../helpers/count.ts';
+import { exchange } from '../helpers/http.ts';
+import { matrix, NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { withServer } from '../helpers/server.ts';
+
+matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
+  scenario('a connection serves one request after the other', async (server) => {
+    const connection = await server.connect();
+    for (const path of ['/', '/list', '/generator', '/204', '/file', '/']) {
+      await connection.send(`GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n`);
+      const response = await connection.response();
+      assert.ok([200, 204].includes(response.status), path);
+      assert.equal(response.complete, true, path);
+    }
+    connection.close();
+  });
+
+  scenario('Connection: close is confirmed and done', async (server) => {
+    const connection = await server.connect();
+    await connection.send('GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n');
+    assert.equal((await connection.response()).header('connection')?.toLowerCase(), 'close');
+    assert.equal(await connection.end(), 'fin');
+    connection.close();
+  });
+
+  scenario('what follows a request with Connection: close is not served', async (server) => {
+    const before = await count(server, 'unread');
+    const connection = await server.connect();
+    await connection.send(
+      'GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\nGET /unread HTTP/1.1\r\nHost: test\r\n\r\n',
+    );
+    assert.equal((await connection.response()).text(), 'ok');
+    await connection.end();
+    assert.doesNotMatch(connection.pending, /unread/);
+    assert.equal(await count(server, 'unread'), before);
+    connection.close();
+  });
+
+  scenario('HTTP/1.0 closes', async (server) => {
+    const connection = await server.connect();
+    await connection.send('GET / HTTP/1.0\r\n\r\n');
+    const response = await connection.response();
+    assert.equal(response.text(), 'ok');
+    await connection.end();
+    connection.close();
+  });
+
+  scenario('HTTP/1.0 with keep-alive is kept and told so', async (server) => {
+    const connection = await server.connect();
+    for (let time = 0; time < 2; time++) {
+      await connection.send('GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n');
+      const response = await connection.response();
+      assert.equal(response.text(), 'ok');
+      assert.equal(response.header('connection')?.toLowerCase(), 'keep-alive');
+    }
+    connection.close();
+  });
+
+  scenario('a stream over HTTP/1.0 is never chunked and ends with the connection', async (server) => {
+    for (const header of ['', 'Connection: keep-alive\r\n']) {
+      const response = await exchange(server.address, `GET /generator HTTP/1.0\r\n${header}\r\n`);
+      assert.equal(response.header('transfer-encoding'), undefined);
+      assert.equal(response.framing, 'close');
+      assert.equal(response.text(), 'one,two,three');
+    }
+  });
+
+  scenario.differs('pipelined requests are answered in order', 'waits for more bytes', async (server) => {
+    const connection = await server.connect();
+    await connection.send(
+      [
+        'GET /environ/1 HTTP/1.1\r\nHost: test\r\n\r\n',
+        'POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 6\r\n\r\nsecond',
+        'GET /generator HTTP/1.1\r\nHost: test\r\n\r\n',
+        'POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfourth\r\n0\r\n\r\n',
+        'HEAD /list HTTP/1.1\r\nHost: test\r\n\r\n',
+        'GET /list HTTP/1.1\r\nHost: test\r\n\r\n',
+      ].join(''),
+    );
+    assert.match((await connection.response()).text(), /environ\/1/);
+    assert.equal((await connection.response()).text(), 'second');
+    assert.equal((await connection.response()).text(), 'one,two,three');
+    assert.equal((await connection.response()).text(), 'fourth');
+    assert.equal((await connection.response('HEAD')).status, 200);
+    assert.equal((await connection.response()).text(), 'hello');
+    connection.close();
+  });
+
+  scenario.differs('100 pipelined requests', 'waits for more bytes', async (server) => {
+    const connection = await server.connect();
+    const numbers = Array.from({ length: 100 }, (_, i) => i);
+    const request = (i: number): string =>
+      `POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: ${String(i).length}\r\n\r\n${i}`;
+    await connection.send(numbers.map(request).join(''));
+    for (const i of numbers) assert.equal((await connection.response()).text(), String(i));
+    connection.close();
+  });
+
+  scenario('a request may arrive byte by byte', async (server) => {
+    const connection = await server.connect();
+    const bytes = 'POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello';
+    for (const byte of bytes) await connection.send(byte);
+    assert.equal((await connection.response()).text(), 'hello');
+    connection.close();
+  });
+
+  scenario('Expect: 100-continue is answered before the body is sent', async (server) => {
+    const connection = await server.connect();
+    await connection.send('POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n');
+    assert.match(await connection.readThrough('\r\n\r\n'), /^HTTP\/1\.1 100 Continue\r\n/);
+    await connection.send('hello');
+    assert.equal((await connection.response()).text(), 'hello');
+    connection.close();
+  });
+
+  scenario('Expect: 100-continue is ignored over HTTP/1.0', async (server) => {
+    const connection = await server.connect();
+    await connection.send('POST /echo HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello');
+    const response = await connection.response();
+    assert.deepEqual([response.interim.length, response.text()], [0, 'hello']);
+    connection.close();
+  });
+
+  scenario.differs('a connection that says nothing harms nobody', 'each holds a thread for 5 s', async (server) => {
+    const before = server.descriptorCounts();
+    const silent = await Promise.all(Array.from({ length: 20 }, () => server.connect()));
+    assert.equal((await server.get('/')).text(), 'ok');
+    for (const connection of silent) connection.reset();
+    await server.descriptorsBackTo(before);
+  });
+});
+
+it('an idle connection is closed after --keep-alive seconds', { skip: !NUNICORN_RUNS }, async () => {
+  await withServer({ app: 'wsgi_matrix:application', args: ['--keep-alive', '1'] }, async (server) => {
+    const connection = await server.connect();
+    await connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+    await connection.response();
+    assert.equal(await connection.end(10_000), 'fin');
+    connection.close();
+  });
+});
+
+it('--keep-alive 0 closes each connection and says so', { skip: !NUNICORN_RUNS }, async () => {
+  await withServer({ app: 'wsgi_matrix:application', args: ['--keep-alive', '0'] }, async (server) => {
+    const connection = await server.connect();
+    await connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+    assert.equal((await connection.response()).header('connection')?.toLowerCase(), 'close');
+    await connection.end();
+    connection.close();
+  });
+});

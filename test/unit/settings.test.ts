@@ -1,0 +1,514 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import fc from 'fast-check';
+import { NunicornError } from '../../src/errors.ts';
+import { helpText, parseCommandLine, versionText } from '../../src/settings/command-line.ts';
+import { SETTINGS_DOC, settingsDocument } from '../../src/settings/docs.ts';
+import { defaultFronts, type LoadedSettings, loadSettings } from '../../src/settings/load.ts';
+import { nearest } from '../../src/settings/nearest.ts';
+import { shellWords } from '../../src/settings/shell-words.ts';
+import { NOT_YET, SECTIONS, SETTING_NAMES, SETTINGS, type Setting } from '../../src/settings/table.ts';
+
+let cwd = '';
+beforeEach(() => {
+  cwd = mkdtempSync(join(tmpdir(), 'nunicorn-settings-'));
+});
+afterEach(() => rmSync(cwd, { recursive: true }));
+
+const PATH = process.env.PATH ?? '';
+
+function load(argv: readonly string[], env: Record<string, string> = {}): Promise<LoadedSettings> {
+  return loadSettings(argv, { PATH, ...env }, cwd);
+}
+
+function configFile(content: string, name = 'gunicorn.conf.py'): void {
+  writeFileSync(join(cwd, name), content);
+}
+
+async function refused(promise: Promise<unknown>, exitCode: number, message: RegExp): Promise<void> {
+  await assert.rejects(promise, (error) => {
+    assert.ok(error instanceof NunicornError, String(error));
+    assert.match(error.message, message);
+    assert.equal(error.exitCode, exitCode);
+    return true;
+  });
+}
+
+describe('defaults', () => {
+  test("are Gunicorn's", async () => {
+    const { settings, sources, app, warnings } = await load(['app:app']);
+    assert.deepEqual(settings.bind, ['127.0.0.1:8000']);
+    assert.equal(settings.workers, 1);
+    assert.equal(settings.threads, 1);
+    assert.equal(settings.worker_class, 'sync');
+    assert.equal(settings.timeout, 30);
+    assert.equal(settings.keepalive, 2);
+    assert.equal(settings.accesslog, null);
+    assert.equal(settings.errorlog, '-');
+    assert.equal(settings.umask, 0);
+    assert.deepEqual(settings.forwarded_allow_ips, ['127.0.0.1', '::1']);
+    assert.equal(settings.chdir, cwd);
+    assert.equal(settings.proc_name, 'app:app');
+    assert.equal(settings.fronts, 1);
+    assert.equal(app, 'app:app');
+    assert.deepEqual(sources.get('workers'), { kind: 'default' });
+    assert.deepEqual(warnings, []);
+  });
+
+  test('come from PORT, WEB_CONCURRENCY and FORWARDED_ALLOW_IPS where these are set', async () => {
+    const { settings, sources } = await load(['app'], {
+      PORT: '5000',
+      WEB_CONCURRENCY: '3',
+      FORWARDED_ALLOW_IPS: '10.0.0.0/8, fd00::/8',
+    });
+    assert.deepEqual(settings.bind, ['0.0.0.0:5000']);
+    assert.equal(settings.workers, 3);
+    assert.deepEqual(settings.forwarded_allow_ips, ['10.0.0.0/8', 'fd00::/8']);
+    assert.deepEqual(sources.get('workers'), { kind: 'environment', variable: 'WEB_CONCURRENCY' });
+  });
+
+  test('that are wrong name the variable', async () => {
+    await refused(load(['app'], { WEB_CONCURRENCY: 'auto' }), 1, /'auto'.*WEB_CONCURRENCY/);
+    await refused(load(['app'], { PORT: 'x' }), 1, /variable PORT/);
+  });
+
+  test('of fronts grow with the workers', async () => {
+    assert.deepEqual([0, 1, 8, 9, 16, 17].map(defaultFronts), [1, 1, 1, 2, 2, 3]);
+    assert.equal((await load(['app', '-w', '9'])).settings.fronts, 2);
+    assert.equal((await load(['app', '-w', '9', '--fronts', '1'])).settings.fronts, 1);
+  });
+});
+
+describe('precedence', () => {
+  test('command line over variables over file over environment default', async () => {
+    const env = {
+      WEB_CONCURRENCY: '7',
+      GUNICORN_CMD_ARGS: '--workers=8 --threads 4 --timeout 44',
+      NUNICORN_CMD_ARGS: '--threads 5',
+    };
+    configFile('workers = 3\nthreads = 3\ntimeout = 33\nbacklog = 33\n');
+    const { settings, sources } = await load(['-w', '2', 'app'], env);
+    assert.equal(settings.workers, 2);
+    assert.equal(settings.threads, 5);
+    assert.equal(settings.timeout, 44);
+    assert.equal(settings.backlog, 33);
+    assert.deepEqual(sources.get('workers'), { kind: 'command line' });
+    assert.deepEqual(sources.get('threads'), { kind: 'environment', variable: 'NUNICORN_CMD_ARGS' });
+    assert.deepEqual(sources.get('backlog'), { kind: 'file', location: './gunicorn.conf.py' });
+    assert.equal((await load(['app'], { WEB_CONCURRENCY: '7' })).settings.workers, 3);
+  });
+
+  test('a list replaces a list', async () => {
+    configFile('bind = ["127.0.0.1:1", "127.0.0.1:2"]');
+    assert.deepEqual((await load(['app'])).settings.bind, ['127.0.0.1:1', '127.0.0.1:2']);
+    assert.deepEqual((await load(['-b', ':3', '--bind=:4', 'app'])).settings.bind, [':3', ':4']);
+  });
+
+  test('the command line names another file; then gunicorn.conf.py is not read', async () => {
+    configFile('workers = 3\nthreads = 3');
+    configFile('workers = 4', 'other.py');
+    configFile('workers = 5', 'third.py');
+    for (const location of ['other.py', './other.py', 'file:other.py', join(cwd, 'other.py'), 'python:other']) {
+      const { settings } = await load(['-c', location, 'app'], { GUNICORN_CMD_ARGS: '-c third.py' });
+      assert.deepEqual([settings.workers, settings.threads], [4, 1], location);
+    }
+    assert.equal((await load(['app'], { GUNICORN_CMD_ARGS: '-c third.py' })).settings.workers, 5);
+  });
+
+  test('the application of the command line comes before wsgi_app', async () => {
+    configFile('wsgi_app = "file:app"');
+    assert.equal((await load([])).app, 'file:app');
+    assert.equal((await load(['line:app'])).app, 'line:app');
+  });
+});
+
+describe('the command line', () => {
+  const FORMS: readonly (readonly string[])[] = [
+    ['-w2'],
+    ['-w', '2'],
+    ['-w=2'],
+    ['--workers', '2'],
+    ['--workers=2'],
+    ['--workers', '0x2'],
+    ['--workers=02'],
+    ['--workers', '1', '-w2'],
+    ['-w', ' 2 '],
+  ];
+  for (const form of FORMS) {
+    test(`understands ${form.join(' ')}`, async () => {
+      assert.equal((await load([...form, 'app'])).settings.workers, 2);
+      assert.equal((await load(['app', ...form])).settings.workers, 2);
+    });
+  }
+
+  test('understands unambiguous beginnings of a flag', async () => {
+    const { settings } = await load(['--grace', '9', '--thr=3', '--prel', '--max-q=7', '--bin', ':1', 'app']);
+    assert.deepEqual(
+      [settings.graceful_timeout, settings.threads, settings.preload_app, settings.max_queue, settings.bind],
+      [9, 3, true, 7, [':1']],
+    );
+  });
+
+  test('refuses an ambiguous beginning, naming the candidates', async () => {
+    await refused(load(['--work', '2', 'app']), 2, /--work is ambiguous.*--workers, --worker-class/);
+  });
+
+  test('keeps values as they are', async () => {
+    const { settings, env } = await load([
+      '-e',
+      'A=1=2',
+      '--env',
+      'B="q"',
+      '--env=C=',
+      '-n',
+      'true',
+      '--access-logformat=%(h)s "x"',
+      '--access-logfile',
+      '-',
+      '--pythonpath=a,b',
+      'app',
+    ]);
+    assert.deepEqual(settings.raw_env, ['A=1=2', 'B="q"', 'C=']);
+    assert.deepEqual([env.A, env.B, env.C], ['1=2', '"q"', '']);
+    assert.equal(settings.proc_name, 'true');
+    assert.equal(settings.access_log_format, '%(h)s "x"');
+    assert.equal(settings.accesslog, '-');
+    assert.deepEqual(settings.pythonpath, [join(cwd, 'a'), join(cwd, 'b')]);
+  });
+
+  test('carries any value to the setting unchanged', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.string({ unit: 'binary' }), { minLength: 1, maxLength: 3 }), async (values) => {
+        const words = values.flatMap((value) => [`--env=${value}`]);
+        const { values: parsed } = await parseCommandLine([...words, '-n', 'x', '--', ...values], 'here');
+        assert.deepEqual(parsed.get('raw_env'), values);
+        assert.equal(parsed.get('proc_name'), 'x');
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test('takes what follows -- for the application', async () => {
+    assert.equal((await load(['-w', '2', '--', 'app:app'])).app, 'app:app');
+  });
+
+  const USAGE: readonly (readonly [readonly string[], RegExp])[] = [
+    [['--keepalive', '3', 'app'], /unknown option --keepalive: did you mean --keep-alive\?/],
+    [['--worker', '3', '--thread', '2', 'app'], /ambiguous/],
+    [['--accesslog', '-', 'app'], /did you mean --access-logfile\?/],
+    [['--tiemout', '3', 'app'], /did you mean --timeout\?/],
+    [['--wsgi-app', 'x'], /wsgi_app is set in the configuration file only/],
+    [['--qwertyuiop', 'app'], /unknown option --qwertyuiop; nunicorn --help/],
+    [['-z', 'app'], /unknown option -z/],
+    [['--workers'], /--workers needs a value/],
+    [['-w', '--threads', '2', 'app'], /-w needs a value/],
+    [['--preload=yes', 'app'], /--preload takes no value/],
+    [['one', 'two'], /'one' and 'two' were given/],
+  ];
+  for (const [argv, message] of USAGE) {
+    test(`refuses ${argv.join(' ')} with exit code 2`, () => refused(load(argv), 2, message));
+  }
+
+  const WRONG: readonly (readonly [readonly string[], RegExp])[] = [
+    [
+      ['-w', 'abc'],
+      /^invalid value for --workers: 'abc': a whole number, 0 or more, is needed \(from the command line\)$/,
+    ],
+    [['-w', '-1'], /'-1': a whole number/],
+    [['-w', '2.5'], /'2.5': a whole number/],
+    [['-w', ''], /'': a whole number/],
+    [['-w', '99999999999999999999'], /a whole number/],
+    [['--threads', '0'], /1 or more/],
+    [['--queue-timeout', '-1'], /a number of seconds/],
+    [['-b', 'x:y'], /'y' is not a valid port number/],
+    [['-k', 'gevent'], /--worker-class: 'gevent': nunicorn runs the worker classes sync and gthread/],
+    [['-k', 'constructor'], /sync and gthread/],
+    [['-e', 'A'], /KEY=VALUE is needed/],
+    [['--chdir', '/nowhere'], /a folder that exists/],
+    [['-m', '089'], /octal/],
+    [['-u', 'no-such-user'], /name or number of a user/],
+    [['-g', 'no-such-group'], /name or number of a group/],
+    [['--forwarded-allow-ips', '10.0.0.1/8'], /host bits/],
+    [['--forwarded-allow-ips', 'fd00::1/64'], /host bits/],
+    [['--forwarded-allow-ips', 'proxy'], /'proxy' is not an IP address/],
+    [['-c', 'missing.py'], /'missing.py' doesn't exist/],
+    [['-c', 'egg:thing'], /PATH, file:PATH or python:MODULE is needed/],
+    [['-c', 'settings.toml'], /a Python file is needed/],
+  ];
+  for (const [argv, message] of WRONG) {
+    test(`refuses ${argv.join(' ')} with exit code 1`, () => refused(load([...argv, 'app']), 1, message));
+  }
+
+  test('refuses every Gunicorn flag that is not supported yet, naming it', async () => {
+    for (const { flags, takes } of Object.values(NOT_YET)) {
+      for (const flag of flags) {
+        const words = takes === 'value' ? [flag, '17'] : [flag];
+        await refused(
+          load([...words, 'app']),
+          1,
+          /^--[\w-]+ is a Gunicorn setting that nunicorn does not support yet \(from the command line\)$/,
+        );
+      }
+    }
+  });
+
+  test("accepts an unsupported setting's default", async () => {
+    assert.equal((await load(['--max-requests', '0', 'app'])).app, 'app');
+    await refused(load(['--max-requests', '1', 'app']), 1, /--max-requests is a Gunicorn setting/);
+  });
+
+  test('without an application ends with the words of Gunicorn', () =>
+    refused(load([]), 1, /^No application module specified\./));
+
+  test('with a malformed application ends with the exit codes of Gunicorn', async () => {
+    await refused(load(['a:b:c']), 4, /as an attribute name or function call/);
+    await refused(load(['a:b.c']), 4, /MODULE:CALLABLE/);
+    await refused(load(['./a:b']), 3, /not a path/);
+    assert.equal((await load(['my-app:create(x={"a": 1})'])).app, 'my-app:create(x={"a": 1})');
+  });
+});
+
+describe('settings that follow from others', () => {
+  test('sync with threads is gthread', async () => {
+    assert.equal((await load(['--threads=2', 'app'])).settings.worker_class, 'gthread');
+    assert.equal((await load(['-k', 'gunicorn.workers.sync.SyncWorker', 'app'])).settings.worker_class, 'sync');
+    assert.equal((await load(['-k', 'gunicorn.workers.gthread.ThreadWorker', 'app'])).settings.worker_class, 'gthread');
+    assert.equal((await load(['-k', 'gthread', 'app'])).settings.threads, 1);
+  });
+
+  test('files start at chdir, chdir starts where the server was started', async () => {
+    mkdirSync(join(cwd, 'project'));
+    const { settings } = await load([
+      '--chdir',
+      'project',
+      '--log-file=e.log',
+      '--access-logfile',
+      '-',
+      '-p',
+      '/run/x.pid',
+      'app',
+    ]);
+    assert.equal(settings.chdir, join(cwd, 'project'));
+    assert.equal(settings.errorlog, join(cwd, 'project', 'e.log'));
+    assert.equal(settings.accesslog, '-');
+    assert.equal(settings.pidfile, '/run/x.pid');
+  });
+
+  test('users and groups become numbers', async () => {
+    const { settings } = await load(['-u', 'root', '-g', '12', 'app']);
+    assert.deepEqual([settings.user, settings.group], [0, 12]);
+  });
+
+  test('a umask is octal when it begins with 0', async () => {
+    const umask = async (text: string): Promise<number> => (await load(['-m', text, 'app'])).settings.umask;
+    assert.deepEqual(
+      [await umask('022'), await umask('18'), await umask('0o22'), await umask('0x12')],
+      [18, 18, 18, 18],
+    );
+  });
+
+  test('an unknown log level is info, with a warning', async () => {
+    const { settings, warnings } = await load(['--log-level', 'loud', 'app']);
+    assert.equal(settings.loglevel, 'info');
+    assert.match(warnings.join('\n'), /^--log-level: 'loud' is no log level, info is used/);
+  });
+});
+
+describe('the configuration file', () => {
+  test('is run by Python', async () => {
+    configFile(`
+import os, multiprocessing, pathlib
+print("printed by the file")
+_private = 1
+number = 4
+workers = number // 2 + 1
+bind = ("127.0.0.1:1", "unix:/tmp/x")
+preload_app = True
+raw_env = ["A=b"]
+accesslog = pathlib.Path("/tmp") / "a.log"
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+umask = 0o27
+def helper(x): return x
+`);
+    const { settings, warnings } = await load(['app']);
+    assert.equal(settings.workers, 3);
+    assert.deepEqual(settings.bind, ['127.0.0.1:1', 'unix:/tmp/x']);
+    assert.equal(settings.preload_app, true);
+    assert.equal(settings.accesslog, '/tmp/a.log');
+    assert.deepEqual(settings.secure_scheme_headers, { 'X-FORWARDED-PROTO': 'https' });
+    assert.equal(settings.umask, 0o27);
+    assert.deepEqual(warnings, []);
+  });
+
+  test('sees the environment of the user and can change it for the application', async () => {
+    configFile(`
+import os
+assert os.environ.get("PYTHONPATH") == "/x", os.environ.get("PYTHONPATH")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+del os.environ["GONE"]
+`);
+    const { env } = await load(['-e', 'OWN=1', 'app'], { PYTHONPATH: '/x', GONE: '1', KEPT: '2' });
+    assert.deepEqual(env, { PATH, PYTHONPATH: '/x', KEPT: '2', DJANGO_SETTINGS_MODULE: 'project.settings', OWN: '1' });
+  });
+
+  test('can import modules that lie beside it', async () => {
+    configFile('count = 6', 'beside.py');
+    configFile('from beside import count\nworkers = count');
+    assert.equal((await load(['app'])).settings.workers, 6);
+  });
+
+  test('that raises ends the start with its traceback', async () => {
+    configFile('def f():\n    raise KeyError("lost")\nf()\n');
+    await refused(
+      load(['app']),
+      1,
+      /gunicorn\.conf\.py could not be used: it raised KeyError\nTraceback[\s\S]*gunicorn\.conf\.py", line 2, in f[\s\S]*KeyError: 'lost'$/,
+    );
+  });
+
+  test('that does not compile shows where', async () => {
+    configFile('workers = = 2\n');
+    await refused(load(['app']), 1, /line 1\n[\s\S]*SyntaxError/);
+  });
+
+  test('that ends the process is an error too', async () => {
+    configFile('import os\nos._exit(7)');
+    await refused(load(['app']), 1, /Python ended with exit code 7/);
+    configFile('import sys\nsys.exit(3)');
+    await refused(load(['app']), 1, /it called sys\.exit\(3\)/);
+  });
+
+  test('is named when a value is wrong, also one that the command line replaces', async () => {
+    configFile('workers = "many"');
+    await refused(
+      load(['app']),
+      1,
+      /^invalid value for workers: 'many': a whole number, 0 or more, is needed \(from \.\/gunicorn\.conf\.py\)$/,
+    );
+    await refused(load(['-w', '2', 'app']), 1, /'many'/);
+    configFile('workers = None');
+    await refused(load(['app']), 1, /invalid value for workers: None/);
+    configFile('def workers(): pass');
+    await refused(load(['app']), 1, /workers: a function cannot be a setting's value/);
+  });
+
+  test('is named when it asks for what is not supported yet', async () => {
+    configFile('def post_fork(server, worker):\n    pass\n');
+    await refused(
+      load(['app']),
+      1,
+      /^post_fork is a Gunicorn setting that nunicorn does not support yet \(from \.\/gunicorn\.conf\.py\)$/,
+    );
+  });
+
+  test('may spell out what Gunicorn does anyway', async () => {
+    configFile(
+      'max_requests = 0\nreload = False\nworker_tmp_dir = None\nstatsd_host = ""\nproxy_protocol = False\npre_fork = None\n',
+    );
+    assert.deepEqual((await load(['app'])).warnings, []);
+  });
+
+  test('gets a word about names that are nearly settings, and none about others', async () => {
+    configFile(
+      'worker = 3\nkeep_alive = 5\nThreads = 2\nlog_level = "debug"\nDATABASE = "x"\nhost = "y"\nnames = [1]\n',
+    );
+    const { warnings } = await load(['app']);
+    assert.deepEqual(warnings, [
+      './gunicorn.conf.py: worker is not a setting, did you mean workers?',
+      './gunicorn.conf.py: keep_alive is not a setting, did you mean keepalive?',
+      './gunicorn.conf.py: Threads is not a setting, did you mean threads?',
+      './gunicorn.conf.py: log_level is not a setting, did you mean loglevel?',
+    ]);
+  });
+});
+
+describe('GUNICORN_CMD_ARGS', () => {
+  const SPLIT: readonly (readonly [string, readonly string[] | undefined])[] = [
+    ['', []],
+    ['  a  b\tc\n', ['a', 'b', 'c']],
+    [`--n "a b" 'c "d"' e\\ f`, ['--n', 'a b', 'c "d"', 'e f']],
+    [`a"b c"d''`, ['ab cd']],
+    [`'' ""`, ['', '']],
+    [`"a\\"b\\\\c\\d" 'e\\f'`, ['a"b\\c\\d', 'e\\f']],
+    [`"open`, undefined],
+    [`'open`, undefined],
+    ['end\\', undefined],
+  ];
+  for (const [text, words] of SPLIT) {
+    test(`splits ${JSON.stringify(text)} as shlex does`, () => assert.deepEqual(shellWords(text), words));
+  }
+
+  test('that cannot be understood is named', async () => {
+    await refused(load(['app'], { GUNICORN_CMD_ARGS: '"' }), 2, /GUNICORN_CMD_ARGS/);
+    await refused(load(['app'], { GUNICORN_CMD_ARGS: '--bogus' }), 2, /--bogus.*GUNICORN_CMD_ARGS/);
+    await refused(load(['app'], { NUNICORN_CMD_ARGS: '-w x' }), 1, /'x'.*NUNICORN_CMD_ARGS/);
+  });
+
+  test('cannot name the application', async () => {
+    const { app, warnings } = await load(['app'], { GUNICORN_CMD_ARGS: 'other -w 2' });
+    assert.equal(app, 'app');
+    assert.match(warnings.join('\n'), /'other' in GUNICORN_CMD_ARGS is no option/);
+  });
+});
+
+describe('help', () => {
+  test('lists every flag, in groups', async () => {
+    const help = await helpText(100);
+    for (const name of SETTING_NAMES) {
+      for (const flag of SETTINGS[name].flags) assert.match(help, new RegExp(`(^|[ ,])${flag}([ ,]|$)`, 'm'));
+    }
+    for (const section of SECTIONS) assert.ok(help.includes(`\n${section}:\n`), section);
+  });
+
+  test('is asked for by -h and --help, the version by -v and --version', async () => {
+    for (const flag of ['-h', '--help', '--hel'])
+      assert.equal((await parseCommandLine([flag], 'here')).request, 'help');
+    for (const flag of ['-v', '--version']) assert.equal((await parseCommandLine([flag], 'here')).request, 'version');
+    const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+      version: string;
+    };
+    assert.equal(versionText(), `nunicorn (version ${version})`);
+  });
+});
+
+describe('the table', () => {
+  test('has each flag and each name once', () => {
+    const flags = [...Object.values(SETTINGS), ...Object.values(NOT_YET)].flatMap((setting) => setting.flags);
+    assert.equal(new Set(flags).size, flags.length);
+    assert.deepEqual(
+      SETTING_NAMES.filter((name) => Object.hasOwn(NOT_YET, name)),
+      [],
+    );
+  });
+
+  test("accounts for all of Gunicorn's 119 settings", () => {
+    const gunicorns = SETTING_NAMES.filter((name) => SETTINGS[name].origin === 'gunicorn');
+    assert.equal(gunicorns.length + Object.keys(NOT_YET).length, 119);
+  });
+
+  test('explains each setting in sentences', () => {
+    for (const name of SETTING_NAMES) {
+      const { help, flags, metavar, type }: Setting<unknown> = SETTINGS[name];
+      assert.match(help, /^[A-Z].*[.]$/, name);
+      assert.equal(metavar !== undefined, flags.length > 0 && type.arity !== 'flag', `${name}: metavar`);
+    }
+  });
+
+  test('is what docs/settings.md says (npm run docs)', () => {
+    assert.equal(readFileSync(SETTINGS_DOC, 'utf8'), settingsDocument());
+  });
+});
+
+describe('the nearest name', () => {
+  const NAMES = ['workers', 'threads', 'keep-alive', 'timeout'];
+  test('forgives a third of the letters', () => {
+    assert.equal(nearest('wrokers', NAMES), 'workers');
+    assert.equal(nearest('KEEPALIVE', NAMES), 'keep-alive');
+    assert.equal(nearest('thread', NAMES), 'threads');
+    assert.equal(nearest('w', NAMES), undefined);
+    assert.equal(nearest('database', NAMES), undefined);
+  });
+});
