@@ -25,7 +25,7 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
     return EXIT.OK;
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;
-    console.error(`\nError: ${error.message}\n`);
+    console.error(`\nError: ${error.message}`);
     return error.exitCode;
   }
 }

@@ -1,3 +1,4 @@
+import { constants, fstatSync, openSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 
 export { type AccessFormatter, type AccessRecord, compileAccessFormat } from './access-format.ts';
@@ -40,11 +41,10 @@ export async function createAccessLog(path: string): Promise<AccessLog> {
   let triesLeft = Number.POSITIVE_INFINITY;
 
   const stream = destination({
-    dest: path === '-' ? STDOUT : path,
+    dest: path === '-' ? standardOutput() : path,
     sync: false,
     minLength: GATHER_BYTES,
     maxLength: MAX_WAITING_BYTES,
-    periodicFlush: GATHER_MS,
     retryEAGAIN: () => --triesLeft > 0,
   });
   stream.on('drop', () => {
@@ -72,6 +72,10 @@ export async function createAccessLog(path: string): Promise<AccessLog> {
   stream.on('write', () => {
     failing = false;
   });
+  // SonicBoom's own periodicFlush would run, and throw, after an open that failed.
+  const timer = setInterval(() => {
+    if (!broken) stream.flush();
+  }, GATHER_MS).unref();
 
   return {
     write(line) {
@@ -90,6 +94,7 @@ export async function createAccessLog(path: string): Promise<AccessLog> {
     async close() {
       if (closed) return;
       closed = true;
+      clearInterval(timer);
       if (!broken) await ended(stream, CLOSE_MS);
       stream.destroy();
     },
@@ -97,6 +102,20 @@ export async function createAccessLog(path: string): Promise<AccessLog> {
 }
 
 type Stream = ReturnType<typeof import('pino')['destination']>;
+
+/**
+ * A write to a full pipe would hold one of Node's few file threads, and the end of the process with it. So a pipe is opened a
+ * second time as non-blocking; the descriptor that we were given stays as it is, for the application shares it. Where that
+ * is not possible (sockets, other systems than Linux) it is used as it is.
+ */
+function standardOutput(): number {
+  try {
+    if (!fstatSync(STDOUT).isFIFO()) return STDOUT;
+    return openSync(`/proc/self/fd/${STDOUT}`, constants.O_WRONLY | constants.O_NONBLOCK);
+  } catch {
+    return STDOUT;
+  }
+}
 
 function opened(stream: Stream, path: string): Promise<void> {
   return new Promise((resolve, reject) => {

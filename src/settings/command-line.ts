@@ -4,16 +4,7 @@
  */
 import { EXIT, NunicornError } from '../errors.ts';
 import { nearest } from './nearest.ts';
-import {
-  asksForNothing,
-  isSettingName,
-  NOT_YET,
-  SECTIONS,
-  SETTING_NAMES,
-  SETTINGS,
-  type Setting,
-  type SettingName,
-} from './table.ts';
+import { asksForNothing, NOT_YET, SECTIONS, SETTING_NAMES, SETTINGS, type Setting, type SettingName } from './table.ts';
 import { VERSION } from './version.ts';
 
 export interface CommandLine {
@@ -254,18 +245,14 @@ function longFlag(typed: string, where: string): Flag {
 }
 
 function unknown(typed: string, where: string): NunicornError {
-  const names = [...FLAGS.keys()].filter((flag) => flag.startsWith('--'));
-  // The name of a setting in the configuration file is a likely slip: accesslog is --access-logfile here.
-  const name = stripDashes(typed).replaceAll('-', '_');
-  const bySetting = isSettingName(name) ? SETTINGS[name].flags.find((flag) => flag.startsWith('--')) : undefined;
-  if (isSettingName(name) && bySetting === undefined) {
-    return usage(`${typed} is no option: ${name} is set in the configuration file only`, where);
-  }
-  const likely = bySetting ?? nearest(typed, names);
-  return usage(
-    `unknown option ${typed}${likely === undefined ? '; nunicorn --help lists them all' : `: did you mean ${likely}?`}`,
-    where,
-  );
+  // The name that a setting has in the configuration file is a likely slip: accesslog is --access-logfile here.
+  const meant = new Map<string, string>();
+  for (const [flag, { name, long }] of FLAGS) if (flag.startsWith('--')) meant.set(flag, flag).set(`--${name}`, long);
+  for (const name of SETTING_NAMES) if (SETTINGS[name].flags.length === 0) meant.set(`--${name}`, name);
+  const likely = meant.get(nearest(typed, meant.keys()) ?? '');
+  if (likely === undefined) return usage(`unknown option ${typed}; nunicorn --help lists them all`, where);
+  const hint = likely.startsWith('--') ? `did you mean ${likely}?` : `${likely} is set in the configuration file only`;
+  return usage(`unknown option ${typed}: ${hint}`, where);
 }
 
 function usage(message: string, where: string): NunicornError {

@@ -2,7 +2,7 @@
  * The kinds of value that a setting can have. Each reads a raw value, either text (command line, environment) or what the
  * Python configuration file gave (JSON), and throws a `ValueError` that says what is needed.
  */
-import { existsSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { isIPv4, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 import { NunicornError } from '../errors.ts';
@@ -240,7 +240,9 @@ export const existingFolder: ValueType<string> = {
   arity: 'one',
   parse(raw, context) {
     const path = resolve(context.cwd, text.parse(raw, context));
-    if (!existsSync(path)) throw new ValueError('a folder that exists is needed');
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) {
+      throw new ValueError('a folder that exists is needed');
+    }
     return path;
   },
 };

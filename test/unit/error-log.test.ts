@@ -139,9 +139,9 @@ test('a full pipe gets every whole line it has room for, and the number of those
     }
   };
   return new Promise<void>((resolve) => {
-    child.stdout.once('data', () => {
+    child.stdout?.once('data', () => {
       drain();
-      child.stdin.end('go');
+      child.stdin?.end('go');
     });
     child.once('close', () => {
       drain();

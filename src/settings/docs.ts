@@ -1,0 +1,78 @@
+/**
+ * Writes docs/settings.md from the table: `npm run docs`.
+ */
+import { realpathSync, writeFileSync } from 'node:fs';
+import { argv } from 'node:process';
+import { fileURLToPath } from 'node:url';
+import { defaultText } from './command-line.ts';
+import { NOT_YET, SECTIONS, SETTING_NAMES, SETTINGS, type Setting, type SettingName } from './table.ts';
+
+/** From dist/src/settings/ the package's folder is three up. */
+export const SETTINGS_DOC = fileURLToPath(new URL('../../../docs/settings.md', import.meta.url));
+
+const INTRODUCTION = `<!-- Made by \`npm run docs\` from src/settings/table.ts: change that file, not this one. -->
+
+# Settings
+
+Names, flags and meanings are Gunicorn's where Gunicorn has the setting; the others are marked *nunicorn's own*.
+Durations are in seconds, sizes in bytes.
+
+## Where they come from
+
+Later sources win, and a list replaces a list:
+
+1. The defaults below. Some are taken from the environment: \`PORT\`, \`WEB_CONCURRENCY\`, \`FORWARDED_ALLOW_IPS\`.
+2. The configuration file: what \`-c\` names, else \`./gunicorn.conf.py\` if there is one. It is Python and is run by Python;
+   each variable that is named like a setting sets it. What it changes in \`os.environ\` reaches the application.
+3. \`GUNICORN_CMD_ARGS\`, then \`NUNICORN_CMD_ARGS\`: words as on the command line, such as \`--workers 4 --threads 2\`.
+4. The command line. A flag can be shortened as long as it is unambiguous: \`--bin\` is \`--bind\`.
+
+A value that does not fit ends the start with exit code 1, a flag that does not exist with 2. The message names the source.
+
+\`\`\`python
+# gunicorn.conf.py
+bind = ["127.0.0.1:8000"]
+workers = 2
+threads = 4
+accesslog = "-"
+\`\`\`
+`;
+
+export function settingsDocument(): string {
+  const sections = SECTIONS.map((section) => {
+    const names = SETTING_NAMES.filter((name) => SETTINGS[name].section === section);
+    return `## ${section}\n\n${names.map(describe).join('\n')}`;
+  });
+  return [INTRODUCTION, ...sections, notYet()].join('\n');
+}
+
+function describe(name: SettingName): string {
+  const { flags, type, metavar, help, origin }: Setting<unknown> = SETTINGS[name];
+  const facts = [
+    flags.length === 0
+      ? 'In the configuration file only.'
+      : `On the command line: ${flags.map((flag) => `\`${metavar === undefined ? flag : `${flag} ${metavar}`}\``).join(', ')}.`,
+    `Type: ${type.label}.`,
+    `Default: ${codeOrText(name)}.`,
+    ...(origin === 'nunicorn' ? ["*nunicorn's own.*"] : []),
+  ];
+  return `### ${name}\n\n${help}\n\n${facts.join(' ')}\n`;
+}
+
+function codeOrText(name: SettingName): string {
+  const text = defaultText(name);
+  return 'defaultText' in SETTINGS[name] ? text : `\`${text}\``;
+}
+
+function notYet(): string {
+  const names = Object.keys(NOT_YET).sort();
+  return `## Settings of Gunicorn that are not supported yet
+
+nunicorn refuses them with a message, unless the value is Gunicorn's default; it never ignores them.
+
+${names.map((name) => `\`${name}\``).join(', ')}
+`;
+}
+
+if (argv[1] !== undefined && realpathSync(argv[1]) === fileURLToPath(import.meta.url))
+  writeFileSync(SETTINGS_DOC, settingsDocument());
