@@ -55,11 +55,15 @@ export class Connection {
   readonly socket: Socket;
   #buffer: Buffer = Buffer.alloc(0);
   #end: End | undefined;
+  #received = 0;
+  #discarding = false;
   #waiting: (() => void)[] = [];
 
   private constructor(socket: Socket) {
     this.socket = socket;
     socket.on('data', (piece) => {
+      this.#received += piece.length;
+      if (this.#discarding) return;
       this.#buffer = this.#buffer.length === 0 ? piece : Buffer.concat([this.#buffer, piece]);
       this.#wake();
     });
@@ -97,6 +101,17 @@ export class Connection {
   /** What has arrived and was not read yet, latin-1. */
   get pending(): string {
     return this.#buffer.toString('latin1');
+  }
+
+  /** Bytes that have arrived so far. */
+  get received(): number {
+    return this.#received;
+  }
+
+  /** From now on only counts what arrives: for bodies too large to hold. */
+  discard(): void {
+    this.#discarding = true;
+    this.#buffer = Buffer.alloc(0);
   }
 
   get ended(): End | undefined {

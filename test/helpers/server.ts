@@ -338,7 +338,6 @@ export class Server {
     }
     assert.deepEqual(readdirSync(this.temporary), [], 'left in the temporary folder');
     this.noDefects();
-    this.destroy();
   }
 
   /** The log holds no stack trace of the server's own. */
@@ -379,6 +378,7 @@ export async function finishing(server: Server, test: (server: Server) => Promis
   try {
     await test(server);
     await server.stop();
+    server.destroy();
   } catch (error) {
     const output = server.output;
     server.destroy();

@@ -1,0 +1,137 @@
+// Where the server listens: Unix sockets, several addresses, IPv6.
+import { strict as assert } from 'node:assert';
+import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { get } from '../helpers/http.ts';
+import { KINDS, NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { freePort, hasIPv6 } from '../helpers/ports.ts';
+import { type Kind, parseBind, Server, withServer } from '../helpers/server.ts';
+
+const APP = 'wsgi_matrix:application';
+
+async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'nt-bind-'));
+  try {
+    chmodSync(folder, 0o755);
+    await test(folder);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
+  describe(kind, { skip: !KINDS.includes(kind) }, () => {
+    it('a Unix socket: 0777, no REMOTE_PORT, the scheme of the proxy trusted, removed at the end', async () => {
+      await inFolder(async (folder) => {
+        const path = join(folder, 'app.sock');
+        await withServer({ kind, app: APP, bind: [`unix:${path}`] }, async (server) => {
+          assert.equal(statSync(path).mode & 0o777, 0o777);
+          assert.ok(server.log.includes(`Listening at: unix:${path} (${server.pid})`), server.log);
+          const env = JSON.parse((await server.get('/environ', 'X-Forwarded-Proto: https\r\n')).text());
+          assert.equal(env.REMOTE_ADDR, '');
+          assert.ok(!('REMOTE_PORT' in env));
+          assert.equal(env.SERVER_NAME, 'test');
+          assert.equal(env['wsgi.url_scheme'], 'https');
+        });
+      });
+    });
+
+    it('--umask decides the mode of the Unix socket', async () => {
+      await inFolder(async (folder) => {
+        const path = join(folder, 'app.sock');
+        const options = { kind, app: APP, bind: [`unix:${path}`], args: ['--umask', '0o027'] };
+        await withServer(options, async () => {
+          assert.equal(statSync(path).mode & 0o777, 0o750);
+        });
+      });
+    });
+
+    it('a stale socket file is replaced', async () => {
+      await inFolder(async (folder) => {
+        const path = join(folder, 'app.sock');
+        const first = await Server.start({ kind, app: APP, bind: [`unix:${path}`] });
+        try {
+          for (const { pid } of first.processes()) process.kill(pid, 'SIGKILL');
+          await first.exit();
+        } finally {
+          first.destroy();
+        }
+        assert.ok(statSync(path).isSocket());
+        await withServer({ kind, app: APP, bind: [`unix:${path}`] }, async (server) => {
+          assert.equal((await server.get('/')).text(), 'ok');
+        });
+      });
+    });
+
+    it('several addresses at once', async () => {
+      await inFolder(async (folder) => {
+        const bind = [
+          `127.0.0.1:${await freePort()}`,
+          `unix:${join(folder, 'app.sock')}`,
+          `127.0.0.1:${await freePort()}`,
+        ];
+        await withServer({ kind, app: APP, bind }, async () => {
+          for (const one of bind) assert.equal((await get(parseBind(one))).text(), 'ok', one);
+        });
+      });
+    });
+
+    it('[::1]', async (t) => {
+      if (!(await hasIPv6())) return t.skip('no IPv6 here');
+      const port = await freePort('::1');
+      await withServer({ kind, app: APP, bind: [`[::1]:${port}`] }, async (server) => {
+        assert.ok(server.log.includes(`Listening at: http://[::1]:${port} (`), server.log);
+        const env = JSON.parse((await server.get('/environ')).text());
+        assert.equal(env.REMOTE_ADDR, '::1');
+        assert.equal(env.SERVER_NAME, '::1');
+      });
+    });
+  });
+}
+
+it('a Unix socket on which somebody listens is not taken away', { skip: !NUNICORN_RUNS }, async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, 'app.sock');
+    const other = createServer((socket) => socket.end('other')).listen(path);
+    const server = await Server.spawn({ app: APP, bind: [`unix:${path}`] });
+    try {
+      assert.deepEqual(await server.exit(30_000), { code: 1, signal: null }, server.output);
+      assert.match(server.log, /in use/i);
+      assert.ok(statSync(path).isSocket(), 'the socket of the other one was removed');
+    } finally {
+      other.close();
+      server.destroy();
+    }
+  });
+});
+
+it('a file that is no socket is not removed', { skip: !NUNICORN_RUNS }, async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, 'precious');
+    writeFileSync(path, 'data');
+    const server = await Server.spawn({ app: APP, bind: [`unix:${path}`] });
+    try {
+      assert.deepEqual(await server.exit(30_000), { code: 1, signal: null }, server.output);
+      assert.ok(statSync(path).isFile());
+    } finally {
+      server.destroy();
+    }
+  });
+});
+
+it('the second of two addresses is in use: exit 1, the first is let go', { skip: !NUNICORN_RUNS }, async () => {
+  const [free, taken] = [await freePort(), await freePort()];
+  const other = createServer().listen(taken, '127.0.0.1');
+  const server = await Server.spawn({ app: APP, bind: [`127.0.0.1:${free}`, `127.0.0.1:${taken}`] });
+  try {
+    assert.deepEqual(await server.exit(30_000), { code: 1, signal: null }, server.output);
+    other.close();
+    await server.nothingLeft();
+  } finally {
+    other.close();
+    server.destroy();
+  }
+});

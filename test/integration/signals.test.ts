@@ -1,0 +1,198 @@
+// TERM, INT and QUIT: what runs is finished, what waits for nothing is closed, everything is gone.
+import { strict as assert } from 'node:assert';
+import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { KINDS, NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { isListening } from '../helpers/ports.ts';
+import { type Kind, type Server, withServer } from '../helpers/server.ts';
+import { Load } from '../helpers/tally.ts';
+
+const APP = 'pathology.faults:application';
+const skip = !NUNICORN_RUNS;
+
+async function assertStopsBy(server: Server, signal: NodeJS.Signals, ms: number): Promise<void> {
+  server.kill(signal);
+  assert.deepEqual(await server.exit(ms), { code: 0, signal: null }, server.output);
+  await server.nothingLeft(1_000);
+}
+
+for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
+  // gunicorn loses a TERM that comes while a worker boots; the first 200 proves that of one worker only.
+  const workers = kind === 'gunicorn' ? 1 : 2;
+  describe(kind, { skip: !KINDS.includes(kind) }, () => {
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const) {
+      it(`${signal} ends an idle server with exit code 0`, async () => {
+        await withServer({ kind, app: APP, workers }, async (server) => {
+          await assertStopsBy(server, signal, 5_000);
+          assert.match(server.log, new RegExp(`Handling signal: ${signal.slice(3).toLowerCase()}`));
+        });
+      });
+    }
+
+    it('SIGTERM lets a running request finish', async () => {
+      await withServer({ kind, app: APP, workers }, async (server) => {
+        const running = await server.connect();
+        await running.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
+        await server.marked('a.started');
+        server.kill('SIGTERM');
+        await server.waitForLog(/Handling signal: term/);
+        server.mark('a.open');
+        const response = await running.response();
+        assert.deepEqual([response.status, response.text()], [200, 'held']);
+        assert.equal(response.header('connection')?.toLowerCase(), 'close');
+        running.close();
+        assert.deepEqual(await server.exit(), { code: 0, signal: null });
+      });
+    });
+  });
+}
+
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const) {
+  it(`${signal} ends a server with idle keep-alive connections in less than a second`, { skip }, async () => {
+    await withServer({ app: APP, workers: 2, args: ['--keep-alive', '60'] }, async (server) => {
+      const idle = await Promise.all(Array.from({ length: 10 }, () => server.connect()));
+      for (const connection of idle) {
+        await connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+        await connection.response();
+      }
+      const fresh = await server.connect();
+      server.kill(signal);
+      assert.deepEqual(await server.exit(1_000), { code: 0, signal: null });
+      for (const connection of [...idle, fresh]) {
+        assert.equal(await connection.end(1_000), 'fin');
+        connection.close();
+      }
+    });
+  });
+}
+
+it('SIGTERM finishes requests that run and those that wait in the queue', { skip }, async () => {
+  await withServer({ app: APP, workers: 1, threads: 2 }, async (server) => {
+    const held = await Promise.all(
+      ['a', 'b'].map(async (name) => {
+        const connection = await server.connect();
+        await connection.send(`GET /hold?${name} HTTP/1.1\r\nHost: test\r\n\r\n`);
+        await server.marked(`${name}.started`);
+        return connection;
+      }),
+    );
+    const waiting = await Promise.all(Array.from({ length: 5 }, () => server.connect()));
+    for (const connection of waiting) {
+      await connection.send('POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello');
+    }
+    server.kill('SIGTERM');
+    await server.waitForLog(/Handling signal: term/);
+    server.mark('a.open');
+    server.mark('b.open');
+    for (const connection of held) assert.equal((await connection.response()).text(), 'held');
+    for (const connection of waiting) assert.equal((await connection.response()).text(), 'ok');
+    for (const connection of [...held, ...waiting]) connection.close();
+    assert.deepEqual(await server.exit(), { code: 0, signal: null });
+  });
+});
+
+it('SIGTERM finishes a stream that has begun', { skip }, async () => {
+  await withServer({ app: APP }, async (server) => {
+    const connection = await server.connect();
+    await connection.send('GET /ticks?15 HTTP/1.1\r\nHost: test\r\n\r\n');
+    await connection.readThrough('tick\n');
+    server.kill('SIGTERM');
+    assert.match(await connection.readThrough('\r\n0\r\n\r\n'), /(tick\n[\s\S]*){14}/);
+    connection.close();
+    assert.deepEqual(await server.exit(), { code: 0, signal: null });
+  });
+});
+
+it('SIGTERM accepts no new connection', { skip }, async () => {
+  await withServer({ app: APP }, async (server) => {
+    const held = await server.connect();
+    await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('a.started');
+    server.kill('SIGTERM');
+    await until(async () => !(await isListening(server.address)), 'the listener to close');
+    server.mark('a.open');
+    assert.equal((await held.response()).text(), 'held');
+    held.close();
+    await server.exit();
+  });
+});
+
+it('what still runs after --graceful-timeout is killed', { skip }, async () => {
+  for (const path of ['/sleep', '/swallow', '/gil-sleep']) {
+    await withServer({ app: APP, threads: 2, args: ['--graceful-timeout', '1'] }, async (server) => {
+      const hanging = await server.connect();
+      await hanging.send(`GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n`);
+      await server.marked({ '/sleep': 'sleeping', '/swallow': 'swallowing', '/gil-sleep': 'gil' }[path] ?? '');
+      server.kill('SIGTERM');
+      const { status } = await hanging.response();
+      assert.ok([502, 503, 504].includes(status), String(status));
+      hanging.close();
+      assert.deepEqual(await server.exit(10_000), { code: 0, signal: null });
+      await server.nothingLeft();
+    });
+  }
+});
+
+it('a second signal does not wait any longer', { skip }, async () => {
+  await withServer({ app: APP, args: ['--graceful-timeout', '60'] }, async (server) => {
+    const hanging = await server.connect();
+    await hanging.send('GET /sleep HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('sleeping');
+    server.kill('SIGTERM');
+    await server.waitForLog(/Handling signal: term/);
+    server.kill('SIGINT');
+    await server.exit(10_000);
+    await server.nothingLeft();
+    hanging.close();
+  });
+});
+
+it('a worker that ignores SIGTERM is stopped all the same', { skip }, async () => {
+  await withServer({ app: APP, args: ['--graceful-timeout', '2'] }, async (server) => {
+    assert.equal((await server.get('/ignore-term')).status, 200);
+    await assertStopsBy(server, 'SIGTERM', 10_000);
+  });
+});
+
+it('threads that the application left behind do not keep a worker', { skip }, async () => {
+  for (const path of ['/daemon-thread', '/thread']) {
+    await withServer({ app: APP, args: ['--graceful-timeout', '2'] }, async (server) => {
+      assert.equal((await server.get(path)).status, 200);
+      await assertStopsBy(server, 'SIGTERM', 10_000);
+    });
+  }
+});
+
+it('SIGTERM under load: every request that was accepted is answered', { skip }, async () => {
+  await withServer({ app: APP, workers: 2, threads: 2 }, async (server) => {
+    const load = new Load({
+      address: server.address,
+      clients: 16,
+      method: 'POST',
+      body: Buffer.alloc(16_384, 'x'),
+      keepAlive: true,
+    });
+    await load.more(200);
+    server.kill('SIGTERM');
+    assert.deepEqual(await server.exit(), { code: 0, signal: null });
+    const outcomes = await load.stop();
+    // After the end there is nobody to connect to; before it nothing but answers. An idle connection may be closed
+    // just when its next request is on its way.
+    for (const outcome of outcomes.keys()) {
+      assert.match(
+        outcome,
+        /^(200|ECONNREFUSED|(ECONNRESET|EPIPE|socket hang up) on a reused connection)$/,
+        load.describe(),
+      );
+    }
+  });
+});
+
+it('signals that mean nothing here do no harm', { skip }, async () => {
+  await withServer({ app: APP }, async (server) => {
+    server.kill('SIGWINCH');
+    server.kill('SIGCHLD');
+    server.kill('SIGPIPE');
+    assert.equal((await server.get('/')).text(), 'ok');
+  });
+});

@@ -1,0 +1,136 @@
+// A request that does not come back: the client gets 504 at the deadline, its neighbours lose nothing.
+import { strict as assert } from 'node:assert';
+import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { type Server, withServer } from '../helpers/server.ts';
+
+const APP = 'pathology.faults:application';
+const skip = !NUNICORN_RUNS;
+
+async function pid(server: Server): Promise<number> {
+  return Number((await server.get('/pid')).text());
+}
+
+async function assert504(server: Server, path: string): Promise<void> {
+  const response = await server.get(path, '', 20_000);
+  assert.equal(response.status, 504, path);
+  assert.match(response.text(), /<html>/i);
+  assert.equal(response.header('connection')?.toLowerCase(), 'close');
+}
+
+/** After whatever happened: the server answers, with as many workers as before. */
+async function assertRecovered(server: Server, workers: number): Promise<void> {
+  await until(async () => (await server.get('/', '', 20_000)).status === 200, 'a 200 again', 20_000);
+  await until(() => server.workers().length === workers, `${workers} workers again`, 20_000);
+  server.noZombies();
+}
+
+const HANGS = ['/sleep', '/loop', '/regex', '/gil-sleep', '/gil-poll', '/swallow'];
+
+for (const threads of [1, 2]) {
+  describe(`--timeout 1 with ${threads} thread(s)`, { skip }, () => {
+    for (const path of HANGS) {
+      it(`${path} is a 504 and the server goes on`, async () => {
+        const args = ['--timeout', '1', '--graceful-timeout', '2'];
+        await withServer({ app: APP, threads, args }, async (server) => {
+          await assert504(server, path);
+          await assertRecovered(server, 1);
+        });
+      });
+    }
+  });
+}
+
+it('the log names method, path and pid, and shows where the request stood', { skip }, async () => {
+  for (const threads of [1, 2]) {
+    await withServer({ app: APP, threads, args: ['--timeout', '1'] }, async (server) => {
+      const worker = await pid(server);
+      await assert504(server, '/sleep');
+      await server.waitForLog(/GET \/sleep/);
+      await server.waitForLog(/a_function_that_sleeps/);
+      assert.match(server.log, new RegExp(`pid\\D{1,3}${worker}`));
+    });
+  }
+});
+
+it('with one thread a sleeping request is interrupted and its worker lives on', { skip }, async () => {
+  await withServer({ app: APP, args: ['--timeout', '1'] }, async (server) => {
+    const worker = await pid(server);
+    await assert504(server, '/sleep');
+    await server.marked('sleep-left');
+    assert.equal(await pid(server), worker);
+  });
+});
+
+it('a Python loop is interrupted and its worker lives on', { skip }, async () => {
+  for (const threads of [1, 4]) {
+    await withServer({ app: APP, threads, args: ['--timeout', '1'] }, async (server) => {
+      const worker = await pid(server);
+      await assert504(server, '/loop');
+      assert.equal(await pid(server), worker, `${threads} thread(s)`);
+    });
+  }
+});
+
+it('neighbours of a request that hangs finish', { skip }, async () => {
+  for (const path of ['/sleep', '/loop', '/swallow']) {
+    const args = ['--timeout', '3', '--graceful-timeout', '10'];
+    await withServer({ app: APP, threads: 2, args }, async (server) => {
+      const hanging = assert504(server, path);
+      await server.marked({ '/sleep': 'sleeping', '/loop': 'looping', '/swallow': 'swallowing' }[path] ?? '');
+      // Begins later and so has time of its own left when the other one's is over.
+      const neighbour = server.get('/ticks?40', '', 20_000);
+      await hanging;
+      const response = await neighbour;
+      assert.deepEqual([response.status, response.text(), response.complete], [200, 'tick\n'.repeat(40), true], path);
+      await assertRecovered(server, 1);
+    });
+  }
+});
+
+it('a stream may last longer than --timeout as long as pieces come', { skip }, async () => {
+  await withServer({ app: APP, args: ['--timeout', '1'] }, async (server) => {
+    const response = await server.get('/ticks?25');
+    assert.deepEqual([response.status, response.text(), response.complete], [200, 'tick\n'.repeat(25), true]);
+  });
+});
+
+it('a stream that stalls is cut after --timeout', { skip }, async () => {
+  await withServer({ app: APP, args: ['--timeout', '1', '--graceful-timeout', '2'] }, async (server) => {
+    const response = await server.get('/stall');
+    assert.deepEqual([response.status, response.text(), response.complete], [200, 'first\n', false]);
+    await assertRecovered(server, 1);
+  });
+});
+
+it('the time a client takes to read does not count', { skip }, async () => {
+  await withServer({ app: 'wsgi_matrix:application', workers: 2, args: ['--timeout', '1'] }, async (server) => {
+    const connection = await server.connect();
+    connection.discard();
+    connection.socket.pause();
+    await connection.send('GET /stream/bytes?50000000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n');
+    // A request on the other worker that gets its 504 tells that the time has passed; twice, to be sure.
+    for (let time = 0; time < 2; time++) assert.equal((await server.get(`/wait/${time}`)).status, 504);
+    connection.socket.resume();
+    await connection.end();
+    assert.ok(connection.received > 50_000_000, `${connection.received} bytes`);
+    connection.close();
+  });
+});
+
+it('a worker that holds the GIL is replaced while the other one serves', { skip }, async () => {
+  const args = ['--timeout', '1', '--graceful-timeout', '2'];
+  await withServer({ app: APP, workers: 2, threads: 2, args }, async (server) => {
+    const hanging = assert504(server, '/gil-sleep');
+    await server.marked('gil');
+    let served = 0;
+    while (served < 50) {
+      const { status } = await server.get('/', '', 20_000);
+      assert.ok(status === 200 || status === 502 || status === 504, String(status));
+      if (status === 200) served++;
+    }
+    await hanging;
+    await assertRecovered(server, 2);
+  });
+});
