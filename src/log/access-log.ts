@@ -106,7 +106,7 @@ type Stream = ReturnType<typeof import('pino')['destination']>;
 /**
  * A write to a full pipe would hold one of Node's few file threads, and the end of the process with it. So a pipe is opened a
  * second time as non-blocking; the descriptor that we were given stays as it is, for the application shares it. Where that
- * is not possible (sockets, other systems than Linux) it is used as it is.
+ * is not possible (sockets, other systems than Linux) it is used as it is: one that nobody reads then holds up the end of the process.
  */
 function standardOutput(): number {
   try {

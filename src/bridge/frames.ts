@@ -1,0 +1,196 @@
+/**
+ * Layout of the frames on the bridge. `python/nunicorn_worker/frames.py` says the same for the worker, and explains it.
+ */
+export const HEADER_BYTES = 20;
+/** Offsets in the header; all numbers are little-endian. */
+export const AT = { length: 0, kind: 4, flags: 5, status: 6, id: 8, head: 12, appUs: 16 } as const;
+
+export const REQUEST = 1;
+export const ANSWER = 2;
+export const HEAD = 3;
+export const DATA = 4;
+export const END = 5;
+export const ERROR = 6;
+export const HINTS = 7;
+
+/** Flags of REQUEST. */
+export const PATH_ENCODED = 1;
+export const BODY_IN_FILE = 2;
+/** Flag of END. */
+export const CUT = 1;
+
+export const SLOT_CONNECTION = 1;
+export const CONTROL_CONNECTION = 2;
+
+/** No frame but DATA, which is passed on as it comes, may be longer than this. */
+export const MAX_FRAME_BYTES = 64 * 1024 * 1024;
+
+export interface RequestFrame {
+  readonly id: number;
+  readonly flags: number;
+  /** The environ entries: latin-1, `NAME\0value\0...` without the last NUL. */
+  readonly block: string;
+  readonly body: Uint8Array | null;
+}
+
+export function requestFrameBytes(frame: RequestFrame): number {
+  return HEADER_BYTES + frame.block.length + (frame.body === null ? 0 : frame.body.length);
+}
+
+/** Writes a REQUEST at `offset`, where `requestFrameBytes(frame)` bytes are free. Returns the offset behind it. */
+export function writeRequestFrame(target: Buffer, offset: number, frame: RequestFrame): number {
+  const headBytes = frame.block.length;
+  const bodyBytes = frame.body === null ? 0 : frame.body.length;
+  target.writeUInt32LE(headBytes + bodyBytes, offset + AT.length);
+  target[offset + AT.kind] = REQUEST;
+  target[offset + AT.flags] = frame.flags;
+  target.writeUInt16LE(0, offset + AT.status);
+  target.writeUInt32LE(frame.id, offset + AT.id);
+  target.writeUInt32LE(headBytes, offset + AT.head);
+  target.writeUInt32LE(0, offset + AT.appUs);
+  const bodyAt = offset + HEADER_BYTES + headBytes;
+  target.write(frame.block, offset + HEADER_BYTES, headBytes, 'latin1');
+  if (frame.body !== null) target.set(frame.body, bodyAt);
+  return bodyAt + bodyBytes;
+}
+
+/** What a decoder tells about the frames of a worker. Buffers given are valid only during the call. */
+export interface AnswerHandler {
+  /** A whole answer. The body is `buffer[bodyStart..bodyEnd)`. */
+  answer(id: number, status: number, head: string, buffer: Buffer, bodyStart: number, bodyEnd: number, appUs: number): void;
+  head(id: number, status: number, head: string): void;
+  data(id: number, buffer: Buffer, start: number, end: number): void;
+  end(id: number, cut: boolean, appUs: number): void;
+  error(id: number, appUs: number): void;
+  hints(id: number, head: string): void;
+}
+
+/** The peer sent what is no frame. */
+export class FrameError extends Error {}
+
+/**
+ * Takes the bytes of one connection in pieces of any size and calls `handler` for each frame. The body of a HEAD and of a DATA
+ * is passed on as it comes; all else when it is whole. `push` throws a FrameError at what is no frame.
+ */
+export class AnswerDecoder {
+  private readonly handler: AnswerHandler;
+  /** The beginning of a frame whose rest has not come. */
+  private rest: Buffer | null = null;
+  private restBytes = 0;
+  /** Bytes of body of `streamId` that are still to come in the present frame. */
+  private streamLeft = 0;
+  private streamId = 0;
+
+  constructor(handler: AnswerHandler) {
+    this.handler = handler;
+  }
+
+  /** Whether the connection may end here without having cut a frame. */
+  get betweenFrames(): boolean {
+    return this.restBytes === 0 && this.streamLeft === 0;
+  }
+
+  push(chunk: Buffer): void {
+    let offset = 0;
+    while (offset < chunk.length) {
+      if (this.streamLeft > 0) {
+        const end = Math.min(chunk.length, offset + this.streamLeft);
+        this.streamLeft -= end - offset;
+        this.handler.data(this.streamId, chunk, offset, end);
+        offset = end;
+      } else if (this.rest !== null) {
+        offset = this.completeRest(chunk, offset);
+      } else {
+        const used = this.decode(chunk, offset, chunk.length);
+        if (used === 0) {
+          this.keep(chunk, offset);
+          return;
+        }
+        offset += used;
+      }
+    }
+  }
+
+  /** Decodes one frame at `offset`. Returns the bytes used, 0 if more are needed. */
+  private decode(buffer: Buffer, offset: number, end: number): number {
+    if (end - offset < HEADER_BYTES) return 0;
+    const length = buffer.readUInt32LE(offset + AT.length);
+    const kind = buffer[offset + AT.kind];
+    const headBytes = buffer.readUInt32LE(offset + AT.head);
+    const streams = kind === HEAD || kind === DATA;
+    if (headBytes > length || (!streams && length > MAX_FRAME_BYTES)) throw new FrameError('a frame of impossible size');
+    const neededBytes = HEADER_BYTES + (streams ? headBytes : length);
+    if (end - offset < neededBytes) return 0;
+    const id = buffer.readUInt32LE(offset + AT.id);
+    const headStart = offset + HEADER_BYTES;
+    const headEnd = headStart + headBytes;
+    switch (kind) {
+      case ANSWER:
+        this.handler.answer(
+          id,
+          buffer.readUInt16LE(offset + AT.status),
+          buffer.toString('latin1', headStart, headEnd),
+          buffer,
+          headEnd,
+          headStart + length,
+          buffer.readUInt32LE(offset + AT.appUs),
+        );
+        break;
+      case HEAD:
+        this.handler.head(id, buffer.readUInt16LE(offset + AT.status), buffer.toString('latin1', headStart, headEnd));
+        break;
+      case DATA:
+        break;
+      case END:
+        this.handler.end(id, ((buffer[offset + AT.flags] ?? 0) & CUT) !== 0, buffer.readUInt32LE(offset + AT.appUs));
+        break;
+      case ERROR:
+        this.handler.error(id, buffer.readUInt32LE(offset + AT.appUs));
+        break;
+      case HINTS:
+        this.handler.hints(id, buffer.toString('latin1', headStart, headEnd));
+        break;
+      default:
+        throw new FrameError(`a frame of unknown kind ${kind}`);
+    }
+    if (streams) {
+      this.streamId = id;
+      this.streamLeft = length - headBytes;
+    }
+    return neededBytes;
+  }
+
+  private keep(chunk: Buffer, offset: number): void {
+    this.rest = Buffer.allocUnsafe(Math.max(HEADER_BYTES, chunk.length - offset));
+    this.restBytes = chunk.copy(this.rest, 0, offset);
+  }
+
+  /** Adds to the kept beginning of a frame what it lacks, and decodes it when it is whole. Returns the new offset. */
+  private completeRest(chunk: Buffer, offset: number): number {
+    let rest = this.rest;
+    if (rest === null) return offset;
+    let wanted = HEADER_BYTES;
+    if (this.restBytes >= HEADER_BYTES) {
+      const kind = rest[AT.kind];
+      const streams = kind === HEAD || kind === DATA;
+      wanted = HEADER_BYTES + rest.readUInt32LE(streams ? AT.head : AT.length);
+      if (wanted > HEADER_BYTES + MAX_FRAME_BYTES) throw new FrameError('a frame of impossible size');
+    }
+    if (rest.length < wanted) {
+      const larger = Buffer.allocUnsafe(wanted);
+      rest.copy(larger, 0, 0, this.restBytes);
+      this.rest = rest = larger;
+    }
+    const end = Math.min(chunk.length, offset + wanted - this.restBytes);
+    this.restBytes += chunk.copy(rest, this.restBytes, offset, end);
+    if (this.restBytes >= wanted) {
+      const bytes = this.restBytes;
+      // The header alone is decoded only for frames without a payload; others come here again for the rest.
+      if (this.decode(rest, 0, bytes) > 0) {
+        this.rest = null;
+        this.restBytes = 0;
+      }
+    }
+    return end;
+  }
+}

@@ -1,0 +1,76 @@
+"""Finds the app that `MODULE:CALLABLE` names."""
+
+import ast
+import importlib
+import os
+import sys
+import traceback
+
+
+class AppLoadError(Exception):
+    """The app's name cannot be resolved: a worker exits with 4, as gunicorn's does."""
+
+
+def prepare_path(settings):
+    """chdir and sys.path as gunicorn sets them: the working folder first, behind it those of --pythonpath."""
+    os.chdir(settings["chdir"])
+    for folder in reversed((settings["pythonpath"] or "").split(",")):
+        if folder:
+            folder = os.path.abspath(os.path.expanduser(folder.strip()))
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
+    if settings["chdir"] not in sys.path:
+        sys.path.insert(0, settings["chdir"])
+
+
+def load_app(uri):
+    """The WSGI callable named by `module`, `module:name`, `module:object.name` or `module:factory(arguments)`.
+
+    Raises AppLoadError for a name that is not there or is no callable; whatever the import raises passes through.
+    """
+    module_name, _, expression = uri.partition(":")
+    expression = expression or "application"
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError:
+        if module_name.endswith(".py") and os.path.exists(module_name):
+            raise AppLoadError(
+                "Failed to find application, did you mean '%s:%s'?" % (module_name.rpartition(".")[0], expression)
+            ) from None
+        raise
+    try:
+        tree = ast.parse(expression, mode="eval").body
+    except SyntaxError:
+        raise AppLoadError("Failed to parse %r as an attribute name or function call." % expression) from None
+    call = None
+    if isinstance(tree, ast.Call):
+        call, tree = tree, tree.func
+    names = []
+    while isinstance(tree, ast.Attribute):
+        names.append(tree.attr)
+        tree = tree.value
+    if not isinstance(tree, ast.Name):
+        raise AppLoadError("Failed to parse %r as an attribute name or function call." % expression)
+    app = module
+    for name in [tree.id, *reversed(names)]:
+        try:
+            app = getattr(app, name)
+        except AttributeError:
+            raise AppLoadError("Failed to find attribute %r in %r." % (name, module_name)) from None
+    if call is not None:
+        try:
+            arguments = [ast.literal_eval(argument) for argument in call.args]
+            keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        except ValueError:
+            raise AppLoadError("Failed to parse arguments as literal values: %r" % expression) from None
+        try:
+            app = app(*arguments, **keywords)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is None:
+                raise AppLoadError("".join(traceback.format_exception_only(type(error), error)).strip()) from None
+            raise
+    if app is None:
+        raise AppLoadError("Failed to find application object: %r" % expression)
+    if not callable(app):
+        raise AppLoadError("Application object must be callable: %r is %s." % (expression, type(app).__name__))
+    return app

@@ -1,0 +1,112 @@
+"""The control thread: everything a worker hears and says beside its requests.
+
+It waits for the master (leave, reopen the log), for connections from a front, and for the front's word about
+single requests (its client left, give back what you have not begun). Messages are JSON objects, one a line.
+"""
+
+import hmac
+import json
+import os
+import selectors
+import socket
+import struct
+import threading
+
+from .frames import CONTROL_CONNECTION, GREETING, SLOT_CONNECTION
+
+
+class Lines:
+    """A socket that carries JSON objects, one a line, both ways."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self._rest = b""
+        self._lock = threading.Lock()
+
+    def say(self, **message):
+        """Sends a message; a peer that is gone is noticed when reading."""
+        try:
+            with self._lock:
+                self.sock.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            pass
+
+    def hear(self):
+        """The messages that have arrived; None at the end of the connection. Blocks if nothing is there."""
+        try:
+            data = self.sock.recv(65536)
+        except OSError:
+            return None
+        if not data:
+            return None
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+class Control:
+    def __init__(self, master, listener, token, slots, log):
+        self._master = master
+        self._listener = listener
+        self._token = token
+        self._slots = slots
+        self._log = log
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(master.sock, selectors.EVENT_READ, self._from_master)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self.left = threading.Event()  # the worker was told to go
+
+    def start(self):
+        threading.Thread(target=self._run, name="nunicorn-control", daemon=True).start()
+
+    def _run(self):
+        while True:
+            for key, _ in self._selector.select():
+                key.data()
+
+    def _from_master(self):
+        messages = self._master.hear()
+        if messages is None:
+            os._exit(1)  # the master is gone: nobody needs this worker any more
+        for message in messages:
+            if message["op"] == "leave":
+                for slot in self._slots:
+                    slot.leave()
+                self.left.set()
+            elif message["op"] == "reopen":
+                self._log.reopen()
+
+    def _accept(self):
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        sock.settimeout(1)
+        try:
+            greeting = sock.recv(GREETING.size, socket.MSG_WAITALL)
+            token, kind, number = GREETING.unpack(greeting)
+        except (OSError, struct.error):
+            sock.close()
+            return
+        if not hmac.compare_digest(token, self._token):
+            sock.close()
+        elif kind == SLOT_CONNECTION and number < len(self._slots):
+            self._slots[number].connect(sock)
+        elif kind == CONTROL_CONNECTION:
+            sock.setblocking(True)
+            front = Lines(sock)
+            self._selector.register(sock, selectors.EVENT_READ, lambda: self._from_front(front))
+        else:
+            sock.close()
+
+    def _from_front(self, front):
+        messages = front.hear()
+        if messages is None:
+            self._selector.unregister(front.sock)
+            front.sock.close()
+            return
+        for message in messages:
+            slot = self._slots[message["slot"]]
+            if message["op"] == "cancel":
+                slot.cancelled = message["id"]
+            elif message["op"] == "take-back":
+                front.say(op="taken", slot=slot.number, ids=slot.take_back())

@@ -1,0 +1,38 @@
+"""Layout of the frames on the bridge. `src/bridge/frames.ts` says the same for the front.
+
+Every frame is a header of 20 bytes, little-endian, and a payload::
+
+    u32 length   bytes of payload
+    u8  kind     one of the constants below
+    u8  flags    bits, by kind
+    u16 status   HTTP status of an ANSWER or HEAD, else 0
+    u32 id       the request, unique within a front
+    u32 head     bytes of the payload that are the head block; the rest is body
+    u32 app_us   ANSWER, ERROR, END: microseconds the app ran; else 0
+
+A head block is text in latin-1, its parts joined by NUL: of a REQUEST `NAME NUL value NUL NAME ...`
+(environ entries), of an answer `reason NUL name NUL value ...` (response headers).
+"""
+
+import struct
+
+HEADER = struct.Struct("<IBBHIII")
+
+# front -> worker
+REQUEST = 1
+PATH_ENCODED = 1  # flag: PATH_INFO is still percent-encoded, since it holds %00
+BODY_IN_FILE = 2  # flag: the body part is the path of a file that holds the body
+
+# worker -> front
+ANSWER = 2  # the whole answer
+HEAD = 3  # the head of an answer that DATA and END follow, and its first piece
+DATA = 4  # a piece of the body
+END = 5  # the end of an answer begun with HEAD
+CUT = 1  # flag of END: the answer is cut short, the client's connection must break
+ERROR = 6  # the app failed before its head was sent: the front answers 500
+HINTS = 7  # 103 Early Hints
+
+# The first bytes of a connection from a front: token, kind of connection, slot number.
+GREETING = struct.Struct("<16sHH")
+SLOT_CONNECTION = 1
+CONTROL_CONNECTION = 2

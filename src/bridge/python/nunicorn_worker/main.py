@@ -1,0 +1,39 @@
+"""Start of a Python process: a worker or, with --preload, the mold that forks workers."""
+
+import os
+import socket
+
+from .control import Lines
+
+
+def main():
+    # Neither the app nor what it starts need see these.
+    address = os.environ.pop("NUNICORN_CONTROL")
+    token = os.environ.pop("NUNICORN_TOKEN")
+    serial = int(os.environ.pop("NUNICORN_SERIAL"))
+    master, config = call_master(address, token, serial)
+    if config["role"] == "mold":
+        from .mold import Mold
+
+        Mold(master, config, address, token).run()
+    else:
+        from .worker import Worker
+
+        Worker(master, config).run()
+
+
+def call_master(address, token, serial):
+    """Connects to the master and says who is there. Returns the connection and the settings the master answers with."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    master = Lines(sock)
+    try:
+        sock.connect(address)
+    except OSError:
+        os._exit(1)  # the master is gone
+    master.say(op="hello", token=token, serial=serial, pid=os.getpid())
+    messages = []
+    while not messages:
+        messages = master.hear()
+        if messages is None:
+            os._exit(1)
+    return master, messages[0]

@@ -1,0 +1,199 @@
+"""A thread of a worker: takes requests from its connection to the front, runs them, sends the answers."""
+
+import os
+import socket
+import threading
+from collections import deque
+from queue import SimpleQueue
+from time import perf_counter
+
+from .frames import HEADER
+from .wsgi import run
+
+_READ_BYTES = 64 * 1024
+# While requests that were sent ahead wait, answers that are ready are gathered for at most this long.
+_GATHER_SECONDS = 0.0003
+
+
+class Slot:
+    """One place where one request runs. `serve_forever` is the thread; the control thread calls the rest."""
+
+    class Broken(Exception):
+        """The connection to the front is gone: nobody is there to take an answer."""
+
+    def __init__(self, number, app, base_environ, begun, log):
+        self.number = number
+        self.app = app
+        self.base_environ = base_environ
+        self.begun = begun  # words of 8 bytes shared with the front: the request last begun in each slot
+        self.log_exception = log.exception
+        self.cancelled = 0  # the id of a request whose client left
+        self.out = []  # pieces of answers that are ready but not sent
+        self._ahead = deque()  # requests that have been read but not begun
+        self._rest = b""  # the beginning of a frame of which the rest has not been read
+        self._sock = None
+        self._connections = SimpleQueue()
+        self._read_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+
+    def connect(self, sock):
+        """Hands over a connection from a front."""
+        self._connections.put(sock)
+
+    def abandon(self):
+        """In a process that the app forked: closes the connection, which the parent goes on using."""
+        if self._sock is not None:
+            self._sock.close()
+        self._connections.put(None)
+
+    def serve_forever(self):
+        while True:
+            sock = self._connections.get()
+            if sock is None:
+                return
+            sock.setblocking(True)
+            self._sock = sock
+            try:
+                self._serve()
+            except self.Broken:
+                pass
+            finally:
+                self._sock = None
+                sock.close()
+                self._ahead.clear()
+                self._rest = b""
+                self.out.clear()
+
+    def _serve(self):
+        # The hot loop: at full speed some ten requests are read, run and answered in each turn.
+        ahead, begun, number, out = self._ahead, self.begun, self.number, self.out
+        app, base_environ = self.app, self.base_environ
+        gather_until = 0.0
+        while True:
+            try:
+                frame = ahead.popleft()
+            except IndexError:
+                if out:
+                    self.flush()
+                with self._read_lock:
+                    if not self._read():
+                        return
+                gather_until = perf_counter() + _GATHER_SECONDS
+                continue
+            begun[number] = frame[0]
+            run(app, base_environ, self, frame)
+            if ahead and perf_counter() > gather_until:
+                self.flush()
+                gather_until = perf_counter() + _GATHER_SECONDS
+
+    def _read(self, flags=0):
+        """Reads what is there into `_ahead`, at least one frame unless flags say not to wait. False at the end."""
+        data = self._rest
+        while True:
+            try:
+                piece = self._sock.recv(_READ_BYTES, flags)
+            except BlockingIOError:
+                break
+            except OSError:
+                return False
+            if not piece:
+                return False
+            data = data + piece if data else piece
+            position, size = 0, len(data)
+            while size - position >= 20:
+                length, _, frame_flags, _, request_id, head, _ = HEADER.unpack_from(data, position)
+                end = position + 20 + length
+                if end > size:
+                    break
+                split = position + 20 + head
+                self._ahead.append((request_id, frame_flags, data[position + 20 : split], data[split:end]))
+                position = end
+            if position:
+                data = data[position:]
+                if not flags:
+                    break
+        self._rest = data
+        return True
+
+    def flush(self):
+        """Sends what has gathered in `out`. Raises Broken."""
+        with self._send_lock:
+            out = self.out
+            data = b"".join(out)
+            out.clear()
+            self._send(data)
+
+    def send(self, *pieces):
+        """Sends pieces of an answer at once, behind what has gathered. Blocks while the front holds back. Raises Broken."""
+        self.out += pieces
+        self.flush()
+
+    def _send(self, data):
+        try:
+            self._sock.sendall(data)
+        except OSError as error:
+            raise self.Broken from error
+
+    def send_file_frame(self, header, fd, offset, size):
+        """Sends a frame whose payload is `size` bytes of the file `fd`. Raises Broken, also if the file has shrunk."""
+        self.send(header)
+        sock_fd = self._sock.fileno()
+        try:
+            while size > 0:
+                sent = os.sendfile(sock_fd, fd, offset, size)
+                if sent == 0:
+                    # The frame promised more than there is: only the end of the connection can take that back.
+                    self._sock.shutdown(socket.SHUT_RDWR)
+                    raise self.Broken
+                offset += sent
+                size -= sent
+        except OSError as error:
+            raise self.Broken from error
+
+    # ---- called by the control thread
+
+    def leave(self):
+        """Ends the thread, when it has answered what it runs."""
+        self._connections.put(None)
+        sock = self._sock
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RD)  # wakes the thread if it waits for a request
+            except OSError:
+                pass
+
+    def take_back(self):
+        """Empties what was sent ahead and is not begun; returns the ids. Sends the answers that wait. Never blocks."""
+        if not self._read_lock.acquire(blocking=False):
+            return []  # the thread is reading: it has nothing
+        taken = []
+        try:
+            sock = self._sock
+            if sock is not None:
+                self._read(socket.MSG_DONTWAIT)
+            while True:
+                try:
+                    taken.append(self._ahead.popleft()[0])
+                except IndexError:
+                    break
+            if sock is not None and self._send_lock.acquire(blocking=False):
+                try:
+                    self._send_what_fits(sock)
+                finally:
+                    self._send_lock.release()
+        finally:
+            self._read_lock.release()
+        return taken
+
+    def _send_what_fits(self, sock):
+        count = len(self.out)
+        data = b"".join(self.out[:count])
+        if not data:
+            return
+        try:
+            sent = sock.send(data, socket.MSG_DONTWAIT)
+        except OSError:
+            return
+        self.out[:count] = [data[sent:]] if sent < len(data) else []
+
+

@@ -1,0 +1,287 @@
+"""One request through a WSGI app (PEP 3333), from the parts of a REQUEST frame to the frames of its answer."""
+
+import os
+import re
+import stat
+import time
+from io import BytesIO
+from urllib.parse import unquote_to_bytes
+
+from .frames import ANSWER, BODY_IN_FILE, CUT, DATA, END, ERROR, HEAD, HEADER, HINTS, PATH_ENCODED
+
+# A body up to this size travels with its head in one ANSWER frame.
+MAX_ANSWER_BYTES = 64 * 1024
+# A file goes out in DATA frames of this size, so that a client that left is noticed between two.
+FILE_FRAME_BYTES = 256 * 1024
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+_VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
+_STATUS = re.compile(r"([1-9][0-9]{2})(?: ([ \t\x21-\x7e\x80-\xff]*))?")
+
+# Of one hop, or the front's own: not the app's to say (RFC 9110, 7.6.1).
+_DROPPED = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization te trailers transfer-encoding upgrade server date".split()
+)
+
+# Most headers of an app repeat from answer to answer: each (name, value) pair is checked once.
+_header_text: "dict[tuple[str, str], str]" = {}
+_status_text: "dict[str, tuple[int, str]]" = {}
+_CACHE_LIMIT = 4096
+
+_perf_counter = time.perf_counter
+_pack = HEADER.pack
+
+
+class ClientGone(Exception):
+    """The client left: nobody reads what the app still yields."""
+
+
+def _check_status(status):
+    if type(status) is not str:
+        raise TypeError("status must be a str such as '200 OK', not %r" % (status,))
+    match = _STATUS.fullmatch(status)
+    if match is None:
+        raise ValueError("status must be three digits, a space and a reason, such as '200 OK', not %r" % (status,))
+    result = (int(match.group(1)), match.group(2) or "")
+    if len(_status_text) >= _CACHE_LIMIT:
+        _status_text.clear()
+    _status_text[status] = result
+    return result
+
+
+def _check_header(header):
+    """The text of a header in a head block; empty if it is dropped. Raises ValueError or TypeError."""
+    name, value = header
+    if not isinstance(name, str):
+        raise TypeError("header name must be a str, not %r" % (name,))
+    if not isinstance(value, str):
+        raise TypeError("value of header %r must be a str, not %r" % (name, value))
+    if _TOKEN.fullmatch(name) is None:
+        raise ValueError("invalid header name %r" % (name,))
+    if _VALUE.fullmatch(value) is None:
+        raise ValueError("invalid value of header %r: %r" % (name, value))
+    text = "" if name.lower() in _DROPPED else "\0%s\0%s" % (name, value.strip(" \t"))
+    if len(_header_text) >= _CACHE_LIMIT:
+        _header_text.clear()
+    _header_text[(name, value)] = text
+    return text
+
+
+def _content_length(headers):
+    """The Content-Length among the app's headers, or -1. Raises ValueError for one that is no number."""
+    length = -1
+    for name, value in headers:
+        if name.lower() == "content-length":
+            text = value.strip(" \t")
+            if not (text.isascii() and text.isdigit()):
+                raise ValueError("invalid Content-Length %r" % (value,))
+            if length not in (-1, int(text)):
+                raise ValueError("two different Content-Length headers")
+            length = int(text)
+    return length
+
+
+class FileWrapper:
+    """wsgi.file_wrapper: a file that is sent by the kernel where it can be, else read block by block."""
+
+    def __init__(self, filelike, blksize=8192):
+        self.filelike = filelike
+        self.blksize = blksize
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        data = self.filelike.read(self.blksize)
+        if data:
+            return data
+        raise StopIteration
+
+
+class Answer:
+    """The answer to one request: what `start_response` was told and how much of it is on its way."""
+
+    __slots__ = ("slot", "id", "method", "head", "status", "length", "bodiless", "begun", "body_sent")
+
+    def __init__(self, slot, request_id, method):
+        self.slot = slot
+        self.id = request_id
+        self.method = method
+        self.head = None
+        self.begun = False  # the head is on its way
+        self.body_sent = 0
+
+    def start_response(self, status, headers, exc_info=None):
+        if exc_info:
+            try:
+                if self.begun:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.head is not None:
+            raise AssertionError("start_response was called twice; a second call needs exc_info")
+        try:
+            code, text = _status_text[status]
+        except (KeyError, TypeError):
+            code, text = _check_status(status)
+        length = -1
+        for header in headers:
+            try:
+                text += _header_text[header]
+            except (KeyError, TypeError):
+                text += _check_header(header)
+            # Names of 14 letters are rare enough to look at each.
+            if length < 0 and len(header[0]) == 14 and header[0].lower() == "content-length":
+                length = _content_length(headers)
+        self.bodiless = code < 200 or code == 204 or code == 304 or self.method == "HEAD"
+        if length >= 0 and (code < 200 or code == 204):  # RFC 9110, 8.6
+            text = re.sub("\0content-length\0[^\0]*", "", text, flags=re.IGNORECASE)
+        self.status = code
+        self.length = length
+        self.head = text
+        return self.write
+
+    def write(self, data):
+        """Sends a piece of the body at once; raises ClientGone when nobody is there to read it."""
+        if not isinstance(data, bytes):
+            raise TypeError("the body must be bytes, not %s" % type(data).__name__)
+        if self.head is None:
+            raise AssertionError("the body was sent before start_response was called")
+        if self.slot.cancelled == self.id:
+            raise ClientGone
+        data = self._allowed(data)
+        if not self.begun:
+            self.begun = True
+            head = self.head.encode("latin-1")
+            self.slot.send(_pack(len(head) + len(data), HEAD, 0, self.status, self.id, len(head), 0), head, data)
+        elif data:
+            self.slot.send(_pack(len(data), DATA, 0, 0, self.id, 0, 0), data)
+
+    def _allowed(self, data):
+        """The part of a piece that may be sent: nothing without a body, no more than Content-Length."""
+        if self.bodiless:
+            return b""
+        self.body_sent += len(data)
+        if 0 <= self.length < self.body_sent:
+            data = data[: len(data) - (self.body_sent - self.length)]
+            self.body_sent = self.length
+        return data
+
+    def hints(self, headers):
+        """environ['wsgi.early_hints']: sends 103 Early Hints (RFC 8297)."""
+        if self.begun:
+            return
+        head = "".join(map(_check_header, headers))[1:].encode("latin-1")
+        self.slot.send(_pack(len(head), HINTS, 0, 103, self.id, len(head), 0), head)
+
+    def declare_length(self, size):
+        """Adds a Content-Length, where the app gave none and the size of the body is known before it is sent."""
+        if self.length < 0 and not self.bodiless:
+            self.length = size
+            self.head += "\0Content-Length\0%d" % size
+
+    def whole(self, body, app_us):
+        """Queues the whole answer, known to be complete: one frame, with a Content-Length if the app gave none."""
+        self.declare_length(len(body))
+        if self.bodiless:
+            body = b""
+        elif self.length < len(body):
+            body = body[: self.length]
+        elif self.length > len(body):
+            self.write(body)
+            self.end(app_us)
+            return
+        self.begun = True
+        head = self.head.encode("latin-1")
+        self.slot.out += (
+            _pack(len(head) + len(body), ANSWER, 0, self.status, self.id, len(head), app_us),
+            head,
+            body,
+        )
+
+    def end(self, app_us, cut=False):
+        """Queues the end of an answer that went out in pieces."""
+        if not self.begun:
+            self.write(b"")
+        short = self.length > self.body_sent and not self.bodiless
+        self.slot.out.append(_pack(0, END, CUT if cut or short else 0, 0, self.id, 0, app_us))
+
+    def send_file(self, filelike):
+        """Sends the rest of a regular file by sendfile(2). False if this cannot be done with it."""
+        try:
+            fd = filelike.fileno()
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            offset = filelike.tell()
+        except (AttributeError, OSError, ValueError):
+            return False
+        left = max(status.st_size - offset, 0)
+        self.declare_length(left)
+        self.write(b"")
+        if self.bodiless:
+            return True
+        left = min(left, self.length)
+        while left > 0:
+            if self.slot.cancelled == self.id:
+                raise ClientGone
+            size = min(left, FILE_FRAME_BYTES)
+            self.slot.send_file_frame(_pack(size, DATA, 0, 0, self.id, 0, 0), fd, offset, size)
+            offset += size
+            left -= size
+            self.body_sent += size
+        return True
+
+
+def run(app, base_environ, slot, frame):
+    """Runs one request through `app`; its answer is in `slot.out` or on its way. Raises only what is no error of the app."""
+    request_id, flags, block, body = frame
+    environ = base_environ.copy()
+    parts = iter(str(block, "latin-1").split("\0"))
+    environ.update(zip(parts, parts))
+    if flags:
+        if flags & PATH_ENCODED:
+            environ["PATH_INFO"] = unquote_to_bytes(environ["PATH_INFO"].encode("latin-1")).decode("latin-1")
+        source = open(body, "rb") if flags & BODY_IN_FILE else BytesIO(body)
+    else:
+        source = BytesIO(body)
+    environ["wsgi.input"] = source
+    answer = Answer(slot, request_id, environ["REQUEST_METHOD"])
+    environ["wsgi.early_hints"] = answer.hints
+
+    started = _perf_counter()
+    try:
+        result = app(environ, answer.start_response)
+        kind = type(result)
+        if (kind is list or kind is tuple) and not answer.begun and answer.head is not None:
+            size = sum(map(len, result))
+            if size <= MAX_ANSWER_BYTES:
+                answer.whole(b"".join(result), int((_perf_counter() - started) * 1e6))
+                return
+            answer.declare_length(size)
+        try:
+            if not (kind is FileWrapper and answer.head is not None and answer.send_file(result.filelike)):
+                for piece in result:
+                    if piece or not isinstance(piece, bytes):
+                        answer.write(piece)
+                if not answer.begun:
+                    answer.write(b"")
+        finally:
+            if hasattr(result, "close"):
+                # The client need not wait for what the app does afterwards.
+                result.close()
+        answer.end(int((_perf_counter() - started) * 1e6))
+    except slot.Broken:
+        raise
+    except BaseException as error:  # SystemExit, KeyboardInterrupt: a request must not take its neighbours along
+        app_us = int((_perf_counter() - started) * 1e6)
+        if not isinstance(error, ClientGone):
+            slot.log_exception("Error handling request %s" % environ.get("RAW_URI", ""))
+        if answer.begun:
+            answer.end(app_us, cut=True)
+        else:
+            slot.out.append(_pack(0, ERROR, 0, 500, request_id, 0, app_us))
+    finally:
+        source.close()

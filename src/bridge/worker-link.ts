@@ -1,0 +1,206 @@
+/**
+ * A front's connections to one Python worker: one for each of its threads, on which requests go and answers come, and one
+ * for what is said beside them. What happens when is the caller's; here are sockets and frames.
+ */
+import { closeSync, openSync, readSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import {
+  AnswerDecoder,
+  type AnswerHandler,
+  CONTROL_CONNECTION,
+  requestFrameBytes,
+  type RequestFrame,
+  SLOT_CONNECTION,
+  writeRequestFrame,
+} from './frames.ts';
+
+/** What a link tells its owner. `slot` is the thread's number. */
+export interface LinkHandler {
+  /** Called for each thread once: takes the frames that come from it. */
+  answersOf(slot: number): AnswerHandler;
+  /** All that came in one piece has been handed to the AnswerHandler. */
+  piecesHandled(): void;
+  /** The connection of a thread ended, though nobody here closed it. */
+  slotLost(slot: number): void;
+  slotConnected(slot: number): void;
+  takenBack(slot: number, ids: ReadonlySet<number>): void;
+}
+
+const GREETING_BYTES = 20;
+const READ_BYTES = 64 * 1024;
+const WORD_BYTES = 8;
+const RECONNECT_MS = 50;
+
+/** One for all links of a front: whatever is read is used up before the next read. */
+const readBuffer = Buffer.allocUnsafe(READ_BYTES);
+
+interface Connection {
+  readonly socket: Socket;
+  readonly number: number;
+  /** Frames that wait for `flush`. */
+  readonly frames: RequestFrame[];
+  open: boolean;
+}
+
+export class WorkerLink {
+  private readonly path: string;
+  private readonly token: Buffer;
+  private readonly handler: LinkHandler;
+  private readonly begunFd: number;
+  private readonly connections: (Connection | null)[] = [];
+  private readonly control: Socket;
+  private readonly unflushed: Connection[] = [];
+  private closing = false;
+
+  constructor(socketPath: string, begunPath: string, threads: number, token: string, handler: LinkHandler) {
+    this.path = socketPath;
+    this.token = Buffer.from(token, 'hex');
+    this.handler = handler;
+    this.begunFd = openSync(begunPath, 'r');
+    for (let number = 0; number < threads; number++) this.connections.push(this.connectSlot(number));
+    this.control = connect({ path: socketPath });
+    this.control.on('error', ignore);
+    this.control.write(this.greeting(CONTROL_CONNECTION, 0));
+    this.hearControl();
+  }
+
+  /** Gathers a request for a thread; `flush` sends it. */
+  send(slot: number, frame: RequestFrame): void {
+    const connection = this.connections[slot];
+    if (connection === null || connection === undefined) return;
+    if (connection.frames.length === 0) this.unflushed.push(connection);
+    connection.frames.push(frame);
+  }
+
+  /** Sends what has gathered: one write for each thread. */
+  flush(): void {
+    for (const connection of this.unflushed) {
+      let bytes = 0;
+      for (const frame of connection.frames) bytes += requestFrameBytes(frame);
+      const buffer = Buffer.allocUnsafe(bytes);
+      let offset = 0;
+      for (const frame of connection.frames) offset = writeRequestFrame(buffer, offset, frame);
+      connection.frames.length = 0;
+      connection.socket.write(buffer);
+    }
+    this.unflushed.length = 0;
+  }
+
+  /** Stops reading a thread's answer, so that its thread waits in the kernel; `resume` goes on. */
+  pause(slot: number): void {
+    this.connections[slot]?.socket.pause();
+  }
+
+  resume(slot: number): void {
+    this.connections[slot]?.socket.resume();
+  }
+
+  /** The client of a running request has left. */
+  cancel(slot: number, id: number): void {
+    this.say({ op: 'cancel', slot, id });
+  }
+
+  /** Asks for what was sent ahead; `takenBack` of the handler gets the answer. */
+  takeBack(slot: number): void {
+    this.say({ op: 'take-back', slot });
+  }
+
+  /** The id of the request that each thread began last, readable also when the worker is dead. */
+  begun(): number[] {
+    const words = Buffer.alloc(this.connections.length * WORD_BYTES);
+    readSync(this.begunFd, words, 0, words.length, 0);
+    return this.connections.map((_, slot) => words.readUInt32LE(slot * WORD_BYTES));
+  }
+
+  /** Calls `done` when all that a dead worker had sent has been read, at the latest after `limitMs`. */
+  drainDead(limitMs: number, done: () => void): void {
+    this.closing = true;
+    const timer = setTimeout(finish, limitMs);
+    const connections = this.connections;
+    let left = 1;
+    function finish(): void {
+      clearTimeout(timer);
+      if (left >= 0) done();
+      left = -1;
+    }
+    function one(): void {
+      left--;
+      if (left === 0) finish();
+    }
+    for (const connection of connections) {
+      if (connection === null || !connection.open) continue;
+      left++;
+      connection.socket.once('close', one);
+      connection.socket.resume();
+    }
+    one();
+  }
+
+  close(): void {
+    this.closing = true;
+    for (const connection of this.connections) connection?.socket.destroy();
+    this.control.destroy();
+    closeSync(this.begunFd);
+  }
+
+  private say(message: object): void {
+    this.control.write(`${JSON.stringify(message)}\n`);
+  }
+
+  private hearControl(): void {
+    let rest = '';
+    this.control.setEncoding('utf8');
+    this.control.on('data', (text: string) => {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        const message = JSON.parse(line) as { op: string; slot: number; ids: number[] };
+        if (message.op === 'taken') this.handler.takenBack(message.slot, new Set(message.ids));
+      }
+    });
+  }
+
+  private connectSlot(number: number): Connection {
+    const decoder = new AnswerDecoder(this.handler.answersOf(number));
+    const socket = connect({
+      path: this.path,
+      onread: {
+        buffer: readBuffer,
+        callback: (bytes: number, buffer: Uint8Array): boolean => {
+          try {
+            decoder.push(buffer === readBuffer && bytes === READ_BYTES ? readBuffer : readBuffer.subarray(0, bytes));
+          } catch (error) {
+            socket.destroy(error instanceof Error ? error : new Error(String(error)));
+          }
+          this.handler.piecesHandled();
+          return true;
+        },
+      },
+    });
+    const connection: Connection = { socket, number, frames: [], open: true };
+    socket.on('error', ignore);
+    socket.on('connect', () => this.handler.slotConnected(number));
+    socket.on('close', () => {
+      connection.open = false;
+      if (this.closing || this.connections[number] !== connection) return;
+      this.connections[number] = null;
+      this.handler.slotLost(number);
+      setTimeout(() => {
+        if (!this.closing) this.connections[number] = this.connectSlot(number);
+      }, RECONNECT_MS);
+    });
+    socket.write(this.greeting(SLOT_CONNECTION, number));
+    return connection;
+  }
+
+  private greeting(kind: number, slot: number): Buffer {
+    const greeting = Buffer.alloc(GREETING_BYTES);
+    this.token.copy(greeting, 0);
+    greeting.writeUInt16LE(kind, 16);
+    greeting.writeUInt16LE(slot, 18);
+    return greeting;
+  }
+}
+
+/** Errors of these sockets are told by their end. */
+function ignore(): void {}

@@ -1,0 +1,335 @@
+/**
+ * Which request runs where and when: one queue in front of the slots of all workers of a front. A state machine without
+ * clock, process or socket: times come in as arguments (milliseconds), what is to be done goes out through `send`.
+ *
+ * A request goes to the worker with the fewest requests. It goes to an idle slot, or, while the worker's app is so fast that
+ * all that is sent ahead is about a millisecond of work, behind the requests of a busy slot of the same worker: threads of one
+ * interpreter share its lock, so that for such an app one busy thread answers more than two (see LookAhead).
+ */
+import { LookAhead } from './look-ahead.ts';
+
+/** A request as the dispatcher sees it. The caller extends it with what it needs. */
+export interface Dispatched {
+  readonly id: number;
+  slot: Slot<this> | null;
+  /** Neighbours in the queue, while it waits there. */
+  queuePrevious: this | null;
+  queueNext: this | null;
+  queued: boolean;
+}
+
+export interface Slot<R> {
+  readonly worker: DispatchWorker<R>;
+  readonly number: number;
+  /** What runs here, first, and behind it what was sent ahead. */
+  readonly requests: R[];
+  /** When the first of `requests` began to run, or may have. */
+  runningSince: number;
+  /** Nothing more goes here for now: what was sent ahead is being taken back, or the connection is being made anew. */
+  held: boolean;
+}
+
+export interface DispatchWorker<R> {
+  readonly serial: number;
+  readonly slots: readonly Slot<R>[];
+  /** Slots that have nothing, the one used last at the end: its caches are warm. */
+  readonly idle: Slot<R>[];
+  readonly lookAhead: LookAhead;
+  /** Requests sent and not answered. */
+  outstanding: number;
+  /** False: drains, gets no more. */
+  accepting: boolean;
+  /** The slot that was given a request last. */
+  hot: Slot<R> | null;
+}
+
+export interface DispatcherOptions<R> {
+  /** Requests that may wait. */
+  readonly maxQueue: number;
+  /** Sends a request to a slot: it runs there at once, or behind those that are there. */
+  send(slot: Slot<R>, request: R): void;
+}
+
+export class Dispatcher<R extends Dispatched> {
+  private readonly options: DispatcherOptions<R>;
+  private readonly workerList: DispatchWorker<R>[] = [];
+  private first: R | null = null;
+  private last: R | null = null;
+  private waiting = 0;
+
+  constructor(options: DispatcherOptions<R>) {
+    this.options = options;
+  }
+
+  get queueLength(): number {
+    return this.waiting;
+  }
+
+  get oldestQueued(): R | null {
+    return this.first;
+  }
+
+  get workers(): readonly DispatchWorker<R>[] {
+    return this.workerList;
+  }
+
+  /** A new worker, idle. Call `dispatch` to have it take what waits. */
+  addWorker(serial: number, threads: number): DispatchWorker<R> {
+    const slots: Slot<R>[] = [];
+    const worker: DispatchWorker<R> = {
+      serial,
+      slots,
+      idle: [],
+      lookAhead: new LookAhead(),
+      outstanding: 0,
+      accepting: true,
+      hot: null,
+    };
+    for (let number = 0; number < threads; number++) {
+      slots.push({ worker, number, requests: [], runningSince: 0, held: false });
+    }
+    worker.idle.push(...slots);
+    this.workerList.push(worker);
+    return worker;
+  }
+
+  /** No more requests for this worker. What it has it keeps. */
+  drain(worker: DispatchWorker<R>): void {
+    worker.accepting = false;
+  }
+
+  /**
+   * The worker is gone. Returns the requests that had begun, to be answered by the caller; the others go to the head of the
+   * queue, in their order, and run elsewhere. `hasBegun` says which is which.
+   */
+  removeWorker(worker: DispatchWorker<R>, hasBegun: (request: R) => boolean, now: number): R[] {
+    const at = this.workerList.indexOf(worker);
+    if (at >= 0) this.workerList.splice(at, 1);
+    worker.accepting = false;
+    const begun: R[] = [];
+    const again: R[] = [];
+    for (const slot of worker.slots) {
+      for (const request of slot.requests) {
+        (hasBegun(request) ? begun : again).push(request);
+      }
+      slot.requests.length = 0;
+    }
+    for (const request of begun) request.slot = null;
+    for (const request of again) request.slot = null;
+    worker.outstanding = 0;
+    this.requeue(again);
+    this.dispatch(now);
+    return begun;
+  }
+
+  /** As removeWorker for one slot, whose connection broke. It gets nothing before `restoreSlot`. */
+  loseSlot(slot: Slot<R>, hasBegun: (request: R) => boolean, now: number): R[] {
+    const begun = slot.requests.filter(hasBegun);
+    const again = slot.requests.filter((request) => !begun.includes(request));
+    if (slot.requests.length === 0 && !slot.held) slot.worker.idle.splice(slot.worker.idle.indexOf(slot), 1);
+    slot.held = true;
+    slot.worker.outstanding -= slot.requests.length;
+    for (const request of slot.requests) request.slot = null;
+    slot.requests.length = 0;
+    this.requeue(again);
+    this.dispatch(now);
+    return begun;
+  }
+
+  /** The slot's connection stands again. */
+  restoreSlot(slot: Slot<R>, now: number): void {
+    this.takenBack(slot, NONE, now);
+  }
+
+  /** A new request. False if the queue is full: the caller answers 503. */
+  arrive(request: R, now: number): boolean {
+    if (this.waiting === 0) {
+      const slot = this.findSlot();
+      if (slot !== null) {
+        this.assign(slot, request, now);
+        return true;
+      }
+    }
+    if (this.waiting >= this.options.maxQueue) return false;
+    this.append(request);
+    return true;
+  }
+
+  /** Takes a waiting request out of the queue. False if it does not wait: it has been sent. */
+  cancel(request: R): boolean {
+    if (!request.queued) return false;
+    this.unlink(request);
+    return true;
+  }
+
+  /** The first request of `slot` has been answered; the app took `appUs`. */
+  answered(slot: Slot<R>, appUs: number, now: number): void {
+    const request = slot.requests.shift();
+    if (request === undefined) return;
+    request.slot = null;
+    slot.worker.outstanding--;
+    slot.worker.lookAhead.observe(appUs);
+    slot.runningSince = now;
+    if (slot.requests.length === 0 && !slot.held) slot.worker.idle.push(slot);
+    if (this.waiting > 0) this.dispatch(now);
+  }
+
+  /** Slots where something sent ahead has waited for longer than `limitMs`: it is to be taken back. */
+  overdueAhead(limitMs: number, now: number): Slot<R>[] {
+    const overdue: Slot<R>[] = [];
+    for (const worker of this.workerList) {
+      if (worker.outstanding < 2) continue;
+      for (const slot of worker.slots) {
+        if (slot.requests.length > 1 && !slot.held && now - slot.runningSince > limitMs) overdue.push(slot);
+      }
+    }
+    return overdue;
+  }
+
+  /** The worker was asked to give back what was sent ahead: nothing more goes there before `takenBack`. */
+  takeBack(slot: Slot<R>): void {
+    slot.held = true;
+    slot.worker.lookAhead.observeSlow();
+  }
+
+  /** The worker gave back the requests with these ids, none of which has begun: they go to the head of the queue. */
+  takenBack(slot: Slot<R>, ids: ReadonlySet<number>, now: number): void {
+    slot.held = false;
+    const again = slot.requests.filter((request) => ids.has(request.id));
+    const kept = slot.requests.filter((request) => !ids.has(request.id));
+    slot.requests.length = 0;
+    slot.requests.push(...kept);
+    slot.worker.outstanding -= again.length;
+    for (const request of again) request.slot = null;
+    if (kept.length === 0 && !slot.worker.idle.includes(slot)) slot.worker.idle.push(slot);
+    this.requeue(again);
+    this.dispatch(now);
+  }
+
+  /** The slots in which something runs, each with the request. */
+  *running(): Generator<{ slot: Slot<R>; request: R }> {
+    for (const worker of this.workerList) {
+      for (const slot of worker.slots) {
+        const request = slot.requests[0];
+        if (request !== undefined) yield { slot, request };
+      }
+    }
+  }
+
+  /** What is wrong with the state, in words: for tests and for a look at a server that behaves strangely. */
+  violations(): string[] {
+    const found: string[] = [];
+    if (this.waiting > 0) {
+      for (const worker of this.workerList) {
+        if (worker.accepting && worker.idle.length > 0) found.push(`worker ${worker.serial}: idle slot, ${this.waiting} wait`);
+      }
+    }
+    for (const worker of this.workerList) {
+      const outstanding = worker.slots.reduce((sum, slot) => sum + slot.requests.length, 0);
+      if (outstanding !== worker.outstanding) found.push(`worker ${worker.serial}: outstanding is miscounted`);
+      for (const slot of worker.slots) {
+        const idle = worker.idle.includes(slot);
+        if (idle !== (slot.requests.length === 0 && !slot.held)) {
+          found.push(`worker ${worker.serial}, slot ${slot.number}: ${idle ? 'busy but listed idle' : 'idle but not listed'}`);
+        }
+      }
+    }
+    return found;
+  }
+
+  /** Sends what waits to the slots that are free. */
+  dispatch(now: number): void {
+    while (this.first !== null) {
+      const slot = this.findSlot();
+      if (slot === null) return;
+      const request = this.first;
+      this.unlink(request);
+      this.assign(slot, request, now);
+    }
+  }
+
+  private findSlot(): Slot<R> | null {
+    let best: Slot<R> | null = null;
+    let least = Number.POSITIVE_INFINITY;
+    for (const worker of this.workerList) {
+      if (!worker.accepting || worker.outstanding >= least) continue;
+      const slot = this.slotOf(worker);
+      if (slot !== null) {
+        best = slot;
+        least = worker.outstanding;
+      }
+    }
+    return best;
+  }
+
+  private slotOf(worker: DispatchWorker<R>): Slot<R> | null {
+    const limit = worker.lookAhead.limit;
+    const hot = worker.hot;
+    if (limit > 1 && hot !== null && hasRoom(hot, limit)) return hot;
+    const idle = worker.idle.at(-1);
+    if (idle !== undefined) return idle;
+    if (limit > 1) {
+      for (const slot of worker.slots) if (hasRoom(slot, limit)) return slot;
+    }
+    return null;
+  }
+
+  private assign(slot: Slot<R>, request: R, now: number): void {
+    const worker = slot.worker;
+    if (slot.requests.length === 0) {
+      slot.runningSince = now;
+      const top = worker.idle.pop();
+      if (top !== slot && top !== undefined) {
+        // The hot slot is idle but not the last that became so.
+        worker.idle[worker.idle.indexOf(slot)] = top;
+      }
+    }
+    slot.requests.push(request);
+    request.slot = slot;
+    worker.hot = slot;
+    worker.outstanding++;
+    this.options.send(slot, request);
+  }
+
+  private append(request: R): void {
+    request.queued = true;
+    request.queuePrevious = this.last;
+    request.queueNext = null;
+    if (this.last === null) this.first = request;
+    else this.last.queueNext = request;
+    this.last = request;
+    this.waiting++;
+  }
+
+  /** Puts requests at the head of the queue, in their order. */
+  private requeue(requests: readonly R[]): void {
+    for (let at = requests.length - 1; at >= 0; at--) {
+      const request = requests[at];
+      if (request === undefined) continue;
+      request.queued = true;
+      request.queuePrevious = null;
+      request.queueNext = this.first;
+      if (this.first === null) this.last = request;
+      else this.first.queuePrevious = request;
+      this.first = request;
+      this.waiting++;
+    }
+  }
+
+  private unlink(request: R): void {
+    if (request.queuePrevious === null) this.first = request.queueNext;
+    else request.queuePrevious.queueNext = request.queueNext;
+    if (request.queueNext === null) this.last = request.queuePrevious;
+    else request.queueNext.queuePrevious = request.queuePrevious;
+    request.queuePrevious = null;
+    request.queueNext = null;
+    request.queued = false;
+    this.waiting--;
+  }
+}
+
+const NONE: ReadonlySet<number> = new Set();
+
+function hasRoom<R>(slot: Slot<R>, limit: number): boolean {
+  return !slot.held && slot.requests.length < limit;
+}

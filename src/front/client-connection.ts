@@ -1,0 +1,21 @@
+/** A client's connection: what all its requests share, and the order in which they run. */
+import type { Socket } from 'node:net';
+import type { ConnectionFacts } from './environ.ts';
+import type { Exchange } from './exchange.ts';
+
+export interface ClientConnection {
+  readonly socket: Socket;
+  readonly facts: ConnectionFacts;
+  readonly remoteAddress: string;
+  /** The request being served. */
+  current: Exchange | null;
+  /** Pipelined requests: each runs when the one before it has been answered. */
+  readonly pipelined: (() => void)[];
+  /** Since when nothing has been going on: performance.now(). */
+  idleSince: number;
+  /** How far what was written had got when the client was last seen taking something, and when that was. */
+  bytesTaken: number;
+  takenAt: number;
+  /** A first request has come. */
+  used: boolean;
+}

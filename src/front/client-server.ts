@@ -1,0 +1,340 @@
+/**
+ * The clients' side of a front: node:http, with gunicorn's policy on top. Reads each request whole, body and all, hands it over
+ * as an Exchange, and keeps the time limits for what clients do. What a request is answered with is not decided here, except
+ * where it never gets as far as the app.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { Server as NetServer, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { BODY_IN_FILE, PATH_ENCODED } from '../bridge/frames.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import type { ClientConnection } from './client-connection.ts';
+import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
+import { rawErrorAnswer } from './error-page.ts';
+import { Exchange } from './exchange.ts';
+import type { FrontConfig, ListenerFacts } from './messages.ts';
+import { finishWithPage } from './respond.ts';
+import { SpoolFile } from './spool.ts';
+import { type TrustCheck, trustCheck } from './trusted-peers.ts';
+
+declare module 'node:net' {
+  interface Socket {
+    nunicorn?: ClientConnection;
+  }
+}
+
+export interface ClientHandler {
+  /** The request has been read and may run. */
+  requestRead(exchange: Exchange): void;
+  /** The client left before its request was over. */
+  clientLeft(exchange: Exchange): void;
+  /** The exchange is over without having been handed over, or after. Called once for each. */
+  exchangeOver(exchange: Exchange): void;
+}
+
+/** A body up to this size is kept in memory, a larger one in a file. */
+const MAX_BODY_IN_MEMORY_BYTES = 256 * 1024;
+/** Bodies in memory, all together; beyond that every body goes to a file. */
+const MAX_BODIES_IN_MEMORY_BYTES = 32 * 1024 * 1024;
+/** The sum of a request's header lines. */
+const MAX_HEADER_BYTES = 128 * 1024;
+/** How long a connection without a request may live on when the server stops: its first one may be under way. */
+const STOP_GRACE_MS = 200;
+/** What a refused request still sends is read, up to these limits, lest the answer be lost in a reset (RFC 9112, 9.6). */
+const LINGER_MS = 1000;
+const LINGER_BYTES = 64 * 1024 * 1024;
+const MAX_REQUEST_ID = 0xffffffff;
+
+export class ClientServer {
+  readonly connections = new Set<ClientConnection>();
+  private readonly config: FrontConfig;
+  private readonly handler: ClientHandler;
+  private readonly log: ErrorLog;
+  private readonly servers: Server[] = [];
+  private readonly environ: EnvironBuilder;
+  private readonly trusted: TrustCheck;
+  private stopping = false;
+  private bodyBytesInMemory = 0;
+  // Not from 1: a worker outlives a front, and the ids of the next front must not be taken for those of the last.
+  private lastId = Math.floor(Math.random() * MAX_REQUEST_ID);
+
+  constructor(config: FrontConfig, handler: ClientHandler, log: ErrorLog) {
+    this.config = config;
+    this.handler = handler;
+    this.log = log;
+    this.environ = new EnvironBuilder(config.secureSchemeHeaders, config.scriptName);
+    this.trusted = trustCheck(config.forwardedAllowIps);
+  }
+
+  get isStopping(): boolean {
+    return this.stopping;
+  }
+
+  /** A server for one listening socket, to be attached to its handle by the caller. */
+  createServer(listener: ListenerFacts): Server {
+    const config = this.config;
+    const server = createServer({
+      keepAliveTimeout: 0, // `sweep` closes idle connections: one timer for all
+      headersTimeout: config.headerTimeoutMs,
+      requestTimeout: 0,
+      connectionsCheckingInterval: 1000,
+      maxHeaderSize: MAX_HEADER_BYTES,
+      requireHostHeader: false,
+      noDelay: true,
+    });
+    server.on('connection', (socket: Socket) => this.connected(socket, listener));
+    server.on('request', (request, response) => this.requested(request, response, false));
+    server.on('checkContinue', (request, response) => this.requested(request, response, true));
+    server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => this.notUnderstood(error, socket as Socket));
+    server.on('connect', (_: IncomingMessage, socket: Duplex) => {
+      socket.end(rawErrorAnswer(501, 'CONNECT is not supported'));
+    });
+    this.servers.push(server);
+    return server;
+  }
+
+  /** Checks the time limits of all connections. */
+  sweep(now: number): void {
+    for (const connection of this.connections) {
+      const { current: exchange, socket } = connection;
+      if (socket.writableLength > 0) {
+        const bytesTaken = socket.bytesWritten - socket.writableLength;
+        if (connection.takenAt === 0 || bytesTaken !== connection.bytesTaken) {
+          connection.bytesTaken = bytesTaken;
+          connection.takenAt = now;
+        } else if (this.config.responseTimeoutMs > 0 && now - connection.takenAt >= this.config.responseTimeoutMs) {
+          socket.destroy();
+        }
+        continue;
+      }
+      connection.takenAt = 0;
+      if (exchange === null) {
+        const idleMs = now - connection.idleSince;
+        if (connection.used ? idleMs >= this.config.keepaliveMs : this.stopping && idleMs >= STOP_GRACE_MS) socket.end();
+      } else if (exchange.phase === 'reading') {
+        if (this.config.bodyTimeoutMs > 0 && now - exchange.pieceAt >= this.config.bodyTimeoutMs) {
+          this.refuse(exchange, 408, `No piece of the request's body came for ${this.config.bodyTimeoutMs / 1000} s`);
+        }
+      }
+    }
+  }
+
+  /**
+   * Accepts no more and lets go of each connection as soon as it has nothing to do. What is in the listening queue is accepted
+   * before: the handles close a turn of the event loop later.
+   */
+  stop(): void {
+    if (this.stopping) return;
+    setImmediate(() => {
+      setImmediate(() => {
+        this.stopping = true;
+        for (const server of this.servers) NetServer.prototype.close.call(server);
+        const now = performance.now();
+        for (const connection of this.connections) {
+          if (connection.current !== null) continue;
+          if (connection.used) connection.socket.end();
+          else connection.idleSince = now;
+        }
+      });
+    });
+  }
+
+  destroyAll(): void {
+    for (const connection of this.connections) connection.socket.destroy();
+  }
+
+  /** The exchange is over: the next request of its connection may come. */
+  over(exchange: Exchange): void {
+    if (exchange.phase === 'over') return;
+    exchange.phase = 'over';
+    if (exchange.body !== null) this.bodyBytesInMemory -= exchange.body.length;
+    exchange.body = null;
+    exchange.spool?.remove();
+    const connection = exchange.connection;
+    if (connection.current === exchange) {
+      connection.current = null;
+      connection.idleSince = performance.now();
+      connection.pipelined.shift()?.();
+    }
+    this.handler.exchangeOver(exchange);
+  }
+
+  /** Answers with a page of our own and closes the connection; what the client still sends is read for a moment. */
+  refuse(exchange: Exchange, status: number, message: string): void {
+    const request = exchange.request;
+    if (request.complete) {
+      finishWithPage(exchange, status, message);
+      this.over(exchange);
+      return;
+    }
+    const timer = setTimeout(() => exchange.connection.socket.destroy(), LINGER_MS);
+    let left = LINGER_BYTES;
+    request.removeAllListeners('data');
+    request.on('data', (piece: Buffer) => {
+      left -= piece.length;
+      if (left < 0) exchange.connection.socket.destroy();
+    });
+    request.once('close', () => clearTimeout(timer));
+    request.resume();
+    finishWithPage(exchange, status, message, (end) => request.once('end', end));
+    this.over(exchange);
+  }
+
+  private connected(socket: Socket, listener: ListenerFacts): void {
+    const connection: ClientConnection = {
+      socket,
+      facts: this.factsOf(socket, listener),
+      remoteAddress: socket.remoteAddress ?? '',
+      current: null,
+      pipelined: [],
+      idleSince: performance.now(),
+      bytesTaken: 0,
+      takenAt: 0,
+      used: false,
+    };
+    socket.nunicorn = connection;
+    this.connections.add(connection);
+    socket.on('close', () => {
+      this.connections.delete(connection);
+      connection.pipelined.length = 0;
+      const exchange = connection.current;
+      if (exchange === null) return;
+      this.handler.clientLeft(exchange);
+      this.over(exchange);
+    });
+  }
+
+  private factsOf(socket: Socket, listener: ListenerFacts): ConnectionFacts {
+    if (listener.kind === 'unix') return { block: 'REMOTE_ADDR\0', unixPath: listener.path, trusted: true };
+    const remote = `REMOTE_ADDR\0${socket.remoteAddress}\0REMOTE_PORT\0${socket.remotePort}`;
+    const block = `SERVER_NAME\0${listener.host}\0SERVER_PORT\0${listener.port}\0${remote}`;
+    return { block, unixPath: null, trusted: this.trusted(socket.remoteAddress) };
+  }
+
+  private requested(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+    const connection = request.socket.nunicorn;
+    if (connection === undefined) return;
+    if (connection.current !== null) {
+      // Pipelined: in order and one at a time, since the first may change what the second sees.
+      connection.pipelined.push(() => this.begin(connection, request, response, expectsContinue));
+      return;
+    }
+    this.begin(connection, request, response, expectsContinue);
+  }
+
+  private begin(connection: ClientConnection, request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+    connection.used = true;
+    const now = performance.now();
+    let head: ReturnType<EnvironBuilder['build']>;
+    try {
+      head = this.environ.build(
+        request.method ?? '',
+        request.url ?? '',
+        request.httpVersionMinor,
+        request.rawHeaders,
+        connection.facts,
+      );
+    } catch (error) {
+      if (!(error instanceof RequestError)) throw error;
+      const exchange = new Exchange(this.nextId(), request, response, connection, '', 0, now);
+      connection.current = exchange;
+      this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
+      this.refuse(exchange, error.status, error.message);
+      return;
+    }
+    const flags = head.pathEncoded ? PATH_ENCODED : 0;
+    const exchange = new Exchange(this.nextId(), request, response, connection, head.block, flags, now);
+    connection.current = exchange;
+    if (!head.hasBody) {
+      if (expectsContinue) response.writeContinue();
+      this.handler.requestRead(exchange);
+      return;
+    }
+    const limit = this.config.limitRequestBody;
+    if (limit > 0 && head.contentLength > limit) {
+      this.refuse(exchange, 413, `The request's body is larger than ${limit} bytes`);
+      return;
+    }
+    if (expectsContinue) response.writeContinue();
+    this.readBody(exchange, limit);
+  }
+
+  private readBody(exchange: Exchange, limit: number): void {
+    const request = exchange.request;
+    let pieces: Buffer[] = [];
+    let bytes = 0;
+    const goOn = (): void => {
+      request.resume();
+    };
+    const spoolFailed = (error: NodeJS.ErrnoException): void => {
+      if (exchange.phase !== 'reading') return;
+      const full = error.code === 'ENOSPC' || error.code === 'EDQUOT';
+      this.log.error(`A request's body could not be kept in ${this.config.spoolFolder}: ${error.message}`);
+      this.refuse(exchange, full ? 507 : 503, full ? 'No space left for the request' : 'The request could not be stored');
+    };
+    exchange.pieceAt = performance.now();
+    request.on('data', (piece: Buffer) => {
+      if (exchange.phase !== 'reading') return;
+      exchange.pieceAt = performance.now();
+      bytes += piece.length;
+      if (limit > 0 && bytes > limit) {
+        this.refuse(exchange, 413, `The request's body is larger than ${limit} bytes`);
+        return;
+      }
+      if (exchange.spool === null) {
+        pieces.push(piece);
+        if (bytes <= MAX_BODY_IN_MEMORY_BYTES && this.bodyBytesInMemory + bytes <= MAX_BODIES_IN_MEMORY_BYTES) return;
+        exchange.spool = new SpoolFile(this.config.spoolFolder, spoolFailed);
+        piece = Buffer.concat(pieces);
+        pieces = [];
+      }
+      if (!exchange.spool.write(piece, goOn)) request.pause();
+    });
+    request.on('end', () => {
+      if (exchange.phase !== 'reading') return;
+      const spool = exchange.spool;
+      if (spool === null) {
+        exchange.body = pieces.length === 1 && pieces[0] !== undefined ? pieces[0] : Buffer.concat(pieces);
+        this.bodyBytesInMemory += exchange.body.length;
+        this.handler.requestRead(exchange);
+        return;
+      }
+      spool.finish(() => {
+        if (exchange.phase !== 'reading') return;
+        exchange.body = Buffer.from(spool.path);
+        this.bodyBytesInMemory += exchange.body.length;
+        exchange.flags |= BODY_IN_FILE;
+        this.handler.requestRead(exchange);
+      });
+    });
+  }
+
+  private nextId(): number {
+    this.lastId = (this.lastId % MAX_REQUEST_ID) + 1;
+    return this.lastId;
+  }
+
+  /** What came is no HTTP, or came too slowly. */
+  private notUnderstood(error: NodeJS.ErrnoException, socket: Socket): void {
+    const connection = socket.nunicorn;
+    if (error.code === 'ECONNRESET' || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    const exchange = connection?.current;
+    const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
+    this.log.warning(`Invalid request from ip=${connection?.remoteAddress ?? ''}: ${error.message}`);
+    if (exchange !== null && exchange !== undefined && exchange.phase !== 'reading') {
+      // It came behind a request that is being served: that one is answered, then the connection ends.
+      exchange.closeAfter = true;
+      return;
+    }
+    socket.end(rawErrorAnswer(status, error.message), () => socket.destroy());
+  }
+}
+
+const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
+  HPE_HEADER_OVERFLOW: 431,
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+};

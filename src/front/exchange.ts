@@ -1,0 +1,68 @@
+/** One request and its answer, from the client's first byte to the last one sent. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { RequestFrame } from '../bridge/frames.ts';
+import type { Dispatched, Slot } from '../dispatch/dispatcher.ts';
+import type { ClientConnection } from './client-connection.ts';
+import type { SpoolFile } from './spool.ts';
+
+export type Phase =
+  /** The body is being read from the client. */
+  | 'reading'
+  /** In the queue, or sent to a worker. */
+  | 'dispatched'
+  /** The head of the answer has gone out. */
+  | 'answering'
+  /** Answered, or given up: what still comes from a worker is thrown away. */
+  | 'over';
+
+export class Exchange implements RequestFrame, Dispatched {
+  readonly id: number;
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly connection: ClientConnection;
+  readonly block: string;
+  /** When the head had been read: performance.now(). */
+  readonly startedAt: number;
+  flags: number;
+  body: Buffer | null = null;
+  spool: SpoolFile | null = null;
+  phase: Phase = 'reading';
+  slot: Slot<this> | null = null;
+  queuePrevious: this | null = null;
+  queueNext: this | null = null;
+  queued = false;
+  /** When the request began to wait for a slot. */
+  queuedAt = 0;
+  /** When the last piece of the request's body, or of the answer, came. */
+  pieceAt = 0;
+  /** The worker's thread is held back, because the client does not read. */
+  heldBack = false;
+  timedOut = false;
+  /** The connection ends with this answer. */
+  closeAfter = false;
+  /** The process that it was sent to last. */
+  workerPid = 0;
+  status = 0;
+  bytesSent = 0;
+  responseHeaders: readonly string[] = NO_HEADERS;
+
+  constructor(
+    id: number,
+    request: IncomingMessage,
+    response: ServerResponse,
+    connection: ClientConnection,
+    block: string,
+    flags: number,
+    startedAt: number,
+  ) {
+    this.id = id;
+    this.request = request;
+    this.response = response;
+    this.connection = connection;
+    this.block = block;
+    this.flags = flags;
+    this.startedAt = startedAt;
+  }
+}
+
+const NO_HEADERS: readonly string[] = [];

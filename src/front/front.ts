@@ -1,0 +1,425 @@
+/**
+ * A front: takes requests from clients, has them run by the workers it was given, and sends the answers back. Deadlines, full
+ * queues and dead workers are answered here, so that a client always gets an answer.
+ */
+import type { Server } from 'node:http';
+import type { AnswerHandler } from '../bridge/frames.ts';
+import { WorkerLink } from '../bridge/worker-link.ts';
+import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
+import { type AccessFormatter, compileAccessFormat } from '../log/access-format.ts';
+import type { AccessLog } from '../log/access-log.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { ClientServer } from './client-server.ts';
+import { percentDecode, splitTarget } from './environ.ts';
+import type { Exchange } from './exchange.ts';
+import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
+import { finishWithPage, sendHead, sendWhole } from './respond.ts';
+
+/** What was sent ahead and has waited this long behind a running request goes elsewhere. */
+const AHEAD_LIMIT_MS = 5;
+const AHEAD_CHECK_MS = 2;
+const SWEEP_MS = 100;
+/** How much of an answer is kept for a client that reads slowly, before its thread has to wait. */
+const ANSWER_BUFFER_BYTES = 1024 * 1024;
+/** The same, once all clients together are owed more than the second figure. */
+const TIGHT_ANSWER_BUFFER_BYTES = 64 * 1024;
+const MAX_BUFFERED_BYTES = 64 * 1024 * 1024;
+/** What a dead worker had sent is in the socket's buffer; something else may hold the socket's other end open. */
+const DEAD_WORKER_MS = 500;
+
+interface Attached {
+  readonly address: WorkerAddress;
+  readonly worker: DispatchWorker<Exchange>;
+  readonly link: WorkerLink;
+  draining: boolean;
+  drainedSaid: boolean;
+}
+
+export class Front {
+  private readonly config: FrontConfig;
+  private readonly log: ErrorLog;
+  private readonly accessLog: AccessLog | null;
+  private readonly formatAccess: AccessFormatter;
+  private readonly tell: (message: ToMaster) => void;
+  private readonly dispatcher: Dispatcher<Exchange>;
+  private readonly clients: ClientServer;
+  private readonly attached = new Map<number, Attached>();
+  private readonly unflushed = new Set<WorkerLink>();
+  private flushScheduled = false;
+  private aheadTimer: NodeJS.Timeout | null = null;
+  private readonly sweeper: NodeJS.Timeout;
+  private bufferedBytes = 0;
+
+  constructor(config: FrontConfig, log: ErrorLog, accessLog: AccessLog | null, tell: (message: ToMaster) => void) {
+    this.config = config;
+    this.log = log;
+    this.accessLog = accessLog;
+    this.formatAccess = compileAccessFormat(config.accessLogFormat);
+    this.tell = tell;
+    this.dispatcher = new Dispatcher<Exchange>({
+      maxQueue: config.maxQueue,
+      send: (slot, exchange) => this.send(slot, exchange),
+    });
+    this.clients = new ClientServer(
+      config,
+      {
+        requestRead: (exchange) => this.requestRead(exchange),
+        clientLeft: (exchange) => this.clientLeft(exchange),
+        exchangeOver: (exchange) => this.logAccess(exchange),
+      },
+      log,
+    );
+    this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
+  }
+
+  createServer(listener: ListenerFacts): Server {
+    return this.clients.createServer(listener);
+  }
+
+  addWorker(address: WorkerAddress): void {
+    const { serial, threads } = address;
+    const link = new WorkerLink(address.socketPath, address.begunPath, threads, this.config.token, {
+      answersOf: (number) => this.answersOf(serial, number),
+      piecesHandled: () => this.flush(),
+      slotLost: (number) => this.slotLost(serial, number),
+      slotConnected: (number) => this.slotConnected(serial, number),
+      takenBack: (number, ids) => this.takenBack(serial, number, ids),
+    });
+    // The worker is in the map before the dispatcher may send to it.
+    const worker = this.dispatcher.addWorker(serial, threads);
+    this.attached.set(serial, { address, worker, link, draining: false, drainedSaid: false });
+    this.dispatcher.dispatch(performance.now());
+    this.flush();
+  }
+
+  /** The worker gets no more requests; the master hears `drained` when it runs none. */
+  drainWorker(serial: number): void {
+    const attached = this.attached.get(serial);
+    if (attached === undefined) {
+      this.tell({ op: 'drained', serial });
+      return;
+    }
+    attached.draining = true;
+    this.dispatcher.drain(attached.worker);
+    for (const slot of attached.worker.slots) if (slot.requests.length > 1 && !slot.held) this.takeBack(attached, slot);
+    this.checkDrained(attached);
+  }
+
+  /** The worker's process has ended: what it had begun fails, what it had not begun runs elsewhere. */
+  workerExit(serial: number): void {
+    const attached = this.attached.get(serial);
+    if (attached === undefined) return;
+    this.dispatcher.drain(attached.worker);
+    attached.link.drainDead(DEAD_WORKER_MS, () => {
+      this.attached.delete(serial);
+      const begun = attached.link.begun();
+      const failed = this.dispatcher.removeWorker(
+        attached.worker,
+        (exchange) => hasBegun(exchange, begun),
+        performance.now(),
+      );
+      attached.link.close();
+      this.unflushed.delete(attached.link);
+      for (const exchange of failed) this.failed(exchange, attached.address);
+      this.flush();
+    });
+  }
+
+  stop(graceful: boolean): void {
+    this.clients.stop();
+    if (!graceful) {
+      for (const { request } of this.dispatcher.running()) this.fail(request, 503, 'The server is shutting down');
+      for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
+        this.dispatcher.cancel(next);
+        this.fail(next, 503, 'The server is shutting down');
+      }
+    }
+    this.sweep();
+  }
+
+  reopenLogs(): void {
+    this.log.reopen();
+    this.accessLog?.reopen();
+  }
+
+  // ---- requests
+
+  private requestRead(exchange: Exchange): void {
+    const now = performance.now();
+    exchange.phase = 'dispatched';
+    exchange.queuedAt = now;
+    if (!this.dispatcher.arrive(exchange, now)) {
+      finishWithPage(exchange, 503, 'Too many requests are waiting', undefined, ['Retry-After', '1']);
+      this.clients.over(exchange);
+    }
+  }
+
+  private clientLeft(exchange: Exchange): void {
+    if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange)) return;
+    const slot = exchange.slot;
+    if (slot === null) return;
+    const link = this.attached.get(slot.worker.serial)?.link;
+    link?.cancel(slot.number, exchange.id);
+    if (exchange.heldBack) {
+      exchange.heldBack = false;
+      link?.resume(slot.number);
+    }
+  }
+
+  private send(slot: Slot<Exchange>, exchange: Exchange): void {
+    const attached = this.attached.get(slot.worker.serial);
+    if (attached === undefined) return;
+    exchange.workerPid = attached.address.pid;
+    const link = attached.link;
+    link.send(slot.number, exchange);
+    this.unflushed.add(link);
+    if (slot.requests.length > 1 && this.aheadTimer === null) {
+      this.aheadTimer = setInterval(() => this.checkAhead(), AHEAD_CHECK_MS);
+    }
+    // All that is read in this turn of the event loop leaves together, still within the same turn.
+    if (!this.flushScheduled) {
+      this.flushScheduled = true;
+      setImmediate(() => this.flush());
+    }
+  }
+
+  private readonly flush = (): void => {
+    this.flushScheduled = false;
+    for (const link of this.unflushed) link.flush();
+    this.unflushed.clear();
+  };
+
+  // ---- answers
+
+  private answersOf(serial: number, number: number): AnswerHandler {
+    let slot: Slot<Exchange> | undefined;
+    /** The exchange that `id` answers: the first of its slot. */
+    const current = (id: number): Exchange => {
+      slot ??= this.attached.get(serial)?.worker.slots[number];
+      const exchange = slot?.requests[0];
+      if (exchange === undefined || exchange.id !== id) throw new Error(`worker ${serial} answered what it was not asked`);
+      return exchange;
+    };
+    const answered = (appUs: number): void => {
+      if (slot !== undefined) this.answered(slot, appUs);
+    };
+    return {
+      answer: (id, status, head, buffer, bodyStart, bodyEnd, appUs) => {
+        const exchange = current(id);
+        answered(appUs);
+        if (exchange.phase !== 'dispatched') return;
+        sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, this.clients.isStopping);
+        this.clients.over(exchange);
+      },
+      head: (id, status, head) => {
+        const exchange = current(id);
+        exchange.pieceAt = performance.now();
+        if (exchange.phase !== 'dispatched') return;
+        exchange.phase = 'answering';
+        sendHead(exchange, status, head, this.clients.isStopping);
+        exchange.response.flushHeaders();
+      },
+      data: (id, buffer, start, end) => {
+        const exchange = current(id);
+        if (exchange.phase === 'answering' && end > start) this.sendPiece(exchange, Buffer.from(buffer.subarray(start, end)));
+      },
+      end: (id, cut, appUs) => {
+        const exchange = current(id);
+        answered(appUs);
+        if (exchange.phase !== 'answering') return;
+        if (cut) exchange.connection.socket.destroySoon();
+        else exchange.response.end();
+        this.clients.over(exchange);
+      },
+      error: (id, appUs) => {
+        const exchange = current(id);
+        answered(appUs);
+        this.fail(exchange, 500, '');
+      },
+      hints: (id, head) => {
+        const exchange = current(id);
+        if (exchange.phase === 'dispatched') sendHints(exchange, head);
+      },
+    };
+  }
+
+  private answered(slot: Slot<Exchange>, appUs: number): void {
+    this.dispatcher.answered(slot, appUs, performance.now());
+    const attached = this.attached.get(slot.worker.serial);
+    if (attached?.draining) this.checkDrained(attached);
+  }
+
+  private sendPiece(exchange: Exchange, piece: Buffer): void {
+    exchange.pieceAt = performance.now();
+    exchange.bytesSent += piece.length;
+    const response = exchange.response;
+    this.bufferedBytes += piece.length;
+    response.write(piece, () => {
+      this.bufferedBytes -= piece.length;
+    });
+    const limit = this.bufferedBytes > MAX_BUFFERED_BYTES ? TIGHT_ANSWER_BUFFER_BYTES : ANSWER_BUFFER_BYTES;
+    const slot = exchange.slot;
+    if (response.writableLength <= limit || exchange.heldBack || slot === null) return;
+    exchange.heldBack = true;
+    const link = this.attached.get(slot.worker.serial)?.link;
+    link?.pause(slot.number);
+    response.once('drain', () => {
+      if (!exchange.heldBack) return;
+      exchange.heldBack = false;
+      exchange.pieceAt = performance.now();
+      link?.resume(slot.number);
+    });
+  }
+
+  // ---- what goes wrong
+
+  /** Answers a request that got no answer, or cuts the answer that had begun. */
+  private fail(exchange: Exchange, status: number, message: string): void {
+    if (exchange.phase === 'over') return;
+    finishWithPage(exchange, status, message);
+    this.clients.over(exchange);
+  }
+
+  private failed(exchange: Exchange, address: WorkerAddress): void {
+    if (exchange.phase === 'over') return;
+    const { method, url } = exchange.request;
+    this.log.error(`Request ${method} ${url} was lost with its worker (pid:${address.pid})`);
+    this.fail(exchange, 502, 'The worker that ran this request has died');
+  }
+
+  private slotLost(serial: number, number: number): void {
+    const attached = this.attached.get(serial);
+    const slot = attached?.worker.slots[number];
+    if (attached === undefined || slot === undefined) return;
+    const begun = attached.link.begun();
+    const failed = this.dispatcher.loseSlot(slot, (exchange) => hasBegun(exchange, begun), performance.now());
+    for (const exchange of failed) this.failed(exchange, attached.address);
+    this.flush();
+    if (attached.draining) this.checkDrained(attached);
+  }
+
+  private slotConnected(serial: number, number: number): void {
+    const slot = this.attached.get(serial)?.worker.slots[number];
+    if (slot?.held) this.dispatcher.restoreSlot(slot, performance.now());
+    this.flush();
+  }
+
+  private checkAhead(): void {
+    const now = performance.now();
+    let ahead = false;
+    for (const attached of this.attached.values()) {
+      for (const slot of attached.worker.slots) if (slot.requests.length > 1) ahead = true;
+    }
+    if (!ahead && this.aheadTimer !== null) {
+      clearInterval(this.aheadTimer);
+      this.aheadTimer = null;
+      return;
+    }
+    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, now)) {
+      const attached = this.attached.get(slot.worker.serial);
+      if (attached !== undefined) this.takeBack(attached, slot);
+    }
+  }
+
+  private takeBack(attached: Attached, slot: Slot<Exchange>): void {
+    this.dispatcher.takeBack(slot);
+    attached.link.takeBack(slot.number);
+  }
+
+  private takenBack(serial: number, number: number, ids: ReadonlySet<number>): void {
+    const attached = this.attached.get(serial);
+    const slot = attached?.worker.slots[number];
+    if (attached === undefined || slot === undefined) return;
+    this.dispatcher.takenBack(slot, ids, performance.now());
+    this.flush();
+    if (attached.draining) this.checkDrained(attached);
+  }
+
+  /** Time limits, ten times a second. */
+  private sweep(): void {
+    const now = performance.now();
+    this.clients.sweep(now);
+    for (;;) {
+      const oldest = this.dispatcher.oldestQueued;
+      if (oldest === null || this.config.queueTimeoutMs === 0 || now - oldest.queuedAt < this.config.queueTimeoutMs) break;
+      this.dispatcher.cancel(oldest);
+      this.fail(oldest, 504, 'No worker was free in time');
+    }
+    if (this.config.timeoutMs > 0) {
+      for (const { slot, request } of this.dispatcher.running()) this.checkDeadline(slot, request, now);
+    }
+    if (this.clients.isStopping && this.clients.connections.size === 0) {
+      clearInterval(this.sweeper);
+      this.tell({ op: 'stopped' });
+    }
+  }
+
+  private checkDeadline(slot: Slot<Exchange>, exchange: Exchange, now: number): void {
+    // Until the head of the answer the whole time counts, then the gap between two pieces, but not a client's slowness.
+    if (exchange.timedOut || exchange.heldBack) return;
+    const since = Math.max(slot.runningSince, exchange.pieceAt);
+    if (now - since < this.config.timeoutMs) return;
+    exchange.timedOut = true;
+    const attached = this.attached.get(slot.worker.serial);
+    if (attached === undefined) return;
+    const { method, url } = exchange.request;
+    const seconds = ((now - since) / 1000).toFixed(1);
+    this.log.critical(
+      `WORKER TIMEOUT (pid:${attached.address.pid}): ${method} ${url} has run for ${seconds} s in thread ${slot.number + 1}`,
+    );
+    this.fail(exchange, 504, `The application did not answer within ${this.config.timeoutMs / 1000} s`);
+    this.tell({ op: 'stuck', serial: slot.worker.serial });
+  }
+
+  private checkDrained(attached: Attached): void {
+    if (attached.drainedSaid) return;
+    const busy = attached.worker.slots.some((slot) => slot.requests.some((exchange) => !exchange.timedOut));
+    if (busy) return;
+    attached.drainedSaid = true;
+    this.tell({ op: 'drained', serial: attached.address.serial });
+  }
+
+  private logAccess(exchange: Exchange): void {
+    if (this.accessLog === null || exchange.status === 0) return;
+    const { request, connection } = exchange;
+    const target = request.url ?? '';
+    const { path, query } = splitTarget(target);
+    this.accessLog.write(
+      this.formatAccess({
+        remoteAddress: connection.remoteAddress,
+        method: request.method ?? '',
+        rawUri: target,
+        path: percentDecode(path),
+        query,
+        protocol: `HTTP/${request.httpVersion}`,
+        status: exchange.status,
+        bytesSent: exchange.bytesSent,
+        durationUs: (performance.now() - exchange.startedAt) * 1000,
+        requestHeaders: request.rawHeaders,
+        responseHeaders: exchange.responseHeaders,
+        pid: exchange.workerPid,
+      }),
+    );
+  }
+}
+
+/** Whether a request of a thread that is no more had begun, by the id of what that thread began last. */
+function hasBegun(exchange: Exchange, begun: readonly number[]): boolean {
+  const slot = exchange.slot;
+  if (slot === null) return true;
+  const last = slot.requests.findIndex((request) => request.id === begun[slot.number]);
+  return slot.requests.indexOf(exchange) <= last;
+}
+
+function sendHints(exchange: Exchange, head: string): void {
+  if (exchange.request.httpVersionMinor === 0) return;
+  const parts = head.split('\0');
+  const hints: Record<string, string | string[]> = {};
+  for (let at = 0; at + 1 < parts.length; at += 2) {
+    const name = (parts[at] ?? '').toLowerCase();
+    const value = parts[at + 1] ?? '';
+    const before = hints[name];
+    hints[name] = before === undefined ? value : [before, value].flat();
+  }
+  exchange.response.writeEarlyHints(hints);
+}

@@ -1,0 +1,86 @@
+/** Start of a front's process. Loads only what serves requests. */
+import { rmSync } from 'node:fs';
+import { createErrorLog } from '../log/error-log.ts';
+import { attachHandle } from '../listening-handle.ts';
+import { Front } from './front.ts';
+import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
+
+// The terminal sends Ctrl-C to every process of the group, but the master alone decides what ends when.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH'] as const) {
+  process.on(signal, () => {});
+}
+
+let front: Front | null = null;
+let config: FrontConfig | null = null;
+const workerPids = new Map<number, number>();
+let listening = 0;
+
+function tell(message: ToMaster): void {
+  if (process.connected) process.send?.(message);
+}
+
+async function start(given: FrontConfig): Promise<void> {
+  config = given;
+  process.title = given.title;
+  const log = createErrorLog({ path: given.errorlog, level: given.loglevel });
+  const accessLog =
+    given.accesslog === null ? null : await (await import('../log/access-log.ts')).createAccessLog(given.accesslog);
+  front = new Front(given, log, accessLog, tell);
+}
+
+const held: { message: ToFront; handle: unknown }[] = [];
+
+function handle(message: ToFront, handle: unknown): void {
+  if (message.op === 'start') {
+    void start(message.config).then(() => {
+      for (const one of held.splice(0)) act(one.message, one.handle);
+    });
+  } else if (front === null) held.push({ message, handle });
+  else act(message, handle);
+}
+
+function act(message: Exclude<ToFront, { op: 'start' }> | ToFront, handle: unknown): void {
+  if (front === null || config === null) return;
+  switch (message.op) {
+    case 'listen': {
+      const listener = config.listeners[message.index];
+      if (listener === undefined) return;
+      attachHandle(front.createServer(listener), handle, config.backlog, () => {
+        listening++;
+        if (listening === config?.listeners.length) tell({ op: 'listening' });
+      });
+      return;
+    }
+    case 'worker':
+      workerPids.set(message.worker.serial, message.worker.pid);
+      front.addWorker(message.worker);
+      return;
+    case 'drain-worker':
+      front.drainWorker(message.serial);
+      return;
+    case 'worker-exit':
+      workerPids.delete(message.serial);
+      front.workerExit(message.serial);
+      return;
+    case 'stop':
+      front.stop(message.graceful);
+      return;
+    case 'reopen-logs':
+      front.reopenLogs();
+  }
+}
+
+process.on('message', handle);
+process.on('disconnect', () => {
+  // The master is gone without a word. A worker whose interpreter is locked cannot notice.
+  for (const pid of workerPids.values()) {
+    try {
+      process.kill(-pid, 'SIGKILL');
+    } catch {
+      // It noticed.
+    }
+  }
+  if (config !== null) rmSync(config.folder, { recursive: true, force: true });
+  process.exit(1);
+});
+tell({ op: 'online' });

@@ -1,0 +1,69 @@
+/** What the master and a front say to each other over node:cluster's channel. */
+import type { LogLevel } from '../settings/types.ts';
+
+/** A worker that is ready to be connected to. */
+export interface WorkerAddress {
+  /** Unique among all workers ever started. */
+  readonly serial: number;
+  /** 1 to --workers, the same for a worker and its replacement. */
+  readonly number: number;
+  readonly pid: number;
+  readonly threads: number;
+  readonly socketPath: string;
+  /** File with a word of 8 bytes for each thread: the id of the request it began last. */
+  readonly begunPath: string;
+}
+
+export interface ListenerFacts {
+  readonly kind: 'tcp' | 'unix';
+  /** As getsockname(2) says. */
+  readonly host: string;
+  readonly port: number;
+  readonly path: string;
+}
+
+export interface FrontConfig {
+  readonly number: number;
+  readonly title: string;
+  readonly token: string;
+  /** The server's private folder. */
+  readonly folder: string;
+  readonly spoolFolder: string;
+  readonly backlog: number;
+  readonly keepaliveMs: number;
+  readonly timeoutMs: number;
+  readonly queueTimeoutMs: number;
+  readonly headerTimeoutMs: number;
+  readonly bodyTimeoutMs: number;
+  readonly responseTimeoutMs: number;
+  readonly maxQueue: number;
+  readonly limitRequestBody: number;
+  readonly forwardedAllowIps: readonly string[];
+  readonly secureSchemeHeaders: Readonly<Record<string, string>>;
+  readonly scriptName: string;
+  readonly errorlog: string;
+  readonly loglevel: LogLevel;
+  readonly accesslog: string | null;
+  readonly accessLogFormat: string;
+  readonly listeners: readonly ListenerFacts[];
+}
+
+export type ToFront =
+  | { readonly op: 'start'; readonly config: FrontConfig }
+  /** Comes with the listening handle. */
+  | { readonly op: 'listen'; readonly index: number }
+  | { readonly op: 'worker'; readonly worker: WorkerAddress }
+  | { readonly op: 'drain-worker'; readonly serial: number }
+  | { readonly op: 'worker-exit'; readonly serial: number }
+  | { readonly op: 'stop'; readonly graceful: boolean }
+  | { readonly op: 'reopen-logs' };
+
+export type ToMaster =
+  | { readonly op: 'online' }
+  | { readonly op: 'listening' }
+  /** A worker that was to drain runs nothing more, but for threads that are stuck. */
+  | { readonly op: 'drained'; readonly serial: number }
+  /** A request ran into --timeout in this worker and the thread has not come back. */
+  | { readonly op: 'stuck'; readonly serial: number }
+  /** The front has no more connections. */
+  | { readonly op: 'stopped' };

@@ -1,0 +1,71 @@
+/**
+ * Listening sockets that outlive the process that accepts. The master binds them and never accepts; a front gets a handle and
+ * accepts. While no front lives, connections wait in the kernel.
+ *
+ * node:cluster cannot do this: it closes a listening socket with its last worker. So this file uses `net._createServerHandle`
+ * and `Server#_listen2`, which cluster itself is built on and which have been there in every release since Node 0.6.
+ */
+import * as net from 'node:net';
+import { getSystemErrorName } from 'node:util';
+
+/** A bound socket, as Node's own code holds it. */
+export interface ListeningHandle {
+  readonly fd: number;
+  close(): void;
+  getsockname?(out: SocketName): number;
+}
+
+export interface SocketName {
+  address?: string;
+  port?: number;
+  family?: string;
+}
+
+interface Internals {
+  _createServerHandle(address: string | null, port: number, type: 4 | 6 | -1, fd?: number, flags?: number): ListeningHandle | number;
+}
+
+interface ServerInternals {
+  _handle: unknown;
+  _listen2(address: null, port: number, type: number, backlog: number, fd: null, flags: number): void;
+}
+
+/** Binding failed; `code` is the system's, such as EADDRINUSE. */
+export class BindError extends Error {
+  readonly code: string;
+  constructor(code: string) {
+    super(code);
+    this.code = code;
+  }
+}
+
+/** Binds to an address of this machine. Throws BindError. */
+export function bindTcp(host: string, port: number): ListeningHandle {
+  const handle = create(host, port, net.isIPv6(host) ? 6 : 4);
+  // libuv keeps EADDRINUSE to itself until listen(); asking for the name brings it out.
+  const error = handle.getsockname?.({}) ?? 0;
+  if (error < 0) {
+    handle.close();
+    throw new BindError(getSystemErrorName(error));
+  }
+  return handle;
+}
+
+/** Binds to a path; the file is made with the process's umask. Throws BindError. */
+export function bindUnix(path: string): ListeningHandle {
+  return create(path, -1, -1);
+}
+
+function create(address: string, port: number, type: 4 | 6 | -1): ListeningHandle {
+  const handle = (net as unknown as Internals)._createServerHandle(address, port, type);
+  if (typeof handle === 'number') throw new BindError(getSystemErrorName(handle));
+  return handle;
+}
+
+/** Has `server` accept from a handle that came from the master, past node:cluster. */
+export function attachHandle(server: net.Server, handle: unknown, backlog: number, listening: () => void): void {
+  server.once('listening', listening);
+  const internals = server as unknown as ServerInternals;
+  internals._handle = handle;
+  internals._listen2(null, -1, -1, backlog, null, 0);
+}

@@ -1,0 +1,28 @@
+/** How long to wait before a worker is started again. Pure: times come in as arguments, in milliseconds. */
+const FIRST_DELAY_MS = 250;
+const LONGEST_DELAY_MS = 30_000;
+/** A worker that was ready for longer did not fail for a reason that would fail the next one. */
+const EARLY_DEATH_MS = 1000;
+const HEALTHY_MS = 60_000;
+
+export interface Death {
+  readonly startedAt: number;
+  /** Null: it never was ready. */
+  readonly readyAt: number | null;
+  readonly diedAt: number;
+}
+
+export class Backoff {
+  private failures = 0;
+  private lastFailureAt = Number.NEGATIVE_INFINITY;
+
+  /** The delay before the replacement of a worker that died without being told to. */
+  delayAfter(death: Death): number {
+    const early = death.readyAt === null || death.diedAt - death.readyAt < EARLY_DEATH_MS;
+    if (!early) return 0;
+    if (death.diedAt - this.lastFailureAt > HEALTHY_MS) this.failures = 0;
+    this.lastFailureAt = death.diedAt;
+    this.failures++;
+    return Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (this.failures - 1));
+  }
+}

@@ -1,0 +1,103 @@
+/** Where every Python process calls first, and stays connected: what master and worker say to each other, a JSON object a line. */
+import { timingSafeEqual } from 'node:crypto';
+import { chownSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+
+export type FromPython =
+  | { readonly op: 'ready' }
+  /** The worker was sent a signal that asks it to go. */
+  | { readonly op: 'leaving'; readonly signal: string }
+  /** Of the mold. */
+  | { readonly op: 'forked'; readonly serial: number; readonly pid: number }
+  | { readonly op: 'exited'; readonly pid: number; readonly code: number | null; readonly signal: NodeJS.Signals | null };
+
+export type ToPython =
+  | { readonly op: 'leave' }
+  | { readonly op: 'reopen' }
+  /** To the mold. */
+  | { readonly op: 'fork'; readonly serial: number };
+
+export interface ControlConnection {
+  say(message: ToPython | object): void;
+}
+
+export interface ControlHandler {
+  /** A process has called that proved itself. Whoever it is gets its settings by `connection.say`. */
+  called(serial: number, pid: number, connection: ControlConnection): void;
+  said(serial: number, message: FromPython): void;
+  hungUp(serial: number): void;
+}
+
+const GREETING_LIMIT_BYTES = 4096;
+
+export class ControlServer {
+  readonly path: string;
+  private readonly token: Buffer;
+  private readonly handler: ControlHandler;
+  private readonly server: Server;
+  private readonly sockets = new Set<Socket>();
+
+  constructor(path: string, token: string, handler: ControlHandler) {
+    this.path = path;
+    this.token = Buffer.from(token);
+    this.handler = handler;
+    this.server = createServer((socket) => this.connected(socket));
+  }
+
+  /** `owner`: the user and group of the workers, where they are others than the master's. */
+  async listen(owner: { uid: number; gid: number } | null): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.server.once('error', reject);
+      this.server.listen(this.path, resolve);
+    });
+    if (owner !== null) chownSync(this.path, owner.uid, owner.gid);
+  }
+
+  close(): void {
+    this.server.close();
+    for (const socket of this.sockets) socket.destroy();
+  }
+
+  private connected(socket: Socket): void {
+    this.sockets.add(socket);
+    let rest = '';
+    let serial: number | null = null;
+    socket.setEncoding('utf8');
+    socket.on('error', () => {});
+    socket.on('close', () => {
+      this.sockets.delete(socket);
+      if (serial !== null) this.handler.hungUp(serial);
+    });
+    socket.on('data', (text: string) => {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      if (serial === null && rest.length > GREETING_LIMIT_BYTES) socket.destroy();
+      for (const line of lines) {
+        const message = parse(line);
+        if (serial === null) {
+          serial = this.greeted(socket, message);
+          if (serial === null) return;
+        } else if (message !== null) this.handler.said(serial, message as FromPython);
+      }
+    });
+  }
+
+  private greeted(socket: Socket, message: unknown): number | null {
+    const { token, serial, pid } = (message ?? {}) as { token?: string; serial?: number; pid?: number };
+    const proof = Buffer.from(String(token));
+    if (proof.length !== this.token.length || !timingSafeEqual(proof, this.token) || serial === undefined || pid === undefined) {
+      socket.destroy();
+      return null;
+    }
+    this.handler.called(serial, pid, { say: (answer) => void socket.write(`${JSON.stringify(answer)}\n`) });
+    return serial;
+  }
+}
+
+function parse(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return null;
+  }
+}

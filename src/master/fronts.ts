@@ -1,0 +1,188 @@
+/** The fronts: node:cluster workers that get their listening sockets from the master and their workers as these become ready. */
+import cluster, { type Worker as ClusterWorker } from 'node:cluster';
+import type { Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import type { FrontConfig, ToFront, ToMaster, WorkerAddress } from '../front/messages.ts';
+import type { ListeningHandle } from '../listening-handle.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { Backoff } from './backoff.ts';
+
+export interface FrontsOptions {
+  readonly count: number;
+  /** The settings of all fronts; number and title are set for each. */
+  readonly config: Omit<FrontConfig, 'number' | 'title'>;
+  readonly handles: readonly ListeningHandle[];
+  title(role: string): string;
+  readonly uid: number | null;
+  readonly gid: number | null;
+  /** Workers that are ready. */
+  addresses(): WorkerAddress[];
+}
+
+export interface FrontsHandler {
+  /** All fronts accept connections. Called once. */
+  listening(): void;
+  drained(serial: number): void;
+  stuck(serial: number): void;
+  /** After `stop`: the last front has let go of its last connection. */
+  stopped(): void;
+}
+
+interface Front {
+  readonly number: number;
+  readonly process: ClusterWorker;
+  readonly startedAt: number;
+  online: boolean;
+  listeningAt: number | null;
+  stopped: boolean;
+}
+
+const TITLE_ROOM = ' '.repeat(120);
+const MAIN = fileURLToPath(new URL('../front/main.js', import.meta.url));
+
+export class Fronts {
+  private readonly options: FrontsOptions;
+  private readonly handler: FrontsHandler;
+  private readonly log: ErrorLog;
+  private readonly fronts: (Front | null)[] = [];
+  private readonly backoffs: Backoff[] = [];
+  private listeningSaid = false;
+  private stopping = false;
+  private ended = false;
+
+  constructor(options: FrontsOptions, handler: FrontsHandler, log: ErrorLog) {
+    this.options = options;
+    this.handler = handler;
+    this.log = log;
+    const { uid, gid } = options;
+    cluster.setupPrimary({
+      exec: MAIN,
+      args: [TITLE_ROOM],
+      execArgv: [],
+      ...(uid === null ? {} : { uid }),
+      ...(gid === null ? {} : { gid }),
+    });
+  }
+
+  start(): void {
+    for (let index = 0; index < this.options.count; index++) {
+      this.backoffs.push(new Backoff());
+      this.fronts.push(this.fork(index));
+    }
+  }
+
+  addWorker(worker: WorkerAddress): void {
+    this.tell(this.frontOf(worker.number), { op: 'worker', worker });
+  }
+
+  drainWorker(worker: WorkerAddress): void {
+    const front = this.frontOf(worker.number);
+    if (front === null) this.handler.drained(worker.serial);
+    else this.tell(front, { op: 'drain-worker', serial: worker.serial });
+  }
+
+  workerExit(worker: WorkerAddress): void {
+    this.tell(this.frontOf(worker.number), { op: 'worker-exit', serial: worker.serial });
+  }
+
+  stop(graceful: boolean): void {
+    this.stopping = true;
+    for (const front of this.fronts) this.tell(front, { op: 'stop', graceful });
+    this.checkStopped();
+  }
+
+  reopenLogs(): void {
+    for (const front of this.fronts) this.tell(front, { op: 'reopen-logs' });
+  }
+
+  /** Ends the processes. */
+  end(): void {
+    this.ended = true;
+    for (const front of this.fronts) front?.process.process.kill('SIGKILL');
+  }
+
+  private fork(index: number): Front {
+    const number = index + 1;
+    const child = cluster.fork();
+    const front: Front = { number, process: child, startedAt: performance.now(), online: false, listeningAt: null, stopped: false };
+    child.on('message', (message: ToMaster) => this.said(front, message));
+    child.on('error', () => {}); // A message to a front that has just died; its end is told by 'exit'.
+    child.on('exit', (code, signal) => this.exited(index, front, code, signal));
+    return front;
+  }
+
+  /** The front hears from now on: what was said to a process that was still loading is lost. */
+  private online(front: Front): void {
+    const { options } = this;
+    const { number } = front;
+    front.online = true;
+    this.tell(front, { op: 'start', config: { ...options.config, number, title: options.title(`front ${number}`) } });
+    options.handles.forEach((handle, index) => {
+      // Node sends these handles as they are; its types know only sockets and servers.
+      front.process.process.send?.({ op: 'listen', index } satisfies ToFront, handle as unknown as Socket);
+    });
+    for (const worker of options.addresses()) {
+      if (this.indexOf(worker.number) === number - 1) this.tell(front, { op: 'worker', worker });
+    }
+    if (this.stopping) this.tell(front, { op: 'stop', graceful: true });
+  }
+
+  private said(front: Front, message: ToMaster): void {
+    switch (message.op) {
+      case 'online':
+        this.online(front);
+        return;
+      case 'listening':
+        front.listeningAt = performance.now();
+        if (!this.listeningSaid && this.fronts.every((one) => one?.listeningAt)) {
+          this.listeningSaid = true;
+          this.handler.listening();
+        }
+        return;
+      case 'drained':
+        this.handler.drained(message.serial);
+        return;
+      case 'stuck':
+        this.handler.stuck(message.serial);
+        return;
+      case 'stopped':
+        front.stopped = true;
+        this.checkStopped();
+    }
+  }
+
+  private exited(index: number, front: Front, code: number | null, signal: string | null): void {
+    this.fronts[index] = null;
+    if (this.ended) return;
+    if (this.stopping) {
+      this.checkStopped();
+      return;
+    }
+    this.log.error(`Front ${front.number} (pid:${front.process.process.pid}) ended (${signal ?? `code ${code}`}); it is started again`);
+    const delayMs = this.backoffs[index]?.delayAfter({
+      startedAt: front.startedAt,
+      readyAt: front.listeningAt,
+      diedAt: performance.now(),
+    });
+    setTimeout(() => {
+      if (!this.stopping) this.fronts[index] = this.fork(index);
+    }, delayMs);
+  }
+
+  private checkStopped(): void {
+    if (this.fronts.every((front) => front === null || front.stopped)) this.handler.stopped();
+  }
+
+  /** Each worker belongs to one front. */
+  private indexOf(workerNumber: number): number {
+    return (workerNumber - 1) % this.options.count;
+  }
+
+  private frontOf(workerNumber: number): Front | null {
+    return this.fronts[this.indexOf(workerNumber)] ?? null;
+  }
+
+  private tell(front: Front | null, message: ToFront): void {
+    if (front?.online && front.process.isConnected()) front.process.send(message);
+  }
+}

@@ -1,0 +1,96 @@
+/** Binds what --bind names, with gunicorn's patience for an address in use. */
+import { lookup } from 'node:dns/promises';
+import { chownSync, lstatSync, unlinkSync } from 'node:fs';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { NunicornError } from '../errors.ts';
+import type { ListenerFacts } from '../front/messages.ts';
+import { BindError, bindTcp, bindUnix, type ListeningHandle, type SocketName } from '../listening-handle.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { type Address, formatAddress } from '../settings/address.ts';
+
+export interface ListeningSocket {
+  readonly address: Address;
+  readonly handle: ListeningHandle;
+  readonly facts: ListenerFacts;
+}
+
+const TRIES = 5;
+const RETRY_MS = 1000;
+
+/** Throws NunicornError if the address cannot be had. `umask` and `owner` are for the file of a Unix socket. */
+export async function bindAddress(
+  address: Address,
+  umask: number,
+  owner: { uid: number; gid: number } | null,
+  log: ErrorLog,
+): Promise<ListeningSocket> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return address.kind === 'tcp' ? await tcp(address) : await unix(address, umask, owner);
+    } catch (error) {
+      if (!(error instanceof BindError)) throw error;
+      const where = formatAddress(address);
+      if (error.code === 'EADDRINUSE' && attempt < TRIES) {
+        log.error(`Connection in use: ${where}`);
+        log.error('Retrying in 1 second.');
+        await sleep(RETRY_MS);
+        continue;
+      }
+      throw new NunicornError(`Can't listen at ${where}: ${REASONS[error.code] ?? error.code}`);
+    }
+  }
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another process listens there (EADDRINUSE); stop it, or name another address with --bind',
+  EADDRNOTAVAIL: 'this machine has no such address (EADDRNOTAVAIL); 0.0.0.0 is every address it has',
+  EACCES: 'not permitted (EACCES); ports below 1024 and foreign folders need more rights',
+  ENOENT: 'its folder does not exist (ENOENT)',
+};
+
+async function tcp(address: Extract<Address, { kind: 'tcp' }>): Promise<ListeningSocket> {
+  let host = address.host;
+  try {
+    host = (await lookup(address.host)).address;
+  } catch {
+    throw new NunicornError(`Can't listen at ${formatAddress(address)}: the name '${address.host}' is not known`);
+  }
+  const handle = bindTcp(host, address.port);
+  const name: SocketName = {};
+  handle.getsockname?.(name);
+  const port = name.port ?? address.port;
+  return { address: { ...address, port }, handle, facts: { kind: 'tcp', host: name.address ?? host, port, path: '' } };
+}
+
+async function unix(
+  address: Extract<Address, { kind: 'unix' }>,
+  umask: number,
+  owner: { uid: number; gid: number } | null,
+): Promise<ListeningSocket> {
+  await removeStale(address.path);
+  const before = process.umask(umask);
+  try {
+    const handle = bindUnix(address.path);
+    if (owner !== null) chownSync(address.path, owner.uid, owner.gid);
+    return { address, handle, facts: { kind: 'unix', host: '', port: 0, path: address.path } };
+  } finally {
+    process.umask(before);
+  }
+}
+
+/** Removes a socket file that nobody listens at. Throws BindError if somebody does, NunicornError if it is no socket. */
+async function removeStale(path: string): Promise<void> {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) return;
+  if (!stat.isSocket()) throw new NunicornError(`Can't listen at unix:${path}: there is a file that is no socket`);
+  const alive = await new Promise<boolean>((resolve) => {
+    const socket = connect(path, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EAGAIN'));
+  });
+  if (alive) throw new BindError('EADDRINUSE');
+  unlinkSync(path);
+}

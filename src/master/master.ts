@@ -1,0 +1,277 @@
+/** The master: owns settings, sockets, signals and the life of every other process. Never touches a request. */
+import { randomBytes } from 'node:crypto';
+import { chownSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { EXIT, type ExitCode } from '../errors.ts';
+import type { WorkerAddress } from '../front/messages.ts';
+import { createErrorLog, type ErrorLog } from '../log/error-log.ts';
+import { formatAddress, parseAddress } from '../settings/address.ts';
+import type { LoadedSettings } from '../settings/load.ts';
+import { findPython, type Python } from '../settings/python.ts';
+import { VERSION } from '../settings/version.ts';
+import { ControlServer } from './control-server.ts';
+import { Fronts } from './fronts.ts';
+import { bindAddress, type ListeningSocket } from './listening-sockets.ts';
+import { PidFile } from './pid-file.ts';
+import { Workers } from './workers.ts';
+
+const SOFTWARE = `nunicorn/${VERSION}`;
+/** What running requests are given at a quick shutdown. */
+const QUICK_STOP_MS = 2000;
+/** After all requests are answered: what an app's exit handlers may take at least. */
+const LEAST_EXIT_MS = 1000;
+
+/** Starts the server and returns; the process ends when the server does. Throws NunicornError if it cannot start. */
+export async function runMaster(loaded: LoadedSettings): Promise<void> {
+  const { settings } = loaded;
+  const log = createErrorLog({ path: settings.errorlog, level: settings.loglevel });
+  const python = await findPython(settings.python, process.env, loaded.cwd);
+  const pidFile = settings.pidfile === null ? null : new PidFile(settings.pidfile);
+  const uid = settings.user ?? null;
+  const gid = settings.group ?? null;
+  const owner =
+    uid === null && gid === null ? null : { uid: uid ?? process.getuid?.() ?? -1, gid: gid ?? process.getgid?.() ?? -1 };
+  log.info(`Starting nunicorn ${VERSION}`);
+  const sockets: ListeningSocket[] = [];
+  try {
+    for (const address of settings.bind) sockets.push(await bindAddress(parseAddress(address), settings.umask, owner, log));
+  } catch (error) {
+    pidFile?.remove();
+    for (const socket of sockets) if (socket.address.kind === 'unix') unlinkSync(socket.address.path);
+    throw error;
+  }
+  const folder = mkdtempSync(join(tmpdir(), 'nunicorn-'));
+  if (owner !== null) chownSync(folder, owner.uid, owner.gid);
+  const master = new Master(loaded, log, python, sockets, folder, pidFile, owner);
+  await master.start();
+}
+
+class Master {
+  private readonly loaded: LoadedSettings;
+  private readonly log: ErrorLog;
+  private readonly python: Python;
+  private readonly sockets: readonly ListeningSocket[];
+  private readonly folder: string;
+  private readonly spoolFolder: string;
+  private readonly pidFile: PidFile | null;
+  private readonly control: ControlServer;
+  private readonly workers: Workers;
+  private readonly fronts: Fronts;
+  private readonly addresses = new Map<number, WorkerAddress>();
+  private readonly owner: { uid: number; gid: number } | null;
+  private exitCode: ExitCode = EXIT.OK;
+  private stopPhase: 'running' | 'graceful' | 'quick' | 'workers' | 'done' = 'running';
+  private stopDeadline = 0;
+  private stopTimer: NodeJS.Timeout | null = null;
+
+  constructor(
+    loaded: LoadedSettings,
+    log: ErrorLog,
+    python: Python,
+    sockets: readonly ListeningSocket[],
+    folder: string,
+    pidFile: PidFile | null,
+    owner: { uid: number; gid: number } | null,
+  ) {
+    this.loaded = loaded;
+    this.log = log;
+    this.python = python;
+    this.sockets = sockets;
+    this.folder = folder;
+    this.pidFile = pidFile;
+    this.owner = owner;
+    const { settings } = loaded;
+    this.spoolFolder = settings.spool_dir === null ? folder : mkdtempSync(join(resolve(loaded.cwd, settings.spool_dir), 'nunicorn-'));
+    const token = randomBytes(16).toString('hex');
+    const errorlog = settings.errorlog === '-' ? '-' : resolve(loaded.cwd, settings.errorlog);
+    const title = (role: string): string => `nunicorn: ${role} [${settings.proc_name || loaded.app}]`;
+    const uid = settings.user ?? null;
+    const gid = settings.group ?? null;
+    process.title = title('master');
+    const controlPath = join(folder, 'control.sock');
+    const spoolFolder = this.spoolFolder;
+    this.workers = new Workers(
+      {
+        count: settings.workers,
+        python: python.path,
+        env: loaded.env,
+        preload: settings.preload_app,
+        folder,
+        controlPath,
+        title,
+        gracefulTimeoutMs: settings.graceful_timeout * 1000,
+        config: {
+          app: loaded.app,
+          threads: settings.threads,
+          workers: settings.workers,
+          chdir: settings.chdir,
+          pythonpath: settings.pythonpath?.join(',') ?? null,
+          umask: settings.umask,
+          uid,
+          gid,
+          errorlog,
+          loglevel: settings.loglevel,
+          software: SOFTWARE,
+          argv: process.argv.slice(1),
+          token,
+        },
+      },
+      {
+        ready: (address) => {
+          this.addresses.set(address.serial, address);
+          this.fronts.addWorker(address);
+        },
+        drain: (serial) => {
+          const address = this.addresses.get(serial);
+          if (address !== undefined) this.fronts.drainWorker(address);
+        },
+        exited: (serial) => {
+          const address = this.addresses.get(serial);
+          if (address === undefined) return;
+          this.addresses.delete(serial);
+          this.fronts.workerExit(address);
+        },
+        bootFailed: (code) => this.bootFailed(code),
+        allGone: () => this.finish(),
+      },
+      log,
+    );
+    this.control = new ControlServer(controlPath, token, this.workers);
+    this.fronts = new Fronts(
+      {
+        count: settings.fronts,
+        handles: sockets.map((socket) => socket.handle),
+        title,
+        uid,
+        gid,
+        addresses: () => this.workers.addresses(),
+        config: {
+          token,
+          folder,
+          spoolFolder,
+          backlog: settings.backlog,
+          keepaliveMs: settings.keepalive * 1000,
+          timeoutMs: settings.timeout * 1000,
+          queueTimeoutMs: settings.queue_timeout * 1000,
+          headerTimeoutMs: settings.header_timeout * 1000,
+          bodyTimeoutMs: settings.body_timeout * 1000,
+          responseTimeoutMs: settings.response_timeout * 1000,
+          maxQueue: settings.max_queue,
+          limitRequestBody: settings.limit_request_body,
+          forwardedAllowIps: settings.forwarded_allow_ips,
+          secureSchemeHeaders: settings.secure_scheme_headers,
+          scriptName: loaded.env.SCRIPT_NAME ?? '',
+          errorlog,
+          loglevel: settings.loglevel,
+          accesslog: settings.accesslog,
+          accessLogFormat: settings.access_log_format,
+          listeners: sockets.map((socket) => socket.facts),
+        },
+      },
+      {
+        listening: () => this.listening(),
+        drained: (serial) => this.workers.drained(serial),
+        stuck: (serial) => this.workers.stuck(serial),
+        stopped: () => this.stopWorkers(),
+      },
+      log,
+    );
+  }
+
+  async start(): Promise<void> {
+    process.on('SIGTERM', () => this.signalled('term', true));
+    process.on('SIGINT', () => this.signalled('int', false));
+    process.on('SIGQUIT', () => this.signalled('quit', false));
+    process.on('SIGUSR1', () => {
+      this.log.info('Handling signal: usr1');
+      this.log.reopen();
+      this.fronts.reopenLogs();
+      this.workers.reopenLogs();
+    });
+    process.on('exit', () => this.workers.killAll());
+    await this.control.listen(this.owner);
+    this.fronts.start();
+    this.workers.start();
+  }
+
+  private listening(): void {
+    const { settings, app } = this.loaded;
+    const scheme = (socket: ListeningSocket): string => (socket.address.kind === 'tcp' ? 'http://' : '');
+    const where = this.sockets.map((socket) => scheme(socket) + formatAddress(socket.address)).join(',');
+    const requests = settings.workers * settings.threads;
+    this.log.info(`Listening at: ${where} (${process.pid})`);
+    this.log.info(`Using worker: ${settings.worker_class}`);
+    this.log.info(
+      `Serving ${app} with ${count(settings.workers, 'worker')} x ${count(settings.threads, 'thread')} = ` +
+        `${count(requests, 'request')} at a time, ${count(settings.fronts, 'front')}, Python ${this.python.version} (${this.python.path})`,
+    );
+    this.workers.release();
+  }
+
+  private bootFailed(code: ExitCode): void {
+    if (this.stopPhase !== 'running') return;
+    this.exitCode = code;
+    this.stop(false);
+  }
+
+  private signalled(name: string, graceful: boolean): void {
+    this.log.info(`Handling signal: ${name}`);
+    this.stop(graceful);
+  }
+
+  /** First the fronts let go of their connections, then the workers leave, then the fronts end. */
+  private stop(graceful: boolean): void {
+    if (this.stopPhase === 'running' || (this.stopPhase === 'graceful' && !graceful)) {
+      if (this.stopPhase === 'graceful') this.log.info('Quick shutdown requested');
+      this.stopPhase = graceful ? 'graceful' : 'quick';
+      const limitMs = graceful ? this.loaded.settings.graceful_timeout * 1000 : QUICK_STOP_MS;
+      this.stopDeadline = performance.now() + limitMs;
+      this.fronts.stop(true);
+      this.setStopTimer(limitMs, () => {
+        this.fronts.stop(false);
+        this.setStopTimer(LEAST_EXIT_MS, () => this.stopWorkers());
+      });
+    } else if (this.stopPhase === 'workers' && !graceful) {
+      this.workers.stop(0);
+    }
+  }
+
+  private stopWorkers(): void {
+    if (this.stopPhase === 'running' || this.stopPhase === 'workers' || this.stopPhase === 'done') return;
+    this.stopPhase = 'workers';
+    this.setStopTimer(0, null);
+    this.workers.stop(Math.max(this.stopDeadline - performance.now(), LEAST_EXIT_MS));
+  }
+
+  private setStopTimer(delayMs: number, action: (() => void) | null): void {
+    if (this.stopTimer !== null) clearTimeout(this.stopTimer);
+    this.stopTimer = action === null ? null : setTimeout(action, delayMs);
+  }
+
+  private finish(): void {
+    if (this.stopPhase === 'done') return;
+    this.stopPhase = 'done';
+    this.fronts.end();
+    this.control.close();
+    for (const { address, handle } of this.sockets) {
+      handle.close();
+      if (address.kind === 'unix') rmSync(address.path, { force: true });
+    }
+    for (const folder of [this.folder, this.spoolFolder]) rmSync(folder, { recursive: true, force: true });
+    this.pidFile?.remove();
+    const failed = this.exitCode !== EXIT.OK;
+    this.log[failed ? 'error' : 'info']('Shutting down: Master');
+    if (failed) this.log.error(`Reason: ${REASONS[this.exitCode] ?? 'a worker could not be started.'}`);
+    process.exit(this.exitCode);
+  }
+}
+
+const REASONS: Readonly<Partial<Record<ExitCode, string>>> = {
+  [EXIT.WORKER_BOOT_ERROR]: 'Worker failed to boot.',
+  [EXIT.APP_LOAD_ERROR]: 'App failed to load.',
+};
+
+function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+}

@@ -1,0 +1,52 @@
+/** The pid file, by gunicorn's rules: written beside and renamed, refused while another living process is named in it. */
+import { chmodSync, readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
+import { NunicornError } from '../errors.ts';
+
+export class PidFile {
+  private readonly path: string;
+
+  /** Throws NunicornError if the file names a process that lives, or cannot be written. */
+  constructor(path: string) {
+    this.path = path;
+    const other = readPid(path);
+    if (other !== null && other !== process.pid && lives(other)) {
+      throw new NunicornError(`Already running on PID ${other} (or pid file '${path}' is stale)`);
+    }
+    const draft = `${path}.${process.pid}`;
+    try {
+      writeFileSync(draft, `${process.pid}\n`, { flag: 'w', mode: 0o644 });
+      chmodSync(draft, 0o644);
+      renameSync(draft, path);
+    } catch (error) {
+      throw new NunicornError(`the pid file '${path}' cannot be written: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+
+  /** Removes the file, unless another process has written itself into it. */
+  remove(): void {
+    if (readPid(this.path) !== process.pid) return;
+    try {
+      unlinkSync(this.path);
+    } catch {
+      // Somebody else removed it.
+    }
+  }
+}
+
+function readPid(path: string): number | null {
+  try {
+    const pid = Number.parseInt(readFileSync(path, 'utf8'), 10);
+    return pid > 0 ? pid : null;
+  } catch {
+    return null;
+  }
+}
+
+function lives(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+}

@@ -1,0 +1,435 @@
+/**
+ * The Python workers. There are --workers seats, numbered from 1; on each sits one worker. Whatever the reason, a worker is
+ * changed in one way: the next one is started, and when it is ready the one before it is drained and leaves.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { unlink } from 'node:fs';
+import { join } from 'node:path';
+import { EXIT } from '../errors.ts';
+import type { WorkerAddress } from '../front/messages.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { PYTHON_PACKAGE_DIR } from '../settings/python.ts';
+import { Backoff } from './backoff.ts';
+import type { ControlConnection, FromPython } from './control-server.ts';
+
+/** Settings of a Python process, as `nunicorn_worker` takes them. */
+export interface PythonConfig {
+  readonly app: string;
+  readonly threads: number;
+  readonly workers: number;
+  readonly chdir: string;
+  readonly pythonpath: string | null;
+  readonly umask: number;
+  readonly uid: number | null;
+  readonly gid: number | null;
+  readonly errorlog: string;
+  readonly loglevel: string;
+  readonly software: string;
+  readonly argv: readonly string[];
+  readonly token: string;
+}
+
+export interface WorkersOptions {
+  readonly count: number;
+  readonly python: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly config: PythonConfig;
+  readonly preload: boolean;
+  /** The server's private folder. */
+  readonly folder: string;
+  readonly controlPath: string;
+  /** `nunicorn: worker 1 [app]` of a role and a number. */
+  title(role: string): string;
+  readonly gracefulTimeoutMs: number;
+}
+
+export interface WorkersHandler {
+  ready(address: WorkerAddress): void;
+  /** The fronts shall send no more to this worker; `drained` is called when it runs nothing. */
+  drain(serial: number): void;
+  exited(serial: number): void;
+  /** No worker has ever been ready, and none will. */
+  bootFailed(exitCode: 1 | 3 | 4): void;
+  /** After `stop`: the last one is gone. */
+  allGone(): void;
+}
+
+type State = 'starting' | 'ready' | 'draining' | 'leaving';
+
+interface Worker {
+  readonly serial: number;
+  readonly seat: Seat;
+  readonly startedAt: number;
+  state: State;
+  pid: number | null;
+  child: ChildProcess | null;
+  control: ControlConnection | null;
+  readyAt: number | null;
+  /** A thread is stuck in a request: it cannot leave by itself. */
+  stuck: boolean;
+  timers: NodeJS.Timeout[];
+}
+
+interface Seat {
+  readonly number: number;
+  readonly backoff: Backoff;
+  current: Worker | null;
+  /** The replacement of `current`, not ready yet. */
+  next: Worker | null;
+  restart: NodeJS.Timeout | null;
+}
+
+interface Mold {
+  readonly serial: number;
+  readonly child: ChildProcess;
+  readonly startedAt: number;
+  control: ControlConnection | null;
+  ready: boolean;
+}
+
+/** The memory that holds a process's arguments is what its title can fill. */
+const TITLE_ROOM = ' '.repeat(120);
+/** From SIGABRT to SIGKILL. */
+const ABORT_MS = 1000;
+
+export class Workers {
+  private readonly options: WorkersOptions;
+  private readonly handler: WorkersHandler;
+  private readonly log: ErrorLog;
+  private readonly seats: Seat[] = [];
+  private readonly bySerial = new Map<number, Worker>();
+  private mold: Mold | null = null;
+  private readonly moldBackoff = new Backoff();
+  private lastSerial = 0;
+  private everReady = false;
+  private stopping = false;
+  private released = false;
+  private readonly waitingForRelease: (() => void)[] = [];
+
+  constructor(options: WorkersOptions, handler: WorkersHandler, log: ErrorLog) {
+    this.options = options;
+    this.handler = handler;
+    this.log = log;
+  }
+
+  /** Starts the interpreters. They get their settings, and so import the app, when `release` is called. */
+  start(): void {
+    for (let number = 1; number <= this.options.count; number++) {
+      this.seats.push({ number, backoff: new Backoff(), current: null, next: null, restart: null });
+    }
+    if (this.options.preload) this.startMold();
+    else for (const seat of this.seats) seat.next = this.spawn(seat);
+  }
+
+  release(): void {
+    this.released = true;
+    for (const answer of this.waitingForRelease.splice(0)) answer();
+  }
+
+  /** The workers that are ready: for a front that has just begun. */
+  addresses(): WorkerAddress[] {
+    return [...this.bySerial.values()].filter((worker) => worker.state === 'ready').map((worker) => this.address(worker));
+  }
+
+  /** A request ran into --timeout and its thread has not come back: no more for this worker, and another one. */
+  stuck(serial: number): void {
+    const worker = this.bySerial.get(serial);
+    if (worker === undefined || worker.stuck) return;
+    worker.stuck = true;
+    if (worker.seat.current === worker && worker.seat.next === null && !this.stopping) worker.seat.next = this.spawn(worker.seat);
+    this.drain(worker);
+  }
+
+  /** The fronts have nothing more running in this worker. */
+  drained(serial: number): void {
+    const worker = this.bySerial.get(serial);
+    if (worker === undefined || worker.state !== 'draining') return;
+    this.leave(worker);
+  }
+
+  /** Ends all of them, by force after `limitMs`. */
+  stop(limitMs: number): void {
+    if (!this.stopping) {
+      this.stopping = true;
+      for (const seat of this.seats) {
+        if (seat.restart !== null) clearTimeout(seat.restart);
+        seat.restart = null;
+      }
+    }
+    for (const worker of this.bySerial.values()) {
+      if (worker.state === 'starting') this.kill(worker, 'SIGKILL');
+      else this.leave(worker, limitMs);
+    }
+    this.checkAllGone();
+  }
+
+  reopenLogs(): void {
+    for (const worker of this.bySerial.values()) worker.control?.say({ op: 'reopen' });
+  }
+
+  killAll(): void {
+    for (const worker of this.bySerial.values()) this.kill(worker, 'SIGKILL');
+    this.mold?.child.kill('SIGKILL');
+  }
+
+  // ---- what Python processes say
+
+  called(serial: number, pid: number, connection: ControlConnection): void {
+    const answer = (): void => this.introduce(serial, pid, connection);
+    if (this.released) answer();
+    else this.waitingForRelease.push(answer);
+  }
+
+  said(serial: number, message: FromPython): void {
+    if (this.mold?.serial === serial) {
+      this.moldSaid(this.mold, message);
+      return;
+    }
+    const worker = this.bySerial.get(serial);
+    if (worker === undefined) return;
+    if (message.op === 'ready') this.ready(worker);
+    else if (message.op === 'leaving') this.askedToLeave(worker, message.signal);
+  }
+
+  hungUp(serial: number): void {
+    const worker = this.bySerial.get(serial);
+    // A worker whose mold is dead has nobody else to tell of its end.
+    if (worker !== undefined && worker.child === null && worker.pid !== null && this.mold === null) {
+      this.ended(worker, null, null);
+    }
+  }
+
+  private introduce(serial: number, pid: number, connection: ControlConnection): void {
+    if (this.mold?.serial === serial) {
+      this.mold.control = connection;
+      connection.say({ ...this.options.config, role: 'mold', title: this.options.title('mold'), preloaded: false });
+      return;
+    }
+    const worker = this.bySerial.get(serial);
+    if (worker === undefined) return;
+    worker.pid = pid;
+    worker.control = connection;
+    connection.say({
+      ...this.options.config,
+      role: 'worker',
+      title: this.options.title(`worker ${worker.seat.number}`),
+      preloaded: this.options.preload,
+      socket_path: this.socketPath(serial),
+      begun_path: this.begunPath(serial),
+    });
+  }
+
+  private ready(worker: Worker): void {
+    if (this.stopping || worker.state !== 'starting') return;
+    const { seat } = worker;
+    worker.state = 'ready';
+    worker.readyAt = performance.now();
+    this.everReady = true;
+    const before = seat.current;
+    seat.current = worker;
+    if (seat.next === worker) seat.next = null;
+    this.handler.ready(this.address(worker));
+    if (before !== null) this.drain(before);
+  }
+
+  private askedToLeave(worker: Worker, signal: string): void {
+    this.log.info(`Worker (pid:${worker.pid}) was sent ${signal}: it finishes what it runs and is replaced`);
+    if (this.stopping || worker.state !== 'ready') return;
+    if (worker.seat.next === null) worker.seat.next = this.spawn(worker.seat);
+  }
+
+  // ---- the life of a worker
+
+  private spawn(seat: Seat): Worker {
+    const serial = ++this.lastSerial;
+    const worker: Worker = {
+      serial,
+      seat,
+      startedAt: performance.now(),
+      state: 'starting',
+      pid: null,
+      child: null,
+      control: null,
+      readyAt: null,
+      stuck: false,
+      timers: [],
+    };
+    this.bySerial.set(serial, worker);
+    if (this.options.preload) {
+      if (this.mold?.ready) this.mold.control?.say({ op: 'fork', serial });
+      return worker;
+    }
+    const child = this.spawnPython(serial);
+    worker.child = child;
+    child.on('error', (error) => this.log.error(`Python could not be started: ${error.message}`));
+    child.on('exit', (code, signal) => this.ended(worker, code, signal));
+    return worker;
+  }
+
+  private spawnPython(serial: number): ChildProcess {
+    return spawn(this.options.python, [join(PYTHON_PACKAGE_DIR, 'start_worker.py'), TITLE_ROOM], {
+      // A group of its own, so that it can be killed with all that the app starts, and Ctrl-C reaches the master alone.
+      detached: true,
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: {
+        ...this.options.env,
+        NUNICORN_CONTROL: this.options.controlPath,
+        NUNICORN_TOKEN: this.options.config.token,
+        NUNICORN_SERIAL: String(serial),
+      },
+    });
+  }
+
+  private drain(worker: Worker): void {
+    if (worker.state !== 'ready') return;
+    worker.state = 'draining';
+    this.handler.drain(worker.serial);
+    // Only a stuck thread, or a request that takes long, keeps it from being drained.
+    worker.timers.push(setTimeout(() => this.abort(worker), this.options.gracefulTimeoutMs));
+  }
+
+  private leave(worker: Worker, limitMs = this.options.gracefulTimeoutMs): void {
+    if (worker.state !== 'leaving') {
+      worker.state = 'leaving';
+      worker.control?.say({ op: 'leave' });
+    }
+    worker.timers.push(setTimeout(() => this.abort(worker), worker.stuck ? 0 : limitMs));
+  }
+
+  private abort(worker: Worker): void {
+    this.kill(worker, 'SIGABRT');
+    worker.timers.push(setTimeout(() => this.kill(worker, 'SIGKILL'), ABORT_MS));
+  }
+
+  private kill(worker: Worker, signal: NodeJS.Signals): void {
+    const pid = worker.pid ?? worker.child?.pid;
+    if (pid === undefined) return;
+    try {
+      process.kill(signal === 'SIGKILL' ? -pid : pid, signal);
+    } catch {
+      // It is gone already.
+    }
+  }
+
+  private ended(worker: Worker, code: number | null, signal: NodeJS.Signals | null): void {
+    if (!this.bySerial.delete(worker.serial)) return;
+    for (const timer of worker.timers) clearTimeout(timer);
+    this.kill(worker, 'SIGKILL'); // what the app has left in its group
+    const { seat } = worker;
+    if (seat.current === worker) seat.current = null;
+    if (seat.next === worker) seat.next = null;
+    this.handler.exited(worker.serial);
+    for (const path of [this.socketPath(worker.serial), this.begunPath(worker.serial)]) unlink(path, () => {});
+    if (worker.state !== 'leaving' && !this.stopping) {
+      this.logEnd(worker, code, signal);
+      this.replaceDead(worker, code);
+    }
+    if (this.stopping) this.checkAllGone();
+  }
+
+  private logEnd(worker: Worker, code: number | null, signal: NodeJS.Signals | null): void {
+    const pid = worker.pid ?? worker.child?.pid;
+    if (signal === 'SIGKILL') this.log.error(`Worker (pid:${pid}) was sent SIGKILL! Perhaps out of memory?`);
+    else if (signal !== null) this.log.warning(`Worker (pid:${pid}) was sent ${signal}!`);
+    else this.log.error(`Worker (pid:${pid}) exited with code ${code}.`);
+  }
+
+  private replaceDead(worker: Worker, code: number | null): void {
+    if (!this.everReady) {
+      this.handler.bootFailed(code === EXIT.APP_LOAD_ERROR || code === EXIT.WORKER_BOOT_ERROR ? code : EXIT.ERROR);
+      return;
+    }
+    const { seat } = worker;
+    if (seat.next !== null || seat.restart !== null) return;
+    if (seat.current?.state === 'ready') {
+      this.log.error(`The replacement of worker ${seat.number} did not boot: the worker stays`);
+      return;
+    }
+    const delayMs = seat.backoff.delayAfter({
+      startedAt: worker.startedAt,
+      readyAt: worker.readyAt,
+      diedAt: performance.now(),
+    });
+    if (delayMs > 0) this.log.warning(`Worker ${seat.number} is started again in ${delayMs / 1000} s`);
+    seat.restart = setTimeout(() => {
+      seat.restart = null;
+      if (seat.next === null) seat.next = this.spawn(seat);
+    }, delayMs);
+  }
+
+  private checkAllGone(): void {
+    if (this.bySerial.size > 0) return;
+    if (this.mold === null) this.handler.allGone();
+    else if (this.mold.control === null) this.mold.child.kill('SIGKILL');
+    else this.mold.control.say({ op: 'leave' });
+  }
+
+  // ---- the mold
+
+  private startMold(): void {
+    const serial = ++this.lastSerial;
+    const child = this.spawnPython(serial);
+    const mold: Mold = { serial, child, startedAt: performance.now(), control: null, ready: false };
+    this.mold = mold;
+    child.on('error', (error) => this.log.error(`Python could not be started: ${error.message}`));
+    child.on('exit', (code) => this.moldEnded(mold, code));
+  }
+
+  private moldSaid(mold: Mold, message: FromPython): void {
+    if (message.op === 'ready') {
+      mold.ready = true;
+      for (const seat of this.seats) {
+        if (seat.next === null) seat.next = this.spawn(seat);
+        else mold.control?.say({ op: 'fork', serial: seat.next.serial });
+      }
+    } else if (message.op === 'forked') {
+      const worker = this.bySerial.get(message.serial);
+      if (worker !== undefined) worker.pid = message.pid;
+    } else if (message.op === 'exited') {
+      const worker = [...this.bySerial.values()].find((one) => one.pid === message.pid);
+      if (worker !== undefined) this.ended(worker, message.code, message.signal);
+    }
+  }
+
+  private moldEnded(mold: Mold, code: number | null): void {
+    this.mold = null;
+    if (this.stopping) {
+      this.checkAllGone();
+      return;
+    }
+    if (!this.everReady) {
+      this.handler.bootFailed(code === EXIT.APP_LOAD_ERROR || code === EXIT.WORKER_BOOT_ERROR ? code : EXIT.ERROR);
+      return;
+    }
+    const delayMs = this.moldBackoff.delayAfter({
+      startedAt: mold.startedAt,
+      readyAt: mold.ready ? mold.startedAt : null,
+      diedAt: performance.now(),
+    });
+    this.log.error(`The mold (pid:${mold.child.pid}) has died; its workers go on until a new one replaces them`);
+    setTimeout(() => {
+      if (!this.stopping) this.startMold();
+    }, delayMs);
+  }
+
+  // ----
+
+  private address(worker: Worker): WorkerAddress {
+    return {
+      serial: worker.serial,
+      number: worker.seat.number,
+      pid: worker.pid ?? 0,
+      threads: this.options.config.threads,
+      socketPath: this.socketPath(worker.serial),
+      begunPath: this.begunPath(worker.serial),
+    };
+  }
+
+  private socketPath(serial: number): string {
+    return join(this.options.folder, `worker-${serial}.sock`);
+  }
+
+  private begunPath(serial: number): string {
+    return join(this.options.folder, `worker-${serial}.begun`);
+  }
+}
