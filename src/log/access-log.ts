@@ -1,5 +1,5 @@
-import { constants, fstatSync, openSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
+import { openStandardStream, STDOUT } from './standard-stream.ts';
 
 export { type AccessFormatter, type AccessRecord, compileAccessFormat } from './access-format.ts';
 
@@ -14,7 +14,6 @@ export interface AccessLog {
   close(): Promise<void>;
 }
 
-const STDOUT = 1;
 /** Lines are gathered to this many bytes, or for this long, and written at once. */
 const GATHER_BYTES = 4096;
 const GATHER_MS = 1000;
@@ -41,7 +40,7 @@ export async function createAccessLog(path: string): Promise<AccessLog> {
   let triesLeft = Number.POSITIVE_INFINITY;
 
   const stream = destination({
-    dest: path === '-' ? standardOutput() : path,
+    dest: path === '-' ? openStandardStream(STDOUT) : path,
     sync: false,
     minLength: GATHER_BYTES,
     maxLength: MAX_WAITING_BYTES,
@@ -102,20 +101,6 @@ export async function createAccessLog(path: string): Promise<AccessLog> {
 }
 
 type Stream = ReturnType<typeof import('pino')['destination']>;
-
-/**
- * A write to a full pipe would hold one of Node's few file threads, and the end of the process with it. So a pipe is opened a
- * second time as non-blocking; the descriptor that we were given stays as it is, for the application shares it. Where that
- * is not possible (sockets, other systems than Linux) it is used as it is: one that nobody reads then holds up the end of the process.
- */
-function standardOutput(): number {
-  try {
-    if (!fstatSync(STDOUT).isFIFO()) return STDOUT;
-    return openSync(`/proc/self/fd/${STDOUT}`, constants.O_WRONLY | constants.O_NONBLOCK);
-  } catch {
-    return STDOUT;
-  }
-}
 
 function opened(stream: Stream, path: string): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -2,6 +2,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 import { LOG_LEVELS, type LogLevel } from '../settings/types.ts';
 import { clock } from './local-time.ts';
+import { openStandardStream, STDERR } from './standard-stream.ts';
 
 export interface ErrorLog {
   debug(message: string): void;
@@ -23,7 +24,6 @@ export interface ErrorLogOptions {
   readonly format?: (level: LogLevel, message: string, now: Date) => string;
 }
 
-const STDERR = 2;
 /** How long one line may wait for a reader that does not read, before it is dropped. */
 const BLOCKED_TRIES = 20;
 const BLOCKED_PAUSE_MS = 5;
@@ -105,7 +105,7 @@ export function createErrorLog(options: ErrorLogOptions): ErrorLog {
 }
 
 function open(path: string): number {
-  if (path === '-') return STDERR;
+  if (path === '-') return openStandardStream(STDERR);
   try {
     return openSync(path, 'a');
   } catch (error) {

@@ -119,16 +119,17 @@ test('standard error that nobody reads any more does not end the process', async
 });
 
 test('a full pipe gets every whole line it has room for, and the number of those that are missing', () => {
-  // Opened for both, a FIFO has a reader and its writer never waits.
+  // Opened for both, a FIFO has a reader, and opening it does not wait for another.
   const fifo = join(folder, 'fifo');
   assert.equal(spawnSync('mkfifo', [fifo]).status, 0);
-  const reader = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
+  const writer = openSync(fifo, constants.O_RDWR);
+  const reader = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
   const script = `const { createErrorLog } = await import(${JSON.stringify(MODULE)});
     const log = createErrorLog({ path: '-', level: 'info', format: (level, message) => level + ' ' + message });
     for (let i = 0; i < 300; i++) log.info(i + ' ' + 'x'.repeat(1000));
     process.stdin.once('data', () => { log.info('room again'); process.stdin.destroy(); });
     process.stdout.write('full');`;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['pipe', 'pipe', reader] });
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['pipe', 'pipe', writer] });
   let text = '';
   const drain = (): void => {
     const buffer = Buffer.alloc(1 << 20);
@@ -146,6 +147,7 @@ test('a full pipe gets every whole line it has room for, and the number of those
     child.once('close', () => {
       drain();
       closeSync(reader);
+      closeSync(writer);
       const lines = text.trimEnd().split('\n');
       const whole = lines.filter((line) => /^info \d+ x{1000}$/.test(line)).length;
       const dropped = Number(/^warning (\d+) lines of this log were dropped/.exec(lines.at(-2) ?? '')?.[1]);
