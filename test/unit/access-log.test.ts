@@ -97,6 +97,19 @@ test('a full disk drops lines, counts them and lets the process end', async () =
   assert.equal(stderr, `${5000 - 4096 + 1}\n`);
 });
 
+test('a process that ends without closing the log is not held up by a full disk', async () => {
+  const { code, stderr } = await result(
+    run(
+      `const log = await createAccessLog('/dev/full');
+       log.write('x'.repeat(5000));
+       // Once there is nothing left to do, the first write has failed.
+       process.once('beforeExit', () => process.exit(0));`,
+      'pipe',
+    ),
+  );
+  assert.equal(code, 0, stderr);
+});
+
 test('a reader that went away does not end the process', async () => {
   const child = run(
     `const log = await createAccessLog('-');

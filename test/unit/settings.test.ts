@@ -156,6 +156,11 @@ describe('the command line', () => {
     await refused(load(['--work', '2', 'app']), 2, /--work is ambiguous.*--workers, --worker-class/);
   });
 
+  test("completes to Gunicorn's flag first: what is unambiguous there stays so", async () => {
+    await refused(load(['--header', 'refuse', 'app']), 1, /^--header-map is a Gunicorn setting/);
+    assert.equal((await load(['--header-t', '3', 'app'])).settings.header_timeout, 3);
+  });
+
   test('keeps values as they are', async () => {
     const { settings, env } = await load([
       '-e',
