@@ -48,7 +48,7 @@ export class Fronts {
   private readonly backoffs: Backoff[] = [];
   private listeningSaid = false;
   private stopping = false;
-  private ended = false;
+  private ended: (() => void) | null = null;
 
   constructor(options: FrontsOptions, handler: FrontsHandler, log: ErrorLog) {
     this.options = options;
@@ -95,10 +95,15 @@ export class Fronts {
     for (const front of this.fronts) this.tell(front, { op: 'reopen-logs' });
   }
 
-  /** Ends the processes. */
-  end(): void {
-    this.ended = true;
+  /** Ends the processes; `done` is called when they are gone. */
+  end(done: () => void): void {
+    this.ended = done;
     for (const front of this.fronts) front?.process.process.kill('SIGKILL');
+    this.checkEnded();
+  }
+
+  private checkEnded(): void {
+    if (this.fronts.every((front) => front === null)) this.ended?.();
   }
 
   private fork(index: number): Front {
@@ -153,7 +158,10 @@ export class Fronts {
 
   private exited(index: number, front: Front, code: number | null, signal: string | null): void {
     this.fronts[index] = null;
-    if (this.ended) return;
+    if (this.ended !== null) {
+      this.checkEnded();
+      return;
+    }
     if (this.stopping) {
       this.checkStopped();
       return;

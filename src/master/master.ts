@@ -252,7 +252,10 @@ class Master {
   private finish(): void {
     if (this.stopPhase === 'done') return;
     this.stopPhase = 'done';
-    this.fronts.end();
+    this.fronts.end(() => this.exit());
+  }
+
+  private exit(): void {
     this.control.close();
     for (const { address, handle } of this.sockets) {
       handle.close();
