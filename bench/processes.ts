@@ -184,6 +184,18 @@ function threadsNs(pid: number): number {
   return sum;
 }
 
+/** Time in which the cores were not idle, whoever used them, in ns (proc_stat(5), in ticks). */
+export function coresBusyNs(cores: ReadonlySet<number>): number {
+  let ticks = 0;
+  for (const [, core, times] of (read('/proc/stat') ?? '').matchAll(/^cpu(\d+) (.*)$/gm)) {
+    // user, nice, system, idle, iowait, irq, softirq, steal; the guest times after them are part of user.
+    const fields = (times ?? '').split(' ').slice(0, 8).map(Number);
+    if (cores.has(Number(core)))
+      ticks += fields.filter((_, index) => index !== 3 && index !== 4).reduce((a, b) => a + b, 0);
+  }
+  return ticks * TICK_NS;
+}
+
 export function memoryOfTree(root: number): Memory {
   return memoryOf(readTree(root).map(({ pid }) => pid));
 }

@@ -143,12 +143,12 @@ function caseSection(results: Results, each: Case, variants: readonly Variant[])
         showSpread(spread(samples.map(({ cpuUs }) => cpuUs).filter((value) => value !== undefined)), 0),
         baseline?.id === variant.id ? '1' : showSpread(against, 2),
         column(({ busy }) => (busy === undefined ? undefined : busy * 100), 0),
-        errorsOf(samples),
+        remarksOf(samples),
       ],
     ];
   });
   if (rows.length === 0) return [];
-  const heads = ['server', 'requests/s', 'p50 ms', 'p99 ms', 'CPU µs/request', 'x gthread', 'busy %', 'errors'];
+  const heads = ['server', 'requests/s', 'p50 ms', 'p99 ms', 'CPU µs/request', 'x gthread', 'busy %', 'remarks'];
   return ['', `## ${each.title}`, '', ...table(heads, rows)];
 }
 
@@ -204,7 +204,7 @@ function burstVerdict(results: Results): Verdict {
   const samples = select(results, 'burst', 'nunicorn 4x2');
   const trials = spread(samples.flatMap(({ trialMs }) => trialMs ?? []));
   const count = samples.reduce((sum, { trialMs }) => sum + (trialMs?.length ?? 0), 0);
-  const failed = samples.some(({ errors }) => errors.length > 0);
+  const failed = samples.some(({ remarks }) => remarks.length > 0);
   const enough = count >= MIN_BURST_TRIALS ? true : undefined;
   return {
     text: `burst: the slowest of ${count} trials, nunicorn 4x2`,
@@ -246,9 +246,8 @@ function selectMemory(
     .filter((found) => found !== undefined);
 }
 
-function errorsOf(samples: readonly Sample[]): string {
-  const errors = samples.flatMap((sample) => sample.errors);
-  return errors.length === 0 ? '' : errors.join(', ');
+function remarksOf(samples: readonly Sample[]): string {
+  return samples.flatMap(({ remarks }) => remarks).join(', ');
 }
 
 function show(value: number | undefined, digits: number): string {

@@ -17,7 +17,7 @@ import {
   type Target,
   untilAnswered,
 } from './loads.ts';
-import { cpuNs, killAll, memoryOfSameProgram, memoryOfTree, Program, runToEnd } from './processes.ts';
+import { coresBusyNs, cpuNs, killAll, memoryOfSameProgram, memoryOfTree, Program, runToEnd } from './processes.ts';
 import { type MemorySample, type Results, type Sample, toMarkdown, verdicts } from './report.ts';
 import {
   APPS,
@@ -34,6 +34,7 @@ const FULL_RUN_LIMIT_MS = 25 * 60_000;
 const QUICK_RUN_LIMIT_MS = 4 * 60_000;
 /** Of the limit, kept for ending the last server and writing the page. */
 const RESERVE_MS = 20_000;
+const QUICK_SERVERS = 'nunicorn,gunicorn-sync,gunicorn-gthread,node-http';
 const RESULTS = join(ROOT, 'bench', 'results');
 
 const { values: options } = parseArgs({
@@ -55,12 +56,17 @@ const rounds = positive('rounds', options.rounds ?? (options.quick ? '2' : '5'))
 const seconds = positive('seconds', options.seconds ?? (options.quick ? '1' : '3'));
 const caseIds = SITES.flatMap(({ cases }) => cases.map(({ id }) => id));
 const wantedCases = pick('cases', options.cases, caseIds);
-const wantedServers = pick('servers', options.servers, Object.keys(SERVERS));
+const wantedServers = pick(
+  'servers',
+  options.servers ?? (options.quick ? QUICK_SERVERS : undefined),
+  Object.keys(SERVERS),
+);
 /** Only a whole run may replace the published page. */
 const isWhole = !options.quick && rounds >= 5 && options.cases === undefined && options.servers === undefined;
 /** Before this process is pinned itself. */
 const coreCount = availableParallelism();
 const cores = chooseCores();
+const serverCores = coreSet(cores.server);
 
 const samples: Sample[] = [];
 const memory: MemorySample[] = [];
@@ -150,10 +156,12 @@ async function measureVariant(turn: Turn): Promise<void> {
       for (const each of cases) {
         await quiet(program);
         const before = cpuNs(program.pid);
+        const busyBefore = coresBusyNs(serverCores);
         const outcome = await putLoad(each, target, turn.halfRate ?? 0);
         // At once: what clients left behind when they hung up is work that no counted request pays for.
         const usedNs = cpuNs(program.pid) - before;
-        add(round, each.id, variant.id, outcome, usedNs);
+        const othersNs = Math.max(0, coresBusyNs(serverCores) - busyBefore - usedNs);
+        add(round, each.id, variant.id, outcome, { usedNs, othersNs });
       }
       remember('after load');
       await verify(site, target, program);
@@ -184,7 +192,7 @@ async function measureBareThreads(round: number, { id, threads }: Variant): Prom
   const output = await runToEnd(command, { cores: cores.server, timeoutMs: seconds * 1000 + 10_000 });
   const [count = 0, took = 1] = output.trim().split(' ').map(Number);
   const ms = SLEEP_SECONDS * 1000;
-  add(round, 'sleep', id, { requests: count, seconds: took, p50Ms: ms, p99Ms: ms, errors: [] }, undefined);
+  add(round, 'sleep', id, { requests: count, seconds: took, p50Ms: ms, p99Ms: ms, remarks: [] });
 }
 
 /** Half of what gunicorn gthread reaches on the site at full speed: measured once, so that it is the same for all. */
@@ -254,11 +262,25 @@ async function quiet(program: Program): Promise<void> {
   }
 }
 
-function add(round: number, caseId: string, variant: string, outcome: Outcome, usedNs: number | undefined): void {
+function add(
+  round: number,
+  caseId: string,
+  variant: string,
+  outcome: Outcome,
+  cpu?: { readonly usedNs: number; readonly othersNs: number },
+): void {
   const { requests, seconds } = outcome;
-  const cpu =
-    usedNs === undefined ? {} : { cpuUs: usedNs / 1000 / Math.max(1, requests), busy: usedNs / 1e9 / seconds };
-  const sample: Sample = { round, case: caseId, variant, rps: requests / seconds, ...cpu, ...outcome };
+  const share = (ns: number): number => ns / 1e9 / seconds;
+  const sample: Sample = {
+    round,
+    case: caseId,
+    variant,
+    rps: requests / seconds,
+    ...(cpu === undefined
+      ? {}
+      : { cpuUs: cpu.usedNs / 1000 / Math.max(1, requests), busy: share(cpu.usedNs), others: share(cpu.othersNs) }),
+    ...outcome,
+  };
   samples.push(sample);
   const cells = [
     `${round + 1}/${rounds}`,
@@ -268,7 +290,8 @@ function add(round: number, caseId: string, variant: string, outcome: Outcome, u
     `p99 ${sample.p99Ms.toFixed(2).padStart(7)} ms`,
     sample.cpuUs === undefined ? '' : `${sample.cpuUs.toFixed(1).padStart(7)} µs`,
     sample.busy === undefined ? '' : `${(sample.busy * 100).toFixed(0).padStart(3)} %`,
-    sample.errors.join(', '),
+    sample.others !== undefined && sample.others > 0.03 ? `others ${(sample.others * 100).toFixed(0)} %` : '',
+    sample.remarks.join(', '),
   ];
   console.log(cells.join('  '));
 }
@@ -360,6 +383,16 @@ function stealShare(): () => number {
   };
 }
 
+/** `0-2,5` as taskset takes it. */
+function coreSet(cores: string | undefined): ReadonlySet<number> {
+  const set = new Set<number>();
+  for (const range of cores?.split(',') ?? []) {
+    const [from = 0, to = from] = range.split('-').map(Number);
+    for (let core = from; core <= to; core++) set.add(core);
+  }
+  return set;
+}
+
 function rotate<T>(list: readonly T[], by: number): T[] {
   const at = list.length === 0 ? 0 : by % list.length;
   return [...list.slice(at), ...list.slice(0, at)];
@@ -384,7 +417,7 @@ function usage(): void {
   --servers a,b       ${Object.keys(SERVERS).join(',')}
   --rounds N          5
   --seconds S         3, of each window
-  --quick             2 rounds of 1 s windows: for a look, not for publishing
+  --quick             2 rounds of 1 s windows, ${QUICK_SERVERS}: for a look, not for publishing
   --out NAME          bench/results/NAME.md and .json ('latest' for a whole run, else 'partial')
   --server-cores C    as taskset takes them
   --load-cores C
