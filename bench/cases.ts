@@ -54,7 +54,9 @@ function variant(server: Variant['server'], workers: number, threads: number): V
   return { id: `${server} ${workers}x${threads}`, server, workers, threads };
 }
 
-const HELLO_MAIN = [
+const HELLO_VARIANTS = [
+  variant('nunicorn', 1, 1),
+  variant('gunicorn-gthread', 1, 1),
   variant('nunicorn', 1, 4),
   variant('gunicorn-gthread', 1, 4),
   variant('gunicorn-sync', 1, 1),
@@ -63,7 +65,10 @@ const HELLO_MAIN = [
   variant('granian', 1, 4),
   variant('node-http', 1, 1),
 ];
-const mainIds = HELLO_MAIN.map(({ id }) => id);
+const ids = HELLO_VARIANTS.map(({ id }) => id);
+/** To keep the whole run under its time, not every server gets every load. */
+const WITHOUT_WAITRESS = ids.filter((id) => !id.startsWith('waitress'));
+const FOUR_THREADS = WITHOUT_WAITRESS.filter((id) => !/^(nunicorn|gunicorn-gthread) 1x1$/.test(id));
 
 export const SITES: readonly Site[] = [
   {
@@ -71,7 +76,7 @@ export const SITES: readonly Site[] = [
     app: 'hello:application',
     path: '/',
     expect: { bytes: HELLO_BYTES },
-    variants: [variant('nunicorn', 1, 1), variant('gunicorn-gthread', 1, 1), ...HELLO_MAIN],
+    variants: HELLO_VARIANTS,
     cases: [
       {
         id: 'hello',
@@ -82,23 +87,25 @@ export const SITES: readonly Site[] = [
         id: 'hello-500',
         title: 'Hello, keep-alive, 32 connections, constant 500/s',
         load: { kind: 'rate', perSecond: 500, connections: 32 },
+        only: WITHOUT_WAITRESS,
       },
       {
         id: 'hello-2000',
         title: 'Hello, keep-alive, 32 connections, constant 2,000/s',
         load: { kind: 'rate', perSecond: 2000, connections: 32 },
+        only: WITHOUT_WAITRESS,
       },
       {
         id: 'hello-close',
         title: 'Hello, a new connection for each request, 32 at a time, full speed',
         load: { kind: 'full', connections: 32, newConnections: true },
-        only: mainIds,
+        only: FOUR_THREADS,
       },
       {
         id: 'hello-nginx',
         title: 'Hello behind nginx with its default proxy settings (HTTP/1.0, new connections), 32 clients, full speed',
         load: { kind: 'full', connections: 32, nginx: true },
-        only: mainIds,
+        only: FOUR_THREADS,
       },
     ],
   },
@@ -107,7 +114,14 @@ export const SITES: readonly Site[] = [
     app: 'hello:echo',
     path: '/',
     expect: { bytes: 0 },
-    variants: HELLO_MAIN.filter(({ server }) => server !== 'node-http'),
+    variants: [
+      variant('nunicorn', 1, 4),
+      variant('gunicorn-gthread', 1, 4),
+      variant('gunicorn-sync', 1, 1),
+      variant('uwsgi', 1, 4),
+      variant('waitress', 1, 4),
+      variant('granian', 1, 4),
+    ],
     cases: [
       {
         id: 'echo',

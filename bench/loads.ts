@@ -38,7 +38,7 @@ const WARM_UP_MS = 300;
 /** Of the measured p99: beyond it the window says more about the machine than about the server. */
 const MAX_LATE_SHARE = 0.25;
 /** A server that takes longer than this for a burst on average gets fewer of them. */
-const BURST_BUDGET_MS = 1000;
+const BURST_BUDGET_MS = 700;
 /** Beyond the planned time of a load, before it is killed. */
 const GRACE_MS = 15_000;
 const WRK_SCRIPT = join(ROOT, 'bench', 'load', 'wrk.lua');

@@ -18,7 +18,7 @@ export interface StartOptions {
   readonly cwd?: string;
 }
 
-const TICK_NS = 1e9 / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
+export const TICK_NS = 1e9 / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
 const MB = 1024 * 1024;
 const STOP_WITHIN_MS = 10_000;
 const OUTPUT_TAIL = 10_000;
@@ -182,18 +182,6 @@ function threadsNs(pid: number): number {
   for (const tid of readDirectory(`/proc/${pid}/task`))
     sum += Number(read(`/proc/${pid}/task/${tid}/schedstat`)?.split(' ')[0] ?? 0);
   return sum;
-}
-
-/** Time in which the cores were not idle, whoever used them, in ns (proc_stat(5), in ticks). */
-export function coresBusyNs(cores: ReadonlySet<number>): number {
-  let ticks = 0;
-  for (const [, core, times] of (read('/proc/stat') ?? '').matchAll(/^cpu(\d+) (.*)$/gm)) {
-    // user, nice, system, idle, iowait, irq, softirq, steal; the guest times after them are part of user.
-    const fields = (times ?? '').split(' ').slice(0, 8).map(Number);
-    if (cores.has(Number(core)))
-      ticks += fields.filter((_, index) => index !== 3 && index !== 4).reduce((a, b) => a + b, 0);
-  }
-  return ticks * TICK_NS;
 }
 
 export function memoryOfTree(root: number): Memory {

@@ -23,6 +23,8 @@ export interface Sample extends Outcome {
   readonly cpuUs?: number;
   /** CPU time of the tree in the window, as a share of one core. */
   readonly busy?: number;
+  /** The same of everything else that ran on the server's cores: kernel threads and whatever disturbed. */
+  readonly others?: number;
 }
 
 export interface MemorySample {
@@ -143,12 +145,23 @@ function caseSection(results: Results, each: Case, variants: readonly Variant[])
         showSpread(spread(samples.map(({ cpuUs }) => cpuUs).filter((value) => value !== undefined)), 0),
         baseline?.id === variant.id ? '1' : showSpread(against, 2),
         column(({ busy }) => (busy === undefined ? undefined : busy * 100), 0),
+        column(({ others }) => (others === undefined ? undefined : others * 100), 0),
         remarksOf(samples),
       ],
     ];
   });
   if (rows.length === 0) return [];
-  const heads = ['server', 'requests/s', 'p50 ms', 'p99 ms', 'CPU µs/request', 'x gthread', 'busy %', 'remarks'];
+  const heads = [
+    'server',
+    'requests/s',
+    'p50 ms',
+    'p99 ms',
+    'CPU µs/request',
+    'x gthread',
+    'busy %',
+    'others %',
+    'remarks',
+  ];
   return ['', `## ${each.title}`, '', ...table(heads, rows)];
 }
 

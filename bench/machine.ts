@@ -1,0 +1,103 @@
+/** The machine under the benchmark: who runs on which core, and what else is going on there. */
+
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { availableParallelism, cpus, release } from 'node:os';
+import { options } from './options.ts';
+import { cpuNs, TICK_NS } from './processes.ts';
+
+/** Read before this process is pinned itself. */
+const coreCount = availableParallelism();
+
+/** As `taskset -c` takes them; undefined: not pinned. */
+export const cores = chooseCores();
+const usedCores = new Set([...coreSet(cores.server), ...coreSet(cores.load)]);
+
+/** The upper half of the cores for the server, the lower, where interrupts usually go, for the load. */
+function chooseCores(): { readonly server: string | undefined; readonly load: string | undefined } {
+  const half = Math.floor(coreCount / 2);
+  const range = (from: number, to: number): string | undefined => (half === 0 ? undefined : `${from}-${to}`);
+  return {
+    server: options.serverCores ?? range(half, coreCount - 1),
+    load: options.loadCores ?? range(0, half - 1),
+  };
+}
+
+/** `0-2,5` as taskset takes it. */
+function coreSet(cores: string | undefined): ReadonlySet<number> {
+  const set = new Set<number>();
+  for (const range of cores?.split(',') ?? []) {
+    const [from = 0, to = from] = range.split('-').map(Number);
+    for (let core = from; core <= to; core++) set.add(core);
+  }
+  return set;
+}
+
+/**
+ * Starts watching; the returned function says which share of a core was taken on our cores by what is not ours. Child
+ * processes of this one count as ours, also those that have ended.
+ */
+export function watchOthers(): () => number {
+  const now = (): { atMs: number; othersNs: number } => ({
+    atMs: performance.now(),
+    othersNs: coresBusyNs() - cpuNs(process.pid),
+  });
+  const start = now();
+  return () => {
+    const end = now();
+    return Math.max(0, (end.othersNs - start.othersNs) / 1e6 / (end.atMs - start.atMs));
+  };
+}
+
+/** Time in which our cores were not idle, in ns (proc_stat(5), in ticks). */
+function coresBusyNs(): number {
+  let ticks = 0;
+  for (const [, core, times] of readFileSync('/proc/stat', 'utf8').matchAll(/^cpu(\d+) (.*)$/gm)) {
+    if (!usedCores.has(Number(core))) continue;
+    // user, nice, system, idle, iowait, irq, softirq, steal; the guest times after them are part of user.
+    const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = (times ?? '').split(' ').map(Number);
+    ticks += user + nice + system + irq + softirq + steal;
+  }
+  return ticks * TICK_NS;
+}
+
+/** proc_stat(5): share of all time since the call that was stolen. */
+export function watchSteal(): () => number {
+  const now = (): { all: number; stolen: number } => {
+    const fields = (readFileSync('/proc/stat', 'utf8').split('\n')[0] ?? '').split(/ +/).slice(1, 9).map(Number);
+    return { all: fields.reduce((sum, value) => sum + value, 0), stolen: fields[7] ?? 0 };
+  };
+  const start = now();
+  return () => {
+    const end = now();
+    return (end.stolen - start.stolen) / Math.max(1, end.all - start.all);
+  };
+}
+
+export function pinThisProcess(): void {
+  if (cores.load !== undefined)
+    execFileSync('taskset', ['-a', '-cp', cores.load, `${process.pid}`], { stdio: 'ignore' });
+}
+
+export function describeMachine(): Record<string, string> {
+  return {
+    machine: `${cpus()[0]?.model ?? 'unknown'}, ${coreCount} cores, Linux ${release()}`,
+    cores: `server on ${cores.server ?? 'any'}, load and nginx on ${cores.load ?? 'any'}`,
+  };
+}
+
+export function requirePrograms(): void {
+  const packages = { wrk: 'wrk', nginx: 'nginx-light', taskset: 'util-linux', python3: 'python3-venv' };
+  const missing = Object.entries(packages).filter(([program]) => {
+    try {
+      execFileSync('sh', ['-c', `command -v ${program}`], { stdio: 'ignore' });
+      return false;
+    } catch {
+      return true;
+    }
+  });
+  if (missing.length === 0) return;
+  console.error(`Not found: ${missing.map(([program]) => program).join(', ')}.`);
+  console.error(`On Debian: apt-get install ${missing.map(([, name]) => name).join(' ')}`);
+  process.exit(1);
+}
