@@ -1,0 +1,140 @@
+"""What the tests of the worker share: a slot without a thread, and a decoder of its own for what the slot sends."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "src", "bridge", "python"))
+
+from nunicorn_worker import wsgi
+
+ANSWER, HEAD, DATA, END, ERROR, HINTS = 2, 3, 4, 5, 6, 7
+
+
+class Frame(NamedTuple):
+    kind: int
+    flags: int
+    status: int
+    id: int
+    head: str
+    body: bytes
+    app_us: int
+
+
+def split_frames(data: bytes) -> list[Frame]:
+    """The frames in `data`, which must end with one."""
+    found = []
+    at = 0
+    while at < len(data):
+        length, kind, flags, status, request_id, head, app_us = struct.unpack_from("<IBBHIII", data, at)
+        payload = data[at + 20 : at + 20 + length]
+        if len(payload) != length or head > length:
+            raise AssertionError(f"a cut frame at {at}: {data!r}")
+        found.append(Frame(kind, flags, status, request_id, payload[:head].decode("latin-1"), payload[head:], app_us))
+        at += 20 + length
+    return found
+
+
+class FakeSlot:
+    """Gathers what a Slot would send. `before_send`, if set, is called before each piece that leaves at once."""
+
+    class Broken(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+        self.out: list[bytes] = []
+        self.logged: list[str] = []
+        self.wire = b""
+        self.before_send: Callable[[], None] | None = None
+
+    def log_exception(self, message: str) -> None:
+        self.logged.append(f"{message}: {sys.exc_info()[1]!r}")
+
+    def send(self, *pieces: bytes) -> None:
+        if self.before_send is not None:
+            self.before_send()
+        self.out += pieces
+        self.wire += b"".join(self.out)
+        self.out.clear()
+
+    def send_file_frame(self, header: bytes, fd: int, offset: int, size: int) -> None:
+        data = os.pread(fd, size, offset)
+        if len(data) < size:
+            raise self.Broken
+        self.send(header, data)
+
+    def frames(self) -> list[Frame]:
+        return split_frames(self.wire + b"".join(self.out))
+
+
+class Outcome:
+    """The frames of one request's answer, put together."""
+
+    def __init__(self, slot: FakeSlot) -> None:
+        self.slot = slot
+        self.frames = slot.frames()
+        self.kinds = [frame.kind for frame in self.frames]
+        self.logged = slot.logged
+        self.failed = ERROR in self.kinds
+        self.cut = any(frame.kind == END and frame.flags & 1 for frame in self.frames)
+        self.hints = [frame.head for frame in self.frames if frame.kind == HINTS]
+        self.body = b"".join(frame.body for frame in self.frames)
+        heads = [frame for frame in self.frames if frame.kind in (ANSWER, HEAD)]
+        if len(heads) > 1 or (not heads and not self.failed):
+            raise AssertionError(f"not one answer: {self.frames!r}")
+        self.status, self.reason, self.headers = 0, "", []
+        if heads:
+            reason, *rest = heads[0].head.split("\0")
+            self.status, self.reason = heads[0].status, reason
+            self.headers = list(zip(rest[::2], rest[1::2]))
+            if len(rest) % 2:
+                raise AssertionError(f"a name without a value: {rest!r}")
+
+
+def answer(
+    app: Callable[..., Any],
+    method: str = "GET",
+    environ: dict[str, str] | None = None,
+    body: bytes = b"",
+    flags: int = 0,
+    slot: FakeSlot | None = None,
+) -> Outcome:
+    """Runs one request with the id 7 through `app`."""
+    slot = slot or FakeSlot()
+    entries = {"REQUEST_METHOD": method, "RAW_URI": "/raw", "PATH_INFO": "/"}
+    entries.update(environ or {})
+    block = "\0".join(part for pair in entries.items() for part in pair).encode("latin-1")
+    wsgi.run(app, {"wsgi.file_wrapper": wsgi.FileWrapper}, slot, (7, flags, block, body))
+    return Outcome(slot)
+
+
+class Body:
+    """An iterable that yields pieces, raises those that are exceptions, and counts its close()."""
+
+    def __init__(self, *pieces: Any) -> None:
+        self.pieces = list(pieces)
+        self.closed = 0
+
+    def __iter__(self) -> Body:
+        return self
+
+    def __next__(self) -> Any:
+        if not self.pieces:
+            raise StopIteration
+        piece = self.pieces.pop(0)
+        if callable(piece):
+            piece = piece()
+        if isinstance(piece, BaseException):
+            raise piece
+        return piece
+
+    def close(self) -> None:
+        self.closed += 1

@@ -1,0 +1,219 @@
+"""The names of apps, in gunicorn's forms and a few more, and what is said of those that lead nowhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import textwrap
+import unittest
+
+import support  # noqa: F401 - it makes the worker's modules importable
+from nunicorn_worker.app import AppLoadError, load_app, prepare_path
+
+MODULE = """
+    import functools
+
+    class Site:
+        def __init__(self, name='site'):
+            self.name = name
+
+        def __call__(self, environ, start_response):
+            return [b'']
+
+        @classmethod
+        def make(cls, name='made'):
+            return cls(name)
+
+        wrong = 1
+
+    def application(environ, start_response):
+        return [b'default']
+
+    def app(environ, start_response):
+        return [b'app']
+
+    def create_app(*args, **kwargs):
+        site = Site('created')
+        site.args, site.kwargs = args, kwargs
+        return site
+
+    def strict(name):
+        return Site(name)
+
+    def broken():
+        len(5)
+
+    def none():
+        return None
+
+    def exits():
+        raise SystemExit(5)
+
+    partial = functools.partial(strict, name='partial')
+    site = Site()
+    nothing = None
+    number = 5
+"""
+
+
+class Loading(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = os.path.realpath(folder.name)
+        self.addCleanup(os.chdir, os.getcwd())
+        self.addCleanup(sys.path.__setitem__, slice(None), list(sys.path))
+        known = set(sys.modules)
+        self.addCleanup(lambda: [sys.modules.pop(name) for name in set(sys.modules) - known])
+        self.write("shop.py", MODULE)
+        sys.path.insert(0, self.folder)
+        os.chdir(self.folder)
+
+    def write(self, name, text):
+        path = os.path.join(self.folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(textwrap.dedent(text))
+
+    def refused(self, uri, message):
+        with self.assertRaises(AppLoadError) as caught:
+            load_app(uri)
+        self.assertEqual(str(caught.exception), message)
+
+
+class TestLoadApp(Loading):
+    def test_a_module_alone_means_application(self):
+        self.assertEqual(load_app("shop")(None, None), [b"default"])
+
+    def test_an_empty_name_means_application(self):
+        self.assertEqual(load_app("shop:")(None, None), [b"default"])
+
+    def test_a_name(self):
+        self.assertEqual(load_app("shop:app")(None, None), [b"app"])
+        self.assertEqual(load_app("shop:site").name, "site")
+
+    def test_a_module_in_a_package(self):
+        self.write("package/__init__.py", "")
+        self.write("package/inner.py", "def app(environ, start_response): return [b'inner']")
+        self.assertEqual(load_app("package.inner:app")(None, None), [b"inner"])
+
+    def test_an_attribute_of_an_object(self):
+        self.assertEqual(load_app("shop:site.__call__")(None, None), [b""])
+
+    def test_a_call_without_arguments(self):
+        self.assertEqual(load_app("shop:create_app()").args, ())
+
+    def test_a_call_with_literal_arguments(self):
+        app = load_app("shop:create_app('a', 1, [2.5, None], -3, debug=True, db={'x': (1,)})")
+        self.assertEqual(app.args, ("a", 1, [2.5, None], -3))
+        self.assertEqual(app.kwargs, {"debug": True, "db": {"x": (1,)}})
+
+    def test_a_call_with_a_colon_in_an_argument(self):
+        self.assertEqual(load_app("shop:create_app('sqlite:///x')").args, ("sqlite:///x",))
+
+    def test_a_call_of_an_attribute(self):
+        self.assertEqual(load_app("shop:Site.make('x')").name, "x")
+
+    def test_a_class_and_a_partial_as_factories(self):
+        self.assertEqual(load_app("shop:Site('x')").name, "x")
+        self.assertEqual(load_app("shop:partial()").name, "partial")
+
+
+class TestRefused(Loading):
+    def test_a_missing_attribute(self):
+        self.refused("shop:missing", "Failed to find attribute 'missing' in 'shop'.")
+        self.refused("shop:missing()", "Failed to find attribute 'missing' in 'shop'.")
+        self.refused("shop:site.missing", "Failed to find attribute 'missing' in 'shop'.")
+
+    def test_a_module_without_application(self):
+        self.write("empty.py", "")
+        self.refused("empty", "Failed to find attribute 'application' in 'empty'.")
+
+    def test_what_is_no_expression(self):
+        for name in ("1app", "a b", "app(", "app)", "a=1", "import os"):
+            with self.subTest(name=name):
+                self.refused(f"shop:{name}", f"Failed to parse {name!r} as an attribute name or function call.")
+
+    def test_what_is_neither_name_nor_call(self):
+        for name in ("5", "'app'", "[app]", "app or site", "lambda: 1", "apps['x']", "make()()", "(1).real", "a().b"):
+            with self.subTest(name=name):
+                self.refused(f"shop:{name}", f"Failed to parse {name!r} as an attribute name or function call.")
+
+    def test_arguments_that_are_no_literals(self):
+        for call in ("create_app(name)", "create_app(x=len)", "create_app(1 + x)", "create_app(f())", "create_app(*x)"):
+            with self.subTest(call=call):
+                self.refused(f"shop:{call}", f"Failed to parse arguments as literal values: {call!r}")
+
+    def test_the_wrong_arguments(self):
+        for call, message in (
+            ("strict()", "strict() missing 1 required positional argument: 'name'"),
+            ("strict('a', 'b')", "strict() takes 1 positional argument but 2 were given"),
+            ("strict(other=1)", "strict() got an unexpected keyword argument 'other'"),
+            ("number()", "'int' object is not callable"),
+        ):
+            with self.subTest(call=call):
+                self.refused(f"shop:{call}", f"TypeError: {message}")
+
+    def test_a_type_error_within_the_factory_passes_through(self):
+        with self.assertRaises(TypeError) as caught:
+            load_app("shop:broken()")
+        self.assertNotIsInstance(caught.exception, AppLoadError)
+
+    def test_none(self):
+        self.refused("shop:nothing", "Failed to find application object: 'nothing'")
+        self.refused("shop:none()", "Failed to find application object: 'none()'")
+
+    def test_not_callable(self):
+        self.refused("shop:number", "Application object must be callable: 'number' is int.")
+
+    def test_the_name_of_a_file(self):
+        self.refused("shop.py", "Failed to find application, did you mean 'shop:application'?")
+        self.refused("shop.py:app", "Failed to find application, did you mean 'shop:app'?")
+
+
+class TestImport(Loading):
+    def test_what_the_import_raises_passes_through(self):
+        for source, kind in (
+            ("import no_such_module_here", ModuleNotFoundError),
+            ("raise ValueError('x')", ValueError),
+            ("def (", SyntaxError),
+            ("import sys; sys.exit(3)", SystemExit),
+        ):
+            with self.subTest(source=source):
+                self.write("bad.py", source)
+                sys.modules.pop("bad", None)
+                with self.assertRaises(kind):
+                    load_app("bad:app")
+
+    def test_no_such_module(self):
+        for uri in ("no_such_module_here:app", "no_such_module_here.py:app", "shop.inner:app"):
+            with self.subTest(uri=uri), self.assertRaises(ModuleNotFoundError):
+                load_app(uri)
+
+    def test_what_the_factory_raises_passes_through(self):
+        with self.assertRaises(SystemExit):
+            load_app("shop:exits()")
+
+
+class TestPath(Loading):
+    def test_the_working_folder_comes_first_then_pythonpath_in_its_order(self):
+        before = list(sys.path)
+        for name in ("work", "one", "two"):
+            os.mkdir(os.path.join(self.folder, name))
+        work, one, two = (os.path.join(self.folder, name) for name in ("work", "one", "two"))
+        prepare_path({"chdir": work, "pythonpath": f"{one}, ../two,"})
+        self.assertEqual(sys.path, [work, one, two, *before])
+        self.assertEqual(os.getcwd(), work)
+        prepare_path({"chdir": work, "pythonpath": f"{one},{two}"})
+        self.assertEqual(sys.path, [work, one, two, *before])
+
+    def test_no_pythonpath(self):
+        before = list(sys.path)
+        for value in (None, "", ","):
+            prepare_path({"chdir": self.folder, "pythonpath": value})
+            self.assertEqual(sys.path, before)
+
+
+if __name__ == "__main__":
+    unittest.main()

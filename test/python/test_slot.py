@@ -1,0 +1,238 @@
+"""A thread of a worker at its connection: order, begun words, taking back, and a connection that breaks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import tempfile
+import threading
+import unittest
+
+from nunicorn_worker import wsgi
+from nunicorn_worker.slot import Slot
+from support import ANSWER, DATA, HEAD, split_frames
+
+DEADLINE_S = 10
+
+
+def request(request_id, path="/", body=b""):
+    block = f"REQUEST_METHOD\0GET\0PATH_INFO\0{path}".encode("latin-1")
+    return struct.pack("<IBBHIII", len(block) + len(body), 1, 0, 0, request_id, len(block), 0) + block + body
+
+
+class Log:
+    def __init__(self):
+        self.lines = []
+
+    def exception(self, message):
+        self.lines.append(message)
+
+
+class ServingSlot(unittest.TestCase):
+    """A slot with its thread. `/wait` waits for `go`, having set `waiting`."""
+
+    def setUp(self):
+        self.waiting, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.ran = []
+        self.begun = [0]
+        self.seen_begun = []
+        self.slot = Slot(0, self.app, {"wsgi.file_wrapper": wsgi.FileWrapper}, self.begun, Log())
+        self.thread = threading.Thread(target=self.slot.serve_forever, daemon=True)
+        self.thread.start()
+        self.front = self.connect()
+        self.addCleanup(self.finish)
+
+    def connect(self):
+        front, ours = socket.socketpair()
+        front.settimeout(DEADLINE_S)
+        self.addCleanup(front.close)
+        self.slot.connect(ours)
+        return front
+
+    def finish(self):
+        for _ in range(50):
+            self.go.release()
+        self.front.close()
+        self.slot.leave()
+        self.thread.join(DEADLINE_S)
+        self.assertFalse(self.thread.is_alive())
+
+    def app(self, environ, start_response):
+        path = environ["PATH_INFO"]
+        self.ran.append(path)
+        self.seen_begun.append(self.begun[0])
+        if path.startswith("/wait"):
+            self.waiting.release()
+            self.go.acquire()
+        if path.startswith("/shrinks"):
+            return self.shrinking_file(environ, start_response)
+        start_response("200 OK", [])
+        return [path.encode()]
+
+    def shrinking_file(self, environ, start_response):
+        file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - the server closes it
+        file.write(b"x" * 1000)
+        file.seek(0)
+        send = self.slot.send_file_frame
+
+        def shrink_first(*arguments):
+            os.truncate(file.name, 10)
+            return send(*arguments)
+
+        self.slot.send_file_frame = shrink_first
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](file)
+
+    def await_waiting(self):
+        self.assertTrue(self.waiting.acquire(timeout=DEADLINE_S))
+
+    def answers(self, front, count):
+        """The next `count` frames."""
+        data = b""
+        found = []
+        while len(found) < count:
+            piece = front.recv(65536)
+            self.assertTrue(piece, "the connection ended")
+            data += piece
+            try:
+                found = split_frames(data)
+            except (AssertionError, struct.error):
+                continue
+        return found
+
+    def test_requests_run_in_order_and_are_said_to_have_begun(self):
+        self.front.sendall(b"".join(request(number, f"/{number}") for number in range(1, 21)))
+        answers = self.answers(self.front, 20)
+        self.assertEqual([frame.id for frame in answers], list(range(1, 21)))
+        self.assertEqual([frame.body for frame in answers], [b"/%d" % number for number in range(1, 21)])
+        self.assertEqual(self.seen_begun, list(range(1, 21)))
+
+    def test_a_lone_answer_leaves_at_once(self):
+        self.front.sendall(request(1, "/a"))
+        self.assertEqual(self.answers(self.front, 1)[0].kind, ANSWER)
+
+    def test_take_back_gives_what_has_not_begun_and_sends_what_is_ready(self):
+        self.front.sendall(request(1, "/fast") + request(2, "/wait") + request(3, "/never") + request(4, "/never"))
+        self.await_waiting()
+        self.assertEqual(self.slot.take_back(), [3, 4])
+        self.assertEqual([frame.id for frame in self.answers(self.front, 1)], [1])
+        self.assertEqual(self.begun[0], 2)
+        self.go.release()
+        self.assertEqual([frame.id for frame in self.answers(self.front, 1)], [2])
+        self.front.sendall(request(5, "/last"))
+        self.assertEqual([frame.id for frame in self.answers(self.front, 1)], [5])
+        self.assertEqual(self.ran, ["/fast", "/wait", "/last"])
+
+    def test_take_back_empties_the_socket_too(self):
+        self.front.sendall(request(1, "/wait"))
+        self.await_waiting()
+        self.front.sendall(request(2, "/never") + request(3, "/never"))
+        self.assertEqual(self.slot.take_back(), [2, 3])
+        self.go.release()
+        self.assertEqual([frame.id for frame in self.answers(self.front, 1)], [1])
+        self.assertEqual(self.ran, ["/wait"])
+
+    def test_take_back_leaves_a_frame_of_which_only_a_part_has_come(self):
+        self.front.sendall(request(1, "/wait"))
+        self.await_waiting()
+        cut = request(3, "/later")
+        self.front.sendall(request(2, "/never") + cut[:25])
+        self.assertEqual(self.slot.take_back(), [2])
+        self.front.sendall(cut[25:])
+        self.go.release()
+        self.assertEqual([frame.id for frame in self.answers(self.front, 2)], [1, 3])
+
+    def test_take_back_twice_gives_nothing_the_second_time(self):
+        self.front.sendall(request(1, "/wait") + request(2, "/never"))
+        self.await_waiting()
+        self.assertEqual(self.slot.take_back(), [2])
+        self.assertEqual(self.slot.take_back(), [])
+
+    def test_take_back_of_an_idle_slot(self):
+        self.front.sendall(request(1))
+        self.answers(self.front, 1)
+        self.assertEqual(self.slot.take_back(), [])
+        self.front.sendall(request(2))
+        self.assertEqual(self.answers(self.front, 1)[0].id, 2)
+
+    def test_each_request_is_either_answered_or_taken_back(self):
+        answered, taken = [], []
+        asked = threading.Event()
+
+        def ask():
+            while not asked.is_set():
+                taken.extend(self.slot.take_back())
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        try:
+            for first in range(1, 2001, 20):
+                self.front.sendall(b"".join(request(number, "/x") for number in range(first, first + 20)))
+                # The last one of each batch is answered or taken: then there is nothing under way.
+                while len(answered) + len(taken) < first + 19:
+                    self.front.setblocking(False)
+                    try:
+                        data = self.front.recv(65536)
+                    except BlockingIOError:
+                        continue
+                    finally:
+                        self.front.settimeout(DEADLINE_S)
+                    while True:
+                        try:
+                            answered.extend(frame.id for frame in split_frames(data))
+                            break
+                        except (AssertionError, struct.error):
+                            data += self.front.recv(65536)
+        finally:
+            asked.set()
+            asker.join(DEADLINE_S)
+        self.assertEqual(sorted(answered + taken), list(range(1, 2001)))
+        self.assertEqual(len(self.ran), len(answered))
+
+    def test_a_new_connection_after_the_first_has_ended(self):
+        self.front.sendall(request(1, "/wait") + request(2, "/never"))
+        self.await_waiting()
+        self.front.close()
+        second = self.connect()
+        self.go.release()
+        second.sendall(request(3, "/again"))
+        self.assertEqual([frame.id for frame in self.answers(second, 1)], [3])
+        self.assertEqual(self.ran[0], "/wait")
+        self.assertEqual(self.ran[-1], "/again")
+
+    def test_a_part_of_a_frame_does_not_leak_into_the_next_connection(self):
+        self.front.sendall(request(1, "/a"))
+        self.answers(self.front, 1)
+        self.front.sendall(request(2, "/lost")[:30])
+        self.front.close()
+        second = self.connect()
+        second.sendall(request(3, "/b"))
+        self.assertEqual([frame.body for frame in self.answers(second, 1)], [b"/b"])
+
+    def test_leaving_finishes_what_runs(self):
+        self.front.sendall(request(1, "/wait"))
+        self.await_waiting()
+        self.slot.leave()
+        self.go.release()
+        self.assertEqual([frame.id for frame in self.answers(self.front, 1)], [1])
+        self.thread.join(DEADLINE_S)
+        self.assertFalse(self.thread.is_alive())
+
+    def test_a_file_that_shrinks_ends_the_connection_not_the_thread(self):
+        self.front.sendall(request(1, "/shrinks"))
+        data = b""
+        while piece := self.front.recv(65536):
+            data += piece
+        # A whole HEAD, then a DATA of 1000 bytes that ends after 10, and no END behind it.
+        start = data.index(b"1000") + 4
+        self.assertEqual([frame.kind for frame in split_frames(data[:start])], [HEAD])
+        self.assertEqual(struct.unpack_from("<IB", data, start), (1000, DATA))
+        self.assertEqual(data[start + 20 :], b"x" * 10)
+        second = self.connect()
+        second.sendall(request(2, "/next"))
+        self.assertEqual(self.answers(second, 1)[0].body, b"/next")
+
+
+if __name__ == "__main__":
+    unittest.main()
