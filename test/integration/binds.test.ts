@@ -95,7 +95,7 @@ for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
 it('a Unix socket on which somebody listens is not taken away', { skip: !NUNICORN_RUNS }, async () => {
   await inFolder(async (folder) => {
     const path = join(folder, 'app.sock');
-    const other = createServer((socket) => socket.end('other')).listen(path);
+    const other = createServer((socket) => socket.on('error', () => {}).destroy()).listen(path);
     const server = await Server.spawn({ app: APP, bind: [`unix:${path}`] });
     try {
       assert.deepEqual(await server.exit(30_000), { code: 1, signal: null }, server.output);

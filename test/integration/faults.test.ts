@@ -58,7 +58,7 @@ it('a worker killed -9: its request gets 502, the others nothing of it, it is re
     assert.deepEqual(statuses, [502, 502, 200, 200]);
     await workersBack(server, 2);
     await server.waitForLog(new RegExp(`\\(pid:\\s?${victim}\\).*SIGKILL`));
-    server.noZombies();
+    await server.noZombies();
     for (const connection of held.values()) connection.close();
     waiting.close();
   });
@@ -78,7 +78,7 @@ it('workers killed -9 under load: only 200 and 502, no connection lost', { skip 
     for (const outcome of outcomes.keys()) assert.match(outcome, /^(200|502)$/, load.describe());
     // At most what ran there: two threads, and what had been sent ahead and was not taken back is no reason either.
     assert.ok(load.count('502') <= kills * 8, load.describe());
-    server.noZombies();
+    await server.noZombies();
   });
 });
 
@@ -95,7 +95,7 @@ it('a front killed -9: it is back and serves, and no worker was restarted', { sk
     }
     assert.deepEqual(server.workers(), before);
     assert.equal([...server.log.matchAll(/Booting worker/g)].length, 2);
-    server.noZombies();
+    await server.noZombies();
   });
 });
 

@@ -9,15 +9,18 @@ import type { Server } from '../helpers/server.ts';
 async function assertRefused(server: Server, bytes: string, statuses: readonly number[]): Promise<void> {
   const before = await count(server, 'unread');
   const connection = await server.connect();
-  await connection.send(bytes);
-  const response = await connection.response();
-  assert.ok(statuses.includes(response.status), `${response.status} ${response.reason}: ${response.text()}`);
-  assert.equal(response.header('connection')?.toLowerCase(), 'close');
-  assert.match(response.header('content-type') ?? '', /^text\/html/);
-  assert.match(response.text(), /<html>/i);
-  await connection.end();
-  assert.equal(connection.pending, '');
-  connection.close();
+  try {
+    await connection.send(bytes);
+    const response = await connection.response();
+    assert.ok(statuses.includes(response.status), `${response.status} ${response.reason}: ${response.text()}`);
+    assert.equal(response.header('connection')?.toLowerCase(), 'close');
+    assert.match(response.header('content-type') ?? '', /^text\/html/);
+    assert.match(response.text(), /<html>/i);
+    await connection.end();
+    assert.equal(connection.pending, '', 'a second response');
+  } finally {
+    connection.close();
+  }
   assert.equal(await count(server, 'unread'), before, 'the application was called');
 }
 

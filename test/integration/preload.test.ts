@@ -39,7 +39,7 @@ it('a worker killed -9 is forked again from the same mold', { skip }, async () =
     await until(() => !server.workers().includes(victim) && server.workers().length === 2, 'the replacement');
     assert.equal((await server.get('/')).text(), 'ok');
     assert.equal(moldOf(server), mold);
-    server.noZombies();
+    await server.noZombies();
   });
 });
 

@@ -112,6 +112,7 @@ it('a queued request whose client has left is never run', { skip }, async () => 
     }
     // Comes after the four in the queue, and after their ends at the front.
     const last = await send(server, '/mark?last');
+    await server.seenByFront();
     server.mark('a.open');
     assert.equal((await held.response()).text(), 'held');
     await last.response();

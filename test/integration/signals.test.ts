@@ -80,6 +80,7 @@ it('SIGTERM finishes requests that run and those that wait in the queue', { skip
     for (const connection of waiting) {
       await connection.send('POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello');
     }
+    await server.seenByFront();
     server.kill('SIGTERM');
     await server.waitForLog(/Handling signal: term/);
     server.mark('a.open');
@@ -176,15 +177,17 @@ it('SIGTERM under load: every request that was accepted is answered', { skip }, 
     server.kill('SIGTERM');
     assert.deepEqual(await server.exit(), { code: 0, signal: null });
     const outcomes = await load.stop();
-    // After the end there is nobody to connect to; before it nothing but answers. An idle connection may be closed
-    // just when its next request is on its way.
+    // After the end there is nobody to connect to; before it nothing but answers. An idle connection may be closed just
+    // when its next request is on its way; and what the kernel queues between the last accept and the end of the
+    // listener is refused with a reset: a window of microseconds, not one of seconds.
     for (const outcome of outcomes.keys()) {
       assert.match(
         outcome,
-        /^(200|ECONNREFUSED|(ECONNRESET|EPIPE|socket hang up) on a reused connection)$/,
+        /^(200|ECONNREFUSED|ECONNRESET|(ECONNRESET|EPIPE) on a reused connection)$/,
         load.describe(),
       );
     }
+    assert.ok(load.count('ECONNRESET') <= 2, load.describe());
   });
 });
 

@@ -23,7 +23,7 @@ async function assert504(server: Server, path: string): Promise<void> {
 async function assertRecovered(server: Server, workers: number): Promise<void> {
   await until(async () => (await server.get('/', '', 20_000)).status === 200, 'a 200 again', 20_000);
   await until(() => server.workers().length === workers, `${workers} workers again`, 20_000);
-  server.noZombies();
+  await server.noZombies();
 }
 
 const HANGS = ['/sleep', '/loop', '/regex', '/gil-sleep', '/gil-poll', '/swallow'];
