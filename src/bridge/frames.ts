@@ -117,9 +117,11 @@ export class AnswerDecoder {
     const length = buffer.readUInt32LE(offset + AT.length);
     const kind = buffer[offset + AT.kind];
     const headBytes = buffer.readUInt32LE(offset + AT.head);
+    if (kind === undefined || kind < ANSWER || kind > HINTS) throw new FrameError(`a frame of unknown kind ${kind}`);
     const streams = kind === HEAD || kind === DATA;
-    if (headBytes > length || (!streams && length > MAX_FRAME_BYTES)) throw new FrameError('a frame of impossible size');
-    const neededBytes = HEADER_BYTES + (streams ? headBytes : length);
+    const wholeBytes = streams ? headBytes : length;
+    if (headBytes > length || wholeBytes > MAX_FRAME_BYTES) throw new FrameError('a frame of impossible size');
+    const neededBytes = HEADER_BYTES + wholeBytes;
     if (end - offset < neededBytes) return 0;
     const id = buffer.readUInt32LE(offset + AT.id);
     const headStart = offset + HEADER_BYTES;
@@ -150,8 +152,6 @@ export class AnswerDecoder {
       case HINTS:
         this.handler.hints(id, buffer.toString('latin1', headStart, headEnd));
         break;
-      default:
-        throw new FrameError(`a frame of unknown kind ${kind}`);
     }
     if (streams) {
       this.streamId = id;
@@ -174,7 +174,6 @@ export class AnswerDecoder {
       const kind = rest[AT.kind];
       const streams = kind === HEAD || kind === DATA;
       wanted = HEADER_BYTES + rest.readUInt32LE(streams ? AT.head : AT.length);
-      if (wanted > HEADER_BYTES + MAX_FRAME_BYTES) throw new FrameError('a frame of impossible size');
     }
     if (rest.length < wanted) {
       const larger = Buffer.allocUnsafe(wanted);
