@@ -1,4 +1,7 @@
-"""What the tests of the worker share: a slot without a thread, and a decoder of its own for what the slot sends."""
+"""What the tests of the worker share: a slot without a thread, and a decoder of its own for what the slot sends.
+
+To run them without node: PYTHONPATH=src/bridge/python python3 -m unittest discover -s test/python
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,12 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nunicorn_worker import wsgi
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, os.path.join(ROOT, "src", "bridge", "python"))
-
-from nunicorn_worker import wsgi
 
 ANSWER, HEAD, DATA, END, ERROR, HINTS = 2, 3, 4, 5, 6, 7
 

@@ -8,7 +8,6 @@ import tempfile
 import textwrap
 import unittest
 
-import support  # noqa: F401 - it makes the worker's modules importable
 from nunicorn_worker.app import AppLoadError, load_app, prepare_path
 
 MODULE = """

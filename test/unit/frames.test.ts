@@ -198,7 +198,7 @@ function eventsOf({ kind, id, status, cut, head, body, appUs }: Part): Event[] {
 
 const u32 = fc.integer({ min: 0, max: 0xffffffff });
 const bytes = (maxLength: number): fc.Arbitrary<Buffer> =>
-  fc.uint8Array({ maxLength }).map((array) => Buffer.from(array));
+  fc.uint8Array({ maxLength, size: 'max' }).map((array) => Buffer.from(array));
 const part: fc.Arbitrary<Part> = fc
   .record({
     kind: fc.constantFrom(ANSWER, HEAD, DATA, END, ERROR, HINTS),

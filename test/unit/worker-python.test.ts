@@ -17,7 +17,7 @@ interface Run {
 function run(module: string): Promise<Run> {
   const options = {
     cwd: FOLDER,
-    env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1' },
+    env: { ...process.env, PYTHONPATH: join(ROOT, 'src', 'bridge', 'python'), PYTHONDONTWRITEBYTECODE: '1' },
     timeout: TIME_LIMIT_MS,
     killSignal: 'SIGKILL',
   } as const;
