@@ -74,16 +74,23 @@ install_python_packages
 
 say 'build'
 npm run --silent build
+# What the linters find does not keep the tests from running; it fails the run in the end.
+lint_status=0
 say 'biome check'
 # Git's ignore file keeps the venv and dist/ out.
-node_modules/.bin/biome check --error-on-warnings --vcs-enabled=true --vcs-client-kind=git --vcs-use-ignore-file=true .
+node_modules/.bin/biome check --error-on-warnings --vcs-enabled=true --vcs-client-kind=git --vcs-use-ignore-file=true . ||
+  lint_status=1
 say 'ruff check'
-"$VENV/bin/ruff" check src/bridge/python
+"$VENV/bin/ruff" check src/bridge/python || lint_status=1
 
 mapfile -t files < <(compiled test/unit "$@"; compiled test/integration "$@")
 [ ${#files[@]} -gt 0 ] || fail "no test file matches: $*"
 say "node --test, ${#files[@]} files, at most $TIME_LIMIT_S s"
 export PATH="$PATH:/usr/sbin"
-# The limit is a last resort: each test has its own deadlines. --foreground would spare the children, so it is not set.
-exec timeout --kill-after=10 "$TIME_LIMIT_S" \
-  node --test --test-concurrency=2 --test-timeout=300000 --test-reporter=spec "${files[@]}"
+# The limit is a last resort: each test has deadlines of its own.
+test_status=0
+timeout --kill-after=10 "$TIME_LIMIT_S" \
+  node --test --test-concurrency=2 --test-timeout=300000 --test-reporter=spec "${files[@]}" || test_status=$?
+[ "$test_status" -ne 124 ] || fail "stopped after $TIME_LIMIT_S s"
+[ "$lint_status" -eq 0 ] || fail 'the linters found something, see above'
+exit "$test_status"
