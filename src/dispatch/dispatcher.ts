@@ -25,7 +25,11 @@ export interface Slot<R> {
   readonly requests: R[];
   /** When the first of `requests` began to run, or may have. */
   runningSince: number;
-  /** Nothing more goes here for now: what was sent ahead is being taken back, or the connection is being made anew. */
+  /** What was sent ahead is being taken back. */
+  takingBack: boolean;
+  /** The connection broke and is being made anew. */
+  lost: boolean;
+  /** Nothing goes here while one of the two holds. */
   held: boolean;
 }
 
@@ -56,6 +60,8 @@ export class Dispatcher<R extends Dispatched> {
   private first: R | null = null;
   private last: R | null = null;
   private waiting = 0;
+  /** Sent requests whose clients have left: they are not run elsewhere. */
+  private readonly left = new Set<R>();
 
   constructor(options: DispatcherOptions<R>) {
     this.options = options;
@@ -86,7 +92,7 @@ export class Dispatcher<R extends Dispatched> {
       hot: null,
     };
     for (let number = 0; number < threads; number++) {
-      slots.push({ worker, number, requests: [], runningSince: 0, held: false });
+      slots.push({ worker, number, requests: [], runningSince: 0, takingBack: false, lost: false, held: false });
     }
     worker.idle.push(...slots);
     this.workerList.push(worker);
@@ -114,7 +120,7 @@ export class Dispatcher<R extends Dispatched> {
       }
       slot.requests.length = 0;
     }
-    for (const request of begun) request.slot = null;
+    for (const request of begun) this.release(request);
     for (const request of again) request.slot = null;
     worker.outstanding = 0;
     this.requeue(again);
@@ -127,18 +133,22 @@ export class Dispatcher<R extends Dispatched> {
     const begun = slot.requests.filter(hasBegun);
     const again = slot.requests.filter((request) => !begun.includes(request));
     if (slot.requests.length === 0 && !slot.held) slot.worker.idle.splice(slot.worker.idle.indexOf(slot), 1);
+    slot.lost = true;
     slot.held = true;
     slot.worker.outstanding -= slot.requests.length;
-    for (const request of slot.requests) request.slot = null;
+    for (const request of begun) this.release(request);
+    for (const request of again) request.slot = null;
     slot.requests.length = 0;
     this.requeue(again);
     this.dispatch(now);
     return begun;
   }
 
-  /** The slot's connection stands again. */
+  /** The slot's connection stands again. What is still being taken back was sent over the one before: that is awaited. */
   restoreSlot(slot: Slot<R>, now: number): void {
-    this.takenBack(slot, NONE, now);
+    slot.lost = false;
+    this.letGo(slot);
+    this.dispatch(now);
   }
 
   /** A new request. False if the queue is full: the caller answers 503. */
@@ -155,9 +165,15 @@ export class Dispatcher<R extends Dispatched> {
     return true;
   }
 
-  /** Takes a waiting request out of the queue. False if it does not wait: it has been sent. */
+  /**
+   * The client has left. Takes a waiting request out of the queue. False if it does not wait: it has been sent, and if it comes
+   * back without having begun it is dropped.
+   */
   cancel(request: R): boolean {
-    if (!request.queued) return false;
+    if (!request.queued) {
+      if (request.slot !== null) this.left.add(request);
+      return false;
+    }
     this.unlink(request);
     return true;
   }
@@ -166,7 +182,7 @@ export class Dispatcher<R extends Dispatched> {
   answered(slot: Slot<R>, appUs: number, now: number): void {
     const request = slot.requests.shift();
     if (request === undefined) return;
-    request.slot = null;
+    this.release(request);
     slot.worker.outstanding--;
     slot.worker.lookAhead.observe(appUs);
     slot.runningSince = now;
@@ -188,20 +204,21 @@ export class Dispatcher<R extends Dispatched> {
 
   /** The worker was asked to give back what was sent ahead: nothing more goes there before `takenBack`. */
   takeBack(slot: Slot<R>): void {
+    slot.takingBack = true;
     slot.held = true;
     slot.worker.lookAhead.observeSlow();
   }
 
   /** The worker gave back the requests with these ids, none of which has begun: they go to the head of the queue. */
   takenBack(slot: Slot<R>, ids: ReadonlySet<number>, now: number): void {
-    slot.held = false;
+    slot.takingBack = false;
     const again = slot.requests.filter((request) => ids.has(request.id));
     const kept = slot.requests.filter((request) => !ids.has(request.id));
     slot.requests.length = 0;
     slot.requests.push(...kept);
     slot.worker.outstanding -= again.length;
     for (const request of again) request.slot = null;
-    if (kept.length === 0 && !slot.worker.idle.includes(slot)) slot.worker.idle.push(slot);
+    this.letGo(slot);
     this.requeue(again);
     this.dispatch(now);
   }
@@ -291,6 +308,19 @@ export class Dispatcher<R extends Dispatched> {
     this.options.send(slot, request);
   }
 
+  /** The slot takes requests again, unless something else holds it. */
+  private letGo(slot: Slot<R>): void {
+    slot.held = slot.takingBack || slot.lost;
+    const { idle } = slot.worker;
+    if (!slot.held && slot.requests.length === 0 && !idle.includes(slot)) idle.push(slot);
+  }
+
+  /** The request is no more. */
+  private release(request: R): void {
+    request.slot = null;
+    if (this.left.size > 0) this.left.delete(request);
+  }
+
   private append(request: R): void {
     request.queued = true;
     request.queuePrevious = this.last;
@@ -301,11 +331,11 @@ export class Dispatcher<R extends Dispatched> {
     this.waiting++;
   }
 
-  /** Puts requests at the head of the queue, in their order. */
+  /** Puts requests at the head of the queue, in their order, but for those whose clients have left. */
   private requeue(requests: readonly R[]): void {
     for (let at = requests.length - 1; at >= 0; at--) {
       const request = requests[at];
-      if (request === undefined) continue;
+      if (request === undefined || this.left.delete(request)) continue;
       request.queued = true;
       request.queuePrevious = null;
       request.queueNext = this.first;
@@ -327,8 +357,6 @@ export class Dispatcher<R extends Dispatched> {
     this.waiting--;
   }
 }
-
-const NONE: ReadonlySet<number> = new Set();
 
 function hasRoom<R>(slot: Slot<R>, limit: number): boolean {
   return !slot.held && slot.requests.length < limit;
