@@ -15,9 +15,8 @@ import type { Exchange } from './exchange.ts';
 import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
 import { finishWithPage, sendHead, sendWhole } from './respond.ts';
 
-/** What was sent ahead and has waited this long behind a running request goes elsewhere. */
+/** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
 const AHEAD_LIMIT_MS = 5;
-const AHEAD_CHECK_MS = 2;
 const SWEEP_MS = 100;
 /** How much of an answer is kept for a client that reads slowly, before its thread has to wait. */
 const ANSWER_BUFFER_BYTES = 1024 * 1024;
@@ -172,11 +171,14 @@ export class Front {
     exchange.workerPid = attached.address.pid;
     const link = attached.link;
     link.send(slot.number, exchange);
-    this.unflushed.add(link);
-    if (slot.requests.length > 1 && this.aheadTimer === null) {
-      this.aheadTimer = setInterval(() => this.checkAhead(), AHEAD_CHECK_MS);
+    if (slot.requests.length === 1) {
+      // The thread is idle: nothing to wait for.
+      link.flush();
+      return;
     }
-    // All that is read in this turn of the event loop leaves together, still within the same turn.
+    this.watchAhead();
+    this.unflushed.add(link);
+    // All that is sent ahead in this turn of the event loop leaves together, still within the same turn.
     if (!this.flushScheduled) {
       this.flushScheduled = true;
       setImmediate(() => this.flush());
@@ -305,20 +307,18 @@ export class Front {
   }
 
   private checkAhead(): void {
-    const now = performance.now();
-    let ahead = false;
-    for (const attached of this.attached.values()) {
-      for (const slot of attached.worker.slots) if (slot.requests.length > 1) ahead = true;
-    }
-    if (!ahead && this.aheadTimer !== null) {
-      clearInterval(this.aheadTimer);
-      this.aheadTimer = null;
-      return;
-    }
-    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, now)) {
+    this.aheadTimer = null;
+    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, performance.now())) {
       const attached = this.attached.get(slot.worker.serial);
       if (attached !== undefined) this.takeBack(attached, slot);
     }
+    for (const { worker } of this.attached.values()) {
+      for (const slot of worker.slots) if (slot.requests.length > 1) this.watchAhead();
+    }
+  }
+
+  private watchAhead(): void {
+    this.aheadTimer ??= setTimeout(() => this.checkAhead(), AHEAD_LIMIT_MS);
   }
 
   private takeBack(attached: Attached, slot: Slot<Exchange>): void {
