@@ -60,6 +60,8 @@ export class EnvironBuilder {
   /** Throws RequestError for a head that is refused. */
   build(method: string, target: string, httpMinor: number, rawHeaders: readonly string[], facts: ConnectionFacts): RequestHead {
     const serial = ++this.serial;
+    // Not within a request: what is forgotten then would be taken for the first of its name when it comes again.
+    if (this.known.size >= KNOWN_LIMIT) this.known.clear();
     let headers = '';
     let host: string | null = null;
     let contentLength = -1;
@@ -74,7 +76,7 @@ export class EnvironBuilder {
       if (kind === 'drop') continue;
       if (header.seenBy === serial) {
         if (kind === 'host' || kind === 'type') throw new RequestError(400, `Invalid HTTP Header: two headers '${name}'`);
-        if (kind !== 'script' || !facts.trusted) headers = joinDuplicate(headers, header, value);
+        if (kind !== 'script') headers = joinDuplicate(headers, header, value);
       } else {
         header.seenBy = serial;
         if (kind !== 'script') headers += header.prefix + value + '\0';
@@ -126,7 +128,6 @@ export class EnvironBuilder {
       const plain = name === 'content-type' || name === 'content-length';
       header = { kind: this.kindOf(name), prefix: `${plain ? '' : 'HTTP_'}${cgi}\0`, name, seenBy: 0 };
     }
-    if (this.known.size >= KNOWN_LIMIT) this.known.clear();
     this.known.set(name, header);
     this.known.set(rawName, header);
     return header;
@@ -155,7 +156,9 @@ export class EnvironBuilder {
 
 /** Adds a further value to a header that the block has already: with `; ` for cookies (RFC 6265, 5.4), else with a comma. */
 function joinDuplicate(block: string, header: KnownHeader, value: string): string {
-  const start = block.startsWith(header.prefix) ? 0 : block.indexOf(`\0${header.prefix}`) + 1;
+  // From pair to pair, as a value may be the name of a header.
+  let start = 0;
+  while (!block.startsWith(header.prefix, start)) start = block.indexOf('\0', block.indexOf('\0', start) + 1) + 1;
   const end = block.indexOf('\0', start + header.prefix.length);
   return block.slice(0, end) + (header.kind === 'cookie' ? '; ' : ',') + value + block.slice(end);
 }
