@@ -202,9 +202,8 @@ class ServingSlot(unittest.TestCase):
         self.assertEqual(self.ran[-1], "/again")
 
     def test_a_part_of_a_frame_does_not_leak_into_the_next_connection(self):
-        self.front.sendall(request(1, "/a"))
+        self.front.sendall(request(1, "/a") + request(2, "/lost")[:30])
         self.answers(self.front, 1)
-        self.front.sendall(request(2, "/lost")[:30])
         self.front.close()
         second = self.connect()
         second.sendall(request(3, "/b"))
