@@ -22,7 +22,13 @@ export interface SocketName {
 }
 
 interface Internals {
-  _createServerHandle(address: string | null, port: number, type: 4 | 6 | -1, fd?: number, flags?: number): ListeningHandle | number;
+  _createServerHandle(
+    address: string | null,
+    port: number,
+    type: 4 | 6 | -1,
+    fd?: number,
+    flags?: number,
+  ): ListeningHandle | number;
 }
 
 interface ServerInternals {

@@ -57,7 +57,15 @@ export function writeRequestFrame(target: Buffer, offset: number, frame: Request
 /** What a decoder tells about the frames of a worker. Buffers given are valid only during the call. */
 export interface AnswerHandler {
   /** A whole answer. The body is `buffer[bodyStart..bodyEnd)`. */
-  answer(id: number, status: number, head: string, buffer: Buffer, bodyStart: number, bodyEnd: number, appUs: number): void;
+  answer(
+    id: number,
+    status: number,
+    head: string,
+    buffer: Buffer,
+    bodyStart: number,
+    bodyEnd: number,
+    appUs: number,
+  ): void;
   head(id: number, status: number, head: string): void;
   data(id: number, buffer: Buffer, start: number, end: number): void;
   end(id: number, cut: boolean, appUs: number): void;

@@ -8,8 +8,8 @@ import {
   AnswerDecoder,
   type AnswerHandler,
   CONTROL_CONNECTION,
-  requestFrameBytes,
   type RequestFrame,
+  requestFrameBytes,
   SLOT_CONNECTION,
   writeRequestFrame,
 } from './frames.ts';

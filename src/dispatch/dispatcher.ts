@@ -223,6 +223,17 @@ export class Dispatcher<R extends Dispatched> {
     this.dispatch(now);
   }
 
+  /** The request with this id, of those sent to `slot`, is answered next. */
+  bringForward(slot: Slot<R>, id: number): void {
+    const at = slot.requests.findIndex((request) => request.id === id);
+    if (at > 0) slot.requests.unshift(...slot.requests.splice(at, 1));
+  }
+
+  /** All requests that have been sent and not answered. */
+  sent(): R[] {
+    return this.workerList.flatMap((worker) => worker.slots.flatMap((slot) => slot.requests));
+  }
+
   /** The slots in which something runs, each with the request. */
   *running(): Generator<{ slot: Slot<R>; request: R }> {
     for (const worker of this.workerList) {
@@ -238,7 +249,8 @@ export class Dispatcher<R extends Dispatched> {
     const found: string[] = [];
     if (this.waiting > 0) {
       for (const worker of this.workerList) {
-        if (worker.accepting && worker.idle.length > 0) found.push(`worker ${worker.serial}: idle slot, ${this.waiting} wait`);
+        if (worker.accepting && worker.idle.length > 0)
+          found.push(`worker ${worker.serial}: idle slot, ${this.waiting} wait`);
       }
     }
     for (const worker of this.workerList) {
@@ -247,7 +259,9 @@ export class Dispatcher<R extends Dispatched> {
       for (const slot of worker.slots) {
         const idle = worker.idle.includes(slot);
         if (idle !== (slot.requests.length === 0 && !slot.held)) {
-          found.push(`worker ${worker.serial}, slot ${slot.number}: ${idle ? 'busy but listed idle' : 'idle but not listed'}`);
+          found.push(
+            `worker ${worker.serial}, slot ${slot.number}: ${idle ? 'busy but listed idle' : 'idle but not listed'}`,
+          );
         }
       }
     }

@@ -18,4 +18,6 @@ export interface ClientConnection {
   takenAt: number;
   /** A first request has come. */
   used: boolean;
+  /** The last answer of this connection has been given. */
+  refused: boolean;
 }

@@ -36,8 +36,6 @@ export interface ClientHandler {
 const MAX_BODY_IN_MEMORY_BYTES = 256 * 1024;
 /** Bodies in memory, all together; beyond that every body goes to a file. */
 const MAX_BODIES_IN_MEMORY_BYTES = 32 * 1024 * 1024;
-/** The sum of a request's header lines. */
-const MAX_HEADER_BYTES = 128 * 1024;
 /** How long a connection without a request may live on when the server stops: its first one may be under way. */
 const STOP_GRACE_MS = 200;
 /** What a refused request still sends is read, up to these limits, lest the answer be lost in a reset (RFC 9112, 9.6). */
@@ -62,12 +60,17 @@ export class ClientServer {
     this.config = config;
     this.handler = handler;
     this.log = log;
-    this.environ = new EnvironBuilder(config.secureSchemeHeaders, config.scriptName);
+    this.environ = new EnvironBuilder(config.secureSchemeHeaders, config.scriptName, config.limits);
     this.trusted = trustCheck(config.forwardedAllowIps);
   }
 
   get isStopping(): boolean {
     return this.stopping;
+  }
+
+  /** Whether connections end with their present answer. */
+  get isClosing(): boolean {
+    return this.stopping || this.config.keepaliveMs === 0;
   }
 
   /** A server for one listening socket, to be attached to its handle by the caller. */
@@ -78,14 +81,20 @@ export class ClientServer {
       headersTimeout: config.headerTimeoutMs,
       requestTimeout: 0,
       connectionsCheckingInterval: 1000,
-      maxHeaderSize: MAX_HEADER_BYTES,
+      maxHeaderSize: config.maxHeaderBytes,
       requireHostHeader: false,
       noDelay: true,
     });
     server.on('connection', (socket: Socket) => this.connected(socket, listener));
     server.on('request', (request, response) => this.requested(request, response, false));
     server.on('checkContinue', (request, response) => this.requested(request, response, true));
-    server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => this.notUnderstood(error, socket as Socket));
+    server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) =>
+      this.notUnderstood(error, socket as Socket),
+    );
+    server.on('checkExpectation', (request, response) => this.requested(request, response, false));
+    // A client may end its side when it has sent its request and still read the answer (RFC 9112, 9.6).
+    (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
+    server.maxHeadersCount = 0; // --limit-request-fields
     server.on('connect', (_: IncomingMessage, socket: Duplex) => {
       socket.end(rawErrorAnswer(501, 'CONNECT is not supported'));
     });
@@ -110,7 +119,8 @@ export class ClientServer {
       connection.takenAt = 0;
       if (exchange === null) {
         const idleMs = now - connection.idleSince;
-        if (connection.used ? idleMs >= this.config.keepaliveMs : this.stopping && idleMs >= STOP_GRACE_MS) socket.end();
+        if (connection.used ? idleMs >= this.config.keepaliveMs : this.stopping && idleMs >= STOP_GRACE_MS)
+          socket.destroySoon();
       } else if (exchange.phase === 'reading') {
         if (this.config.bodyTimeoutMs > 0 && now - exchange.pieceAt >= this.config.bodyTimeoutMs) {
           this.refuse(exchange, 408, `No piece of the request's body came for ${this.config.bodyTimeoutMs / 1000} s`);
@@ -132,7 +142,7 @@ export class ClientServer {
         const now = performance.now();
         for (const connection of this.connections) {
           if (connection.current !== null) continue;
-          if (connection.used) connection.socket.end();
+          if (connection.used) connection.socket.destroySoon();
           else connection.idleSince = now;
         }
       });
@@ -162,6 +172,7 @@ export class ClientServer {
   /** Answers with a page of our own and closes the connection; what the client still sends is read for a moment. */
   refuse(exchange: Exchange, status: number, message: string): void {
     const request = exchange.request;
+    exchange.connection.refused = true;
     if (request.complete) {
       finishWithPage(exchange, status, message);
       this.over(exchange);
@@ -191,9 +202,15 @@ export class ClientServer {
       bytesTaken: 0,
       takenAt: 0,
       used: false,
+      refused: false,
     };
     socket.nunicorn = connection;
     this.connections.add(connection);
+    socket.on('end', () => {
+      // Nobody may be there any more. What runs is answered all the same; what waits is not worth running.
+      const exchange = connection.current;
+      if (exchange?.queued) socket.destroy();
+    });
     socket.on('close', () => {
       this.connections.delete(connection);
       connection.pipelined.length = 0;
@@ -222,11 +239,18 @@ export class ClientServer {
     this.begin(connection, request, response, expectsContinue);
   }
 
-  private begin(connection: ClientConnection, request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+  private begin(
+    connection: ClientConnection,
+    request: IncomingMessage,
+    response: ServerResponse,
+    expectsContinue: boolean,
+  ): void {
     connection.used = true;
     const now = performance.now();
     let head: ReturnType<EnvironBuilder['build']>;
     try {
+      if (request.httpVersionMajor !== 1)
+        throw new RequestError(request.httpVersionMajor === 0 ? 400 : 505, `Invalid HTTP Version: ${request.httpVersion}`);
       head = this.environ.build(
         request.method ?? '',
         request.url ?? '',
@@ -234,6 +258,7 @@ export class ClientServer {
         request.rawHeaders,
         connection.facts,
       );
+      if (head.expectsUnknown) throw new RequestError(417, 'The only expectation known is 100-continue');
     } catch (error) {
       if (!(error instanceof RequestError)) throw error;
       const exchange = new Exchange(this.nextId(), request, response, connection, '', 0, now);
@@ -270,7 +295,11 @@ export class ClientServer {
       if (exchange.phase !== 'reading') return;
       const full = error.code === 'ENOSPC' || error.code === 'EDQUOT';
       this.log.error(`A request's body could not be kept in ${this.config.spoolFolder}: ${error.message}`);
-      this.refuse(exchange, full ? 507 : 503, full ? 'No space left for the request' : 'The request could not be stored');
+      this.refuse(
+        exchange,
+        full ? 507 : 503,
+        full ? 'No space left for the request' : 'The request could not be stored',
+      );
     };
     exchange.pieceAt = performance.now();
     request.on('data', (piece: Buffer) => {
@@ -323,6 +352,11 @@ export class ClientServer {
     }
     const exchange = connection?.current;
     const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
+    if (connection?.refused) {
+      // It has its answer; this is what it sent on top.
+      socket.destroySoon();
+      return;
+    }
     this.log.warning(`Invalid request from ip=${connection?.remoteAddress ?? ''}: ${error.message}`);
     if (exchange !== null && exchange !== undefined && exchange.phase !== 'reading') {
       // It came behind a request that is being served: that one is answered, then the connection ends.

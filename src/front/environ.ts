@@ -20,6 +20,8 @@ export interface RequestHead {
   readonly hasBody: boolean;
   /** As declared, or -1. */
   readonly contentLength: number;
+  /** Expects something else than 100-continue. */
+  readonly expectsUnknown: boolean;
 }
 
 /** The request cannot be served; `status` says why to the client. */
@@ -31,7 +33,16 @@ export class RequestError extends Error {
   }
 }
 
-type Kind = 'plain' | 'drop' | 'host' | 'type' | 'length' | 'coding' | 'cookie' | 'script' | 'scheme';
+/** Gunicorn's limits for the head of a request, in bytes but for `fields`. */
+export interface HeadLimits {
+  /** The request line, with its end; 0 is none. */
+  readonly line: number;
+  readonly fields: number;
+  /** One header line, with its end. */
+  readonly fieldSize: number;
+}
+
+type Kind = 'plain' | 'drop' | 'host' | 'type' | 'length' | 'coding' | 'cookie' | 'script' | 'scheme' | 'expect';
 
 interface KnownHeader {
   readonly kind: Kind;
@@ -44,22 +55,40 @@ interface KnownHeader {
 }
 
 const KNOWN_LIMIT = 2000;
+/** Of a request line: two spaces, `HTTP/1.1` and CRLF. */
+const LINE_REST_BYTES = 12;
+/** Of a header line: `: ` and CRLF. */
+const FIELD_REST_BYTES = 4;
 
 export class EnvironBuilder {
   private readonly known = new Map<string, KnownHeader>();
   private readonly schemeHeaders: ReadonlyMap<string, string>;
   private readonly scriptName: string;
+  private readonly limits: HeadLimits;
   private serial = 0;
 
   /** `schemeHeaders`: header (any case) to the value that means https. `scriptName`: prefix of all paths. */
-  constructor(schemeHeaders: Readonly<Record<string, string>>, scriptName: string) {
+  constructor(schemeHeaders: Readonly<Record<string, string>>, scriptName: string, limits: HeadLimits) {
+    this.limits = limits;
     this.schemeHeaders = new Map(Object.entries(schemeHeaders).map(([name, value]) => [name.toLowerCase(), value]));
     this.scriptName = scriptName;
   }
 
   /** Throws RequestError for a head that is refused. */
-  build(method: string, target: string, httpMinor: number, rawHeaders: readonly string[], facts: ConnectionFacts): RequestHead {
+  build(
+    method: string,
+    target: string,
+    httpMinor: number,
+    rawHeaders: readonly string[],
+    facts: ConnectionFacts,
+  ): RequestHead {
+    const { limits } = this;
+    if (limits.line > 0 && method.length + target.length + LINE_REST_BYTES > limits.line) {
+      throw new RequestError(414, `Request Line is too large (more than ${limits.line} bytes)`);
+    }
+    if (rawHeaders.length > limits.fields * 2) throw new RequestError(431, `more than ${limits.fields} header fields`);
     const serial = ++this.serial;
+    let expectsUnknown = false;
     // Not within a request: what is forgotten then would be taken for the first of its name when it comes again.
     if (this.known.size >= KNOWN_LIMIT) this.known.clear();
     let headers = '';
@@ -71,11 +100,15 @@ export class EnvironBuilder {
     for (let at = 0; at < rawHeaders.length; at += 2) {
       const name = rawHeaders[at] as string;
       const value = rawHeaders[at + 1] as string;
+      if (name.length + value.length + FIELD_REST_BYTES > limits.fieldSize) {
+        throw new RequestError(431, `header '${name.slice(0, 100)}' is larger than ${limits.fieldSize} bytes`);
+      }
       const header = this.known.get(name) ?? this.learn(name);
       const kind = header.kind;
       if (kind === 'drop') continue;
       if (header.seenBy === serial) {
-        if (kind === 'host' || kind === 'type') throw new RequestError(400, `Invalid HTTP Header: two headers '${name}'`);
+        if (kind === 'host' || kind === 'type')
+          throw new RequestError(400, `Invalid HTTP Header: two headers '${name}'`);
         if (kind !== 'script') headers = joinDuplicate(headers, header, value);
       } else {
         header.seenBy = serial;
@@ -88,13 +121,15 @@ export class EnvironBuilder {
         if (value.toLowerCase() !== 'chunked') throw new RequestError(501, `Unsupported transfer coding: ${value}`);
         if (httpMinor === 0) throw new RequestError(400, 'Transfer-Encoding is not part of HTTP/1.0');
         chunked = true;
+      } else if (kind === 'expect') {
+        expectsUnknown = httpMinor > 0 && value.toLowerCase() !== '100-continue';
       } else if (kind === 'scheme' && facts.trusted) {
         const said = value === this.schemeHeaders.get(header.name) ? 'https' : 'http';
         if (scheme !== '' && scheme !== said) throw new RequestError(400, 'Contradictory scheme headers');
         scheme = said;
       } else if (kind === 'script' && facts.trusted) scriptName = value;
     }
-    if (host === null && httpMinor === 1) throw new RequestError(400, "Invalid HTTP Header: 'HOST' is missing");
+    if (host === null && httpMinor > 0) throw new RequestError(400, "Invalid HTTP Header: 'HOST' is missing");
 
     const { path, query } = splitTarget(target);
     let pathInfo = path;
@@ -113,11 +148,21 @@ export class EnvironBuilder {
       script = `SCRIPT_NAME\0${scriptName}\0`;
     }
     const block =
-      'REQUEST_METHOD\0' + method + '\0RAW_URI\0' + target + '\0PATH_INFO\0' + pathInfo + '\0QUERY_STRING\0' + query +
-      (httpMinor === 1 ? '\0SERVER_PROTOCOL\0HTTP/1.1\0' : '\0SERVER_PROTOCOL\0HTTP/1.0\0') +
-      headers + script + (facts.unixPath === null ? '' : serverOfUnixSocket(facts.unixPath, host, scheme)) + facts.block +
+      'REQUEST_METHOD\0' +
+      method +
+      '\0RAW_URI\0' +
+      target +
+      '\0PATH_INFO\0' +
+      pathInfo +
+      '\0QUERY_STRING\0' +
+      query +
+      (httpMinor > 0 ? '\0SERVER_PROTOCOL\0HTTP/1.1\0' : '\0SERVER_PROTOCOL\0HTTP/1.0\0') +
+      headers +
+      script +
+      (facts.unixPath === null ? '' : serverOfUnixSocket(facts.unixPath, host, scheme)) +
+      facts.block +
       (scheme === 'https' ? '\0wsgi.url_scheme\0https' : '\0wsgi.url_scheme\0http');
-    return { block, pathEncoded, hasBody: chunked || contentLength > 0, contentLength };
+    return { block, pathEncoded, hasBody: chunked || contentLength > 0, contentLength, expectsUnknown };
   }
 
   private learn(rawName: string): KnownHeader {
@@ -145,6 +190,8 @@ export class EnvironBuilder {
         return 'coding';
       case 'cookie':
         return 'cookie';
+      case 'expect':
+        return 'expect';
       case 'script_name':
         return 'script';
     }

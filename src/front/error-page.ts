@@ -1,7 +1,13 @@
 /** The pages the server itself answers with, in gunicorn's form. */
 import { STATUS_CODES } from 'node:http';
 
-const ESCAPES: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#x27;' };
+const ESCAPES: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  '"': '&quot;',
+  "'": '&#x27;',
+};
 
 export function errorPage(status: number, message: string): string {
   const reason = STATUS_CODES[status] ?? 'Error';

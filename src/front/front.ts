@@ -127,7 +127,7 @@ export class Front {
   stop(graceful: boolean): void {
     this.clients.stop();
     if (!graceful) {
-      for (const { request } of this.dispatcher.running()) this.fail(request, 503, 'The server is shutting down');
+      for (const request of this.dispatcher.sent()) this.fail(request, 503, 'The server is shutting down');
       for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
         this.dispatcher.cancel(next);
         this.fail(next, 503, 'The server is shutting down');
@@ -198,8 +198,11 @@ export class Front {
     /** The exchange that `id` answers: the first of its slot. */
     const current = (id: number): Exchange => {
       slot ??= this.attached.get(serial)?.worker.slots[number];
+      // What stands before it was taken back, and the word of that has not come yet.
+      if (slot?.takingBack) this.dispatcher.bringForward(slot, id);
       const exchange = slot?.requests[0];
-      if (exchange === undefined || exchange.id !== id) throw new Error(`worker ${serial} answered what it was not asked`);
+      if (exchange === undefined || exchange.id !== id)
+        throw new Error(`worker ${serial} answered what it was not asked`);
       return exchange;
     };
     const answered = (appUs: number): void => {
@@ -210,7 +213,7 @@ export class Front {
         const exchange = current(id);
         answered(appUs);
         if (exchange.phase !== 'dispatched') return;
-        sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, this.clients.isStopping);
+        sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, this.clients.isClosing);
         this.clients.over(exchange);
       },
       head: (id, status, head) => {
@@ -218,17 +221,21 @@ export class Front {
         exchange.pieceAt = performance.now();
         if (exchange.phase !== 'dispatched') return;
         exchange.phase = 'answering';
-        sendHead(exchange, status, head, this.clients.isStopping);
+        sendHead(exchange, status, head, this.clients.isClosing);
         exchange.response.flushHeaders();
       },
       data: (id, buffer, start, end) => {
         const exchange = current(id);
-        if (exchange.phase === 'answering' && end > start) this.sendPiece(exchange, Buffer.from(buffer.subarray(start, end)));
+        if (exchange.phase === 'answering' && end > start)
+          this.sendPiece(exchange, Buffer.from(buffer.subarray(start, end)));
       },
       end: (id, cut, appUs) => {
         const exchange = current(id);
         answered(appUs);
-        if (exchange.phase !== 'answering') return;
+        if (exchange.phase !== 'answering') {
+          this.fail(exchange, 500, '');
+          return;
+        }
         if (cut) exchange.connection.socket.destroySoon();
         else exchange.response.end();
         this.clients.over(exchange);
@@ -322,6 +329,7 @@ export class Front {
   }
 
   private takeBack(attached: Attached, slot: Slot<Exchange>): void {
+    attached.link.flush();
     this.dispatcher.takeBack(slot);
     attached.link.takeBack(slot.number);
   }
@@ -341,7 +349,8 @@ export class Front {
     this.clients.sweep(now);
     for (;;) {
       const oldest = this.dispatcher.oldestQueued;
-      if (oldest === null || this.config.queueTimeoutMs === 0 || now - oldest.queuedAt < this.config.queueTimeoutMs) break;
+      if (oldest === null || this.config.queueTimeoutMs === 0 || now - oldest.queuedAt < this.config.queueTimeoutMs)
+        break;
       this.dispatcher.cancel(oldest);
       this.fail(oldest, 504, 'No worker was free in time');
     }

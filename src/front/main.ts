@@ -1,7 +1,7 @@
 /** Start of a front's process. Loads only what serves requests. */
 import { rmSync } from 'node:fs';
-import { createErrorLog } from '../log/error-log.ts';
 import { attachHandle } from '../listening-handle.ts';
+import { createErrorLog } from '../log/error-log.ts';
 import { Front } from './front.ts';
 import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
 
@@ -71,7 +71,8 @@ function act(message: Exclude<ToFront, { op: 'start' }> | ToFront, handle: unkno
 }
 
 process.on('message', handle);
-process.on('disconnect', () => {
+// Before node:cluster's own listener, which ends the process.
+process.prependListener('disconnect', () => {
   // The master is gone without a word. A worker whose interpreter is locked cannot notice.
   for (const pid of workerPids.values()) {
     try {
@@ -80,7 +81,9 @@ process.on('disconnect', () => {
       // It noticed.
     }
   }
-  if (config !== null) rmSync(config.folder, { recursive: true, force: true });
+  for (const folder of [config?.folder, config?.spoolFolder]) {
+    if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+  }
   process.exit(1);
 });
 tell({ op: 'online' });

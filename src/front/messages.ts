@@ -1,5 +1,7 @@
 /** What the master and a front say to each other over node:cluster's channel. */
+
 import type { LogLevel } from '../settings/types.ts';
+import type { HeadLimits } from './environ.ts';
 
 /** A worker that is ready to be connected to. */
 export interface WorkerAddress {
@@ -38,6 +40,9 @@ export interface FrontConfig {
   readonly responseTimeoutMs: number;
   readonly maxQueue: number;
   readonly limitRequestBody: number;
+  readonly limits: HeadLimits;
+  /** Request line and headers together, a bound on memory. */
+  readonly maxHeaderBytes: number;
   readonly forwardedAllowIps: readonly string[];
   readonly secureSchemeHeaders: Readonly<Record<string, string>>;
   readonly scriptName: string;

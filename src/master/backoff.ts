@@ -21,8 +21,10 @@ export class Backoff {
     const early = death.readyAt === null || death.diedAt - death.readyAt < EARLY_DEATH_MS;
     if (!early) return 0;
     if (death.diedAt - this.lastFailureAt > HEALTHY_MS) this.failures = 0;
-    this.lastFailureAt = death.diedAt;
     this.failures++;
-    return Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (this.failures - 1));
+    const delayMs = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (this.failures - 1));
+    // Health begins when the wait is over.
+    this.lastFailureAt = death.diedAt + delayMs;
+    return delayMs;
   }
 }

@@ -9,7 +9,12 @@ export type FromPython =
   | { readonly op: 'leaving'; readonly signal: string }
   /** Of the mold. */
   | { readonly op: 'forked'; readonly serial: number; readonly pid: number }
-  | { readonly op: 'exited'; readonly pid: number; readonly code: number | null; readonly signal: NodeJS.Signals | null };
+  | {
+      readonly op: 'exited';
+      readonly pid: number;
+      readonly code: number | null;
+      readonly signal: NodeJS.Signals | null;
+    };
 
 export type ToPython =
   | { readonly op: 'leave' }
@@ -85,7 +90,12 @@ export class ControlServer {
   private greeted(socket: Socket, message: unknown): number | null {
     const { token, serial, pid } = (message ?? {}) as { token?: string; serial?: number; pid?: number };
     const proof = Buffer.from(String(token));
-    if (proof.length !== this.token.length || !timingSafeEqual(proof, this.token) || serial === undefined || pid === undefined) {
+    if (
+      proof.length !== this.token.length ||
+      !timingSafeEqual(proof, this.token) ||
+      serial === undefined ||
+      pid === undefined
+    ) {
       socket.destroy();
       return null;
     }

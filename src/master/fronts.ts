@@ -109,7 +109,14 @@ export class Fronts {
   private fork(index: number): Front {
     const number = index + 1;
     const child = cluster.fork();
-    const front: Front = { number, process: child, startedAt: performance.now(), online: false, listeningAt: null, stopped: false };
+    const front: Front = {
+      number,
+      process: child,
+      startedAt: performance.now(),
+      online: false,
+      listeningAt: null,
+      stopped: false,
+    };
     child.on('message', (message: ToMaster) => this.said(front, message));
     child.on('error', () => {}); // A message to a front that has just died; its end is told by 'exit'.
     child.on('exit', (code, signal) => this.exited(index, front, code, signal));
@@ -166,7 +173,9 @@ export class Fronts {
       this.checkStopped();
       return;
     }
-    this.log.error(`Front ${front.number} (pid:${front.process.process.pid}) ended (${signal ?? `code ${code}`}); it is started again`);
+    this.log.error(
+      `Front ${front.number} (pid:${front.process.process.pid}) ended (${signal ?? `code ${code}`}); it is started again`,
+    );
     const delayMs = this.backoffs[index]?.delayAfter({
       startedAt: front.startedAt,
       readyAt: front.listeningAt,

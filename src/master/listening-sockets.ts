@@ -73,7 +73,11 @@ async function unix(
   try {
     const handle = bindUnix(address.path);
     if (owner !== null) chownSync(address.path, owner.uid, owner.gid);
-    return { address, handle, facts: { kind: 'unix', host: '', port: 0, path: address.path } };
+    return {
+      address,
+      handle,
+      facts: { kind: 'unix', host: '', port: 0, path: Buffer.from(address.path).toString('latin1') },
+    };
   } finally {
     process.umask(before);
   }

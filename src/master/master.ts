@@ -4,11 +4,13 @@ import { chownSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { EXIT, type ExitCode } from '../errors.ts';
+import type { HeadLimits } from '../front/environ.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import { createErrorLog, type ErrorLog } from '../log/error-log.ts';
 import { formatAddress, parseAddress } from '../settings/address.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import { findPython, type Python } from '../settings/python.ts';
+import type { Settings } from '../settings/table.ts';
 import { VERSION } from '../settings/version.ts';
 import { ControlServer } from './control-server.ts';
 import { Fronts } from './fronts.ts';
@@ -31,11 +33,14 @@ export async function runMaster(loaded: LoadedSettings): Promise<void> {
   const uid = settings.user ?? null;
   const gid = settings.group ?? null;
   const owner =
-    uid === null && gid === null ? null : { uid: uid ?? process.getuid?.() ?? -1, gid: gid ?? process.getgid?.() ?? -1 };
+    uid === null && gid === null
+      ? null
+      : { uid: uid ?? process.getuid?.() ?? -1, gid: gid ?? process.getgid?.() ?? -1 };
   log.info(`Starting nunicorn ${VERSION}`);
   const sockets: ListeningSocket[] = [];
   try {
-    for (const address of settings.bind) sockets.push(await bindAddress(parseAddress(address), settings.umask, owner, log));
+    for (const address of settings.bind)
+      sockets.push(await bindAddress(parseAddress(address), settings.umask, owner, log));
   } catch (error) {
     pidFile?.remove();
     for (const socket of sockets) if (socket.address.kind === 'unix') unlinkSync(socket.address.path);
@@ -82,7 +87,8 @@ class Master {
     this.pidFile = pidFile;
     this.owner = owner;
     const { settings } = loaded;
-    this.spoolFolder = settings.spool_dir === null ? folder : mkdtempSync(join(resolve(loaded.cwd, settings.spool_dir), 'nunicorn-'));
+    this.spoolFolder =
+      settings.spool_dir === null ? folder : mkdtempSync(join(resolve(loaded.cwd, settings.spool_dir), 'nunicorn-'));
     const token = randomBytes(16).toString('hex');
     const errorlog = settings.errorlog === '-' ? '-' : resolve(loaded.cwd, settings.errorlog);
     const title = (role: string): string => `nunicorn: ${role} [${settings.proc_name || loaded.app}]`;
@@ -159,6 +165,7 @@ class Master {
           responseTimeoutMs: settings.response_timeout * 1000,
           maxQueue: settings.max_queue,
           limitRequestBody: settings.limit_request_body,
+          ...headLimits(settings),
           forwardedAllowIps: settings.forwarded_allow_ips,
           secureSchemeHeaders: settings.secure_scheme_headers,
           scriptName: loaded.env.SCRIPT_NAME ?? '',
@@ -227,6 +234,8 @@ class Master {
       this.stopPhase = graceful ? 'graceful' : 'quick';
       const limitMs = graceful ? this.loaded.settings.graceful_timeout * 1000 : QUICK_STOP_MS;
       this.stopDeadline = performance.now() + limitMs;
+      // From here on the fronts alone hold the sockets: they accept what waits, then close them.
+      for (const { handle } of this.sockets) handle.close();
       this.fronts.stop(true);
       this.setStopTimer(limitMs, () => {
         this.fronts.stop(false);
@@ -257,8 +266,7 @@ class Master {
 
   private exit(): void {
     this.control.close();
-    for (const { address, handle } of this.sockets) {
-      handle.close();
+    for (const { address } of this.sockets) {
       if (address.kind === 'unix') rmSync(address.path, { force: true });
     }
     for (const folder of [this.folder, this.spoolFolder]) rmSync(folder, { recursive: true, force: true });
@@ -274,6 +282,20 @@ const REASONS: Readonly<Partial<Record<ExitCode, string>>> = {
   [EXIT.WORKER_BOOT_ERROR]: 'Worker failed to boot.',
   [EXIT.APP_LOAD_ERROR]: 'App failed to load.',
 };
+
+/** What 0 means: as many fields as Gunicorn takes at most, and its default for the size of one. */
+const MOST_FIELDS = 32768;
+const DEFAULT_FIELD_SIZE = 8190;
+const MOST_HEADER_BYTES = 1024 * 1024;
+
+function headLimits(settings: Settings): { limits: HeadLimits; maxHeaderBytes: number } {
+  const fields =
+    settings.limit_request_fields === 0 ? MOST_FIELDS : Math.min(settings.limit_request_fields, MOST_FIELDS);
+  const fieldSize = settings.limit_request_field_size || DEFAULT_FIELD_SIZE;
+  const line = settings.limit_request_line;
+  const wanted = (line || MOST_HEADER_BYTES) + fields * (fieldSize + 2) + 4;
+  return { limits: { line, fields, fieldSize }, maxHeaderBytes: Math.min(wanted, MOST_HEADER_BYTES) };
+}
 
 function count(number: number, noun: string): string {
   return `${number} ${noun}${number === 1 ? '' : 's'}`;

@@ -1,5 +1,5 @@
 /** The pid file, by gunicorn's rules: written beside and renamed, refused while another living process is named in it. */
-import { chmodSync, readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 
 export class PidFile {
@@ -18,7 +18,10 @@ export class PidFile {
       chmodSync(draft, 0o644);
       renameSync(draft, path);
     } catch (error) {
-      throw new NunicornError(`the pid file '${path}' cannot be written: ${error instanceof Error ? error.message : error}`);
+      rmSync(draft, { force: true });
+      throw new NunicornError(
+        `the pid file '${path}' cannot be written: ${error instanceof Error ? error.message : error}`,
+      );
     }
   }
 

@@ -49,7 +49,7 @@ export interface WorkersHandler {
   drain(serial: number): void;
   exited(serial: number): void;
   /** No worker has ever been ready, and none will. */
-  bootFailed(exitCode: 1 | 3 | 4): void;
+  bootFailed(exitCode: 3 | 4): void;
   /** After `stop`: the last one is gone. */
   allGone(): void;
 }
@@ -63,6 +63,8 @@ interface Worker {
   state: State;
   pid: number | null;
   child: ChildProcess | null;
+  /** The mold it is a child of. */
+  mold: Mold | null;
   control: ControlConnection | null;
   readyAt: number | null;
   /** A thread is stuck in a request: it cannot leave by itself. */
@@ -128,7 +130,9 @@ export class Workers {
 
   /** The workers that are ready: for a front that has just begun. */
   addresses(): WorkerAddress[] {
-    return [...this.bySerial.values()].filter((worker) => worker.state === 'ready').map((worker) => this.address(worker));
+    return [...this.bySerial.values()]
+      .filter((worker) => worker.state === 'ready')
+      .map((worker) => this.address(worker));
   }
 
   /** A request ran into --timeout and its thread has not come back: no more for this worker, and another one. */
@@ -136,7 +140,8 @@ export class Workers {
     const worker = this.bySerial.get(serial);
     if (worker === undefined || worker.stuck) return;
     worker.stuck = true;
-    if (worker.seat.current === worker && worker.seat.next === null && !this.stopping) worker.seat.next = this.spawn(worker.seat);
+    if (worker.seat.current === worker && worker.seat.next === null && !this.stopping)
+      worker.seat.next = this.spawn(worker.seat);
     this.drain(worker);
   }
 
@@ -194,7 +199,7 @@ export class Workers {
   hungUp(serial: number): void {
     const worker = this.bySerial.get(serial);
     // A worker whose mold is dead has nobody else to tell of its end.
-    if (worker !== undefined && worker.child === null && worker.pid !== null && this.mold === null) {
+    if (worker !== undefined && worker.child === null && worker.pid !== null && worker.mold !== this.mold) {
       this.ended(worker, null, null);
     }
   }
@@ -249,6 +254,7 @@ export class Workers {
       state: 'starting',
       pid: null,
       child: null,
+      mold: null,
       control: null,
       readyAt: null,
       stuck: false,
@@ -336,7 +342,7 @@ export class Workers {
 
   private replaceDead(worker: Worker, code: number | null): void {
     if (!this.everReady) {
-      this.handler.bootFailed(code === EXIT.APP_LOAD_ERROR || code === EXIT.WORKER_BOOT_ERROR ? code : EXIT.ERROR);
+      this.handler.bootFailed(code === EXIT.APP_LOAD_ERROR ? code : EXIT.WORKER_BOOT_ERROR);
       return;
     }
     const { seat } = worker;
@@ -384,7 +390,10 @@ export class Workers {
       }
     } else if (message.op === 'forked') {
       const worker = this.bySerial.get(message.serial);
-      if (worker !== undefined) worker.pid = message.pid;
+      if (worker !== undefined) {
+        worker.pid = message.pid;
+        worker.mold = mold;
+      }
     } else if (message.op === 'exited') {
       const worker = [...this.bySerial.values()].find((one) => one.pid === message.pid);
       if (worker !== undefined) this.ended(worker, message.code, message.signal);
@@ -398,7 +407,7 @@ export class Workers {
       return;
     }
     if (!this.everReady) {
-      this.handler.bootFailed(code === EXIT.APP_LOAD_ERROR || code === EXIT.WORKER_BOOT_ERROR ? code : EXIT.ERROR);
+      this.handler.bootFailed(code === EXIT.APP_LOAD_ERROR ? code : EXIT.WORKER_BOOT_ERROR);
       return;
     }
     const delayMs = this.moldBackoff.delayAfter({

@@ -180,7 +180,7 @@ def hinting(environ, start_response):
 
 
 def sending_file(environ, start_response):
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the server closes it
+    file = tempfile.TemporaryFile()
     file.write(b"..\0file\xff")
     file.flush()
     file.seek(2)

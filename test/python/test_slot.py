@@ -71,7 +71,7 @@ class ServingSlot(unittest.TestCase):
         return [path.encode()]
 
     def shrinking_file(self, environ, start_response):
-        file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - the server closes it
+        file = tempfile.NamedTemporaryFile()
         file.write(b"x" * 1000)
         file.seek(0)
         send = self.slot.send_file_frame

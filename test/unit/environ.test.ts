@@ -30,8 +30,10 @@ interface Asked {
   readonly builder?: EnvironBuilder;
 }
 
+const LIMITS = { line: 4094, fields: 100, fieldSize: 8190 };
+
 function build(asked: Asked) {
-  const builder = asked.builder ?? new EnvironBuilder(SCHEMES, asked.scriptName ?? '');
+  const builder = asked.builder ?? new EnvironBuilder(SCHEMES, asked.scriptName ?? '', LIMITS);
   const headers = [...(asked.host === false ? [] : HOST), ...(asked.headers ?? [])];
   return builder.build(asked.method ?? 'GET', asked.target ?? '/', asked.minor ?? 1, headers, asked.facts ?? STRANGER);
 }
@@ -157,7 +159,7 @@ for (const [name, headers, expected] of HEADERS) {
 }
 
 test('a builder keeps nothing of the request before', () => {
-  const builder = new EnvironBuilder(SCHEMES, '');
+  const builder = new EnvironBuilder(SCHEMES, '', LIMITS);
   for (let round = 0; round < 3; round++) {
     const got = environ({ builder, headers: ['X-A', '1', 'Cookie', 'a'] });
     assert.deepEqual([got.HTTP_X_A, got.HTTP_COOKIE], ['1', 'a']);
@@ -166,7 +168,7 @@ test('a builder keeps nothing of the request before', () => {
 });
 
 test('a refused request leaves nothing behind', () => {
-  const builder = new EnvironBuilder(SCHEMES, '');
+  const builder = new EnvironBuilder(SCHEMES, '', LIMITS);
   refused({ builder, headers: ['X-A', '1', 'Host', 'two'] }, 400);
   assert.equal(environ({ builder, headers: ['X-A', '2'] }).HTTP_X_A, '2');
 });
@@ -194,7 +196,7 @@ test('any headers give what joining them by hand gives', () => {
 });
 
 test('many different names neither fill the memory nor hide a duplicate', () => {
-  const builder = new EnvironBuilder(SCHEMES, '');
+  const builder = new EnvironBuilder(SCHEMES, '', LIMITS);
   for (let round = 0; round < 100; round++) {
     const fresh = Array.from({ length: 97 }, (_, at) => [`X-${round}-${at}`, `${at}`]);
     const middle = [...fresh.slice(0, 50), ['X-Twice', '1'], ...fresh.slice(50), ['X-Twice', '2']].flat();
@@ -458,4 +460,18 @@ test('on a Unix socket, whatever Host says gives a whole environ', () => {
     assert.equal(typeof got.SERVER_NAME, 'string');
     assert.match(got.SERVER_PORT ?? '', /^\d+$/);
   }
+});
+
+test('a request line, a header or a number of headers beyond the limits is refused', () => {
+  const line = (bytes: number) => ({ target: `/${'q'.repeat(bytes - 'GET / HTTP/1.1\r\n'.length)}` });
+  assert.equal(environ(line(4094)).REQUEST_METHOD, 'GET');
+  refused(line(4095), 414);
+  const field = (bytes: number) => ({ headers: ['X-Long', 'h'.repeat(bytes - 'X-Long: \r\n'.length)] });
+  assert.equal(environ(field(8190)).REQUEST_METHOD, 'GET');
+  refused(field(8191), 431);
+  const fields = (count: number) => ({
+    headers: Array.from({ length: count - 1 }, (_, at) => [`X-${at}`, '1']).flat(),
+  });
+  assert.equal(environ(fields(100)).REQUEST_METHOD, 'GET');
+  refused(fields(101), 431);
 });

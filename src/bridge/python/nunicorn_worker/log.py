@@ -85,4 +85,4 @@ def redirect_failed_stdio():
     """Gives a process whose stdout or stderr was closed one that leads nowhere, so that print() cannot break a request."""
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:
-            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, stream, open(os.devnull, "w"))

@@ -7,7 +7,7 @@ from collections import deque
 from queue import SimpleQueue
 from time import perf_counter
 
-from .frames import HEADER
+from .frames import ERROR, HEADER
 from .wsgi import run
 
 _READ_BYTES = 64 * 1024
@@ -81,6 +81,10 @@ class Slot:
                 gather_until = perf_counter() + _GATHER_SECONDS
                 continue
             begun[number] = frame[0]
+            if frame[0] == self.cancelled:
+                # Its client has left, and with it what the front kept for it.
+                out.append(HEADER.pack(0, ERROR, 0, 500, frame[0], 0, 0))
+                continue
             run(app, base_environ, self, frame)
             if ahead and perf_counter() > gather_until:
                 self.flush()

@@ -103,7 +103,7 @@ class FileWrapper:
 class Answer:
     """The answer to one request: what `start_response` was told and how much of it is on its way."""
 
-    __slots__ = ("slot", "id", "method", "head", "status", "length", "bodiless", "begun", "body_sent")
+    __slots__ = ("begun", "bodiless", "body_sent", "head", "id", "length", "method", "slot", "status")
 
     def __init__(self, slot, request_id, method):
         self.slot = slot
@@ -122,6 +122,7 @@ class Answer:
                 exc_info = None
         elif self.head is not None:
             raise AssertionError("start_response was called twice; a second call needs exc_info")
+        headers = list(headers)
         try:
             code, text = _status_text[status]
         except (KeyError, TypeError):
@@ -153,9 +154,10 @@ class Answer:
             raise ClientGone
         data = self._allowed(data)
         if not self.begun:
-            self.begun = True
             head = self.head.encode("latin-1")
-            self.slot.send(_pack(len(head) + len(data), HEAD, 0, self.status, self.id, len(head), 0), head, data)
+            header = _pack(len(head) + len(data), HEAD, 0, self.status, self.id, len(head), 0)
+            self.begun = True
+            self.slot.send(header, head, data)
         elif data:
             self.slot.send(_pack(len(data), DATA, 0, 0, self.id, 0, 0), data)
 
@@ -208,6 +210,11 @@ class Answer:
         short = self.length > self.body_sent and not self.bodiless
         self.slot.out.append(_pack(0, END, CUT if cut or short else 0, 0, self.id, 0, app_us))
 
+    @property
+    def complete(self):
+        """The client knows that it has the whole body, though END has not been sent."""
+        return self.bodiless or (self.length >= 0 and self.body_sent == self.length)
+
     def send_file(self, filelike):
         """Sends the rest of a regular file by sendfile(2). False if this cannot be done with it."""
         try:
@@ -219,11 +226,13 @@ class Answer:
         except (AttributeError, OSError, ValueError):
             return False
         left = max(status.st_size - offset, 0)
-        self.declare_length(left)
-        self.write(b"")
+        if not self.begun:
+            self.declare_length(left)
+            self.write(b"")
         if self.bodiless:
             return True
-        left = min(left, self.length)
+        if self.length >= 0:
+            left = min(left, self.length - self.body_sent)
         while left > 0:
             if self.slot.cancelled == self.id:
                 raise ClientGone
@@ -235,24 +244,31 @@ class Answer:
         return True
 
 
+def _close(result, answer, slot):
+    """Calls the app's close(). A client that has the whole body by then is not bothered with an error in it."""
+    try:
+        result.close()
+    except Exception:
+        if not answer.begun or not answer.complete:
+            raise
+        slot.log_exception("Error in close() of the answer")
+
+
 def run(app, base_environ, slot, frame):
     """Runs one request through `app`; its answer is in `slot.out` or on its way. Raises only what is no error of the app."""
     request_id, flags, block, body = frame
     environ = base_environ.copy()
     parts = iter(str(block, "latin-1").split("\0"))
     environ.update(zip(parts, parts))
-    if flags:
-        if flags & PATH_ENCODED:
-            environ["PATH_INFO"] = unquote_to_bytes(environ["PATH_INFO"].encode("latin-1")).decode("latin-1")
-        source = open(body, "rb") if flags & BODY_IN_FILE else BytesIO(body)
-    else:
-        source = BytesIO(body)
-    environ["wsgi.input"] = source
+    if flags & PATH_ENCODED:
+        environ["PATH_INFO"] = unquote_to_bytes(environ["PATH_INFO"].encode("latin-1")).decode("latin-1")
+    source = None
     answer = Answer(slot, request_id, environ["REQUEST_METHOD"])
     environ["wsgi.early_hints"] = answer.hints
 
     started = _perf_counter()
     try:
+        environ["wsgi.input"] = source = open(body, "rb") if flags & BODY_IN_FILE else BytesIO(body)
         result = app(environ, answer.start_response)
         kind = type(result)
         if (kind is list or kind is tuple) and not answer.begun and answer.head is not None:
@@ -270,8 +286,7 @@ def run(app, base_environ, slot, frame):
                     answer.write(b"")
         finally:
             if hasattr(result, "close"):
-                # The client need not wait for what the app does afterwards.
-                result.close()
+                _close(result, answer, slot)
         answer.end(int((_perf_counter() - started) * 1e6))
     except slot.Broken:
         raise
@@ -284,4 +299,5 @@ def run(app, base_environ, slot, frame):
         else:
             slot.out.append(_pack(0, ERROR, 0, 500, request_id, 0, app_us))
     finally:
-        source.close()
+        if source is not None:
+            source.close()
