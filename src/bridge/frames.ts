@@ -12,6 +12,7 @@ export const DATA = 4;
 export const END = 5;
 export const ERROR = 6;
 export const HINTS = 7;
+export const LAST = 8;
 
 /** Flags of REQUEST. */
 export const PATH_ENCODED = 1;
@@ -71,6 +72,8 @@ export interface AnswerHandler {
   end(id: number, cut: boolean, appUs: number): void;
   error(id: number, appUs: number): void;
   hints(id: number, head: string): void;
+  /** The body is complete; `end` follows. */
+  last(id: number): void;
 }
 
 /** The peer sent what is no frame. */
@@ -125,7 +128,7 @@ export class AnswerDecoder {
     const length = buffer.readUInt32LE(offset + AT.length);
     const kind = buffer[offset + AT.kind];
     const headBytes = buffer.readUInt32LE(offset + AT.head);
-    if (kind === undefined || kind < ANSWER || kind > HINTS) throw new FrameError(`a frame of unknown kind ${kind}`);
+    if (kind === undefined || kind < ANSWER || kind > LAST) throw new FrameError(`a frame of unknown kind ${kind}`);
     const streams = kind === HEAD || kind === DATA;
     const wholeBytes = streams ? headBytes : length;
     if (headBytes > length || wholeBytes > MAX_FRAME_BYTES) throw new FrameError('a frame of impossible size');
@@ -159,6 +162,9 @@ export class AnswerDecoder {
         break;
       case HINTS:
         this.handler.hints(id, buffer.toString('latin1', headStart, headEnd));
+        break;
+      case LAST:
+        this.handler.last(id);
         break;
     }
     if (streams) {

@@ -250,7 +250,10 @@ export class ClientServer {
     let head: ReturnType<EnvironBuilder['build']>;
     try {
       if (request.httpVersionMajor !== 1)
-        throw new RequestError(request.httpVersionMajor === 0 ? 400 : 505, `Invalid HTTP Version: ${request.httpVersion}`);
+        throw new RequestError(
+          request.httpVersionMajor === 0 ? 400 : 505,
+          `Invalid HTTP Version: ${request.httpVersion}`,
+        );
       head = this.environ.build(
         request.method ?? '',
         request.url ?? '',

@@ -245,6 +245,12 @@ export class Front {
         answered(appUs);
         this.fail(exchange, 500, '');
       },
+      last: (id) => {
+        const exchange = current(id);
+        if (exchange.phase !== 'answering') return;
+        exchange.response.end();
+        this.clients.over(exchange);
+      },
       hints: (id, head) => {
         const exchange = current(id);
         if (exchange.phase === 'dispatched') sendHints(exchange, head);

@@ -8,7 +8,7 @@ import unittest
 from unittest import mock
 
 from nunicorn_worker import wsgi
-from nunicorn_worker.frames import BODY_IN_FILE, PATH_ENCODED
+from nunicorn_worker.frames import BODY_IN_FILE, LAST, PATH_ENCODED
 from support import ANSWER, DATA, END, ERROR, HEAD, HINTS, Body, FakeSlot, answer
 
 TEXT = [("Content-Type", "text/plain")]
@@ -419,7 +419,7 @@ class TestBody(unittest.TestCase):
 
     def test_empty_pieces_are_skipped(self):
         got = answer(returns(Body(b"", b"", b"abc", b"", b"def")))
-        self.assertEqual((got.kinds, got.body), ([HEAD, DATA, END], b"abcdef"))
+        self.assertEqual((got.kinds, got.body), ([HEAD, DATA, LAST, END], b"abcdef"))
 
     def test_no_piece_at_all(self):
         for body in (Body(), Body(b"", b""), iter(())):

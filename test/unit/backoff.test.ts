@@ -35,8 +35,8 @@ test('a minute without a failure begins anew', () => {
   const backoff = new Backoff();
   backoff.delayAfter(unready(0));
   backoff.delayAfter(unready(300));
-  assert.equal(backoff.delayAfter(unready(300 + 60_000)), 1000, 'just a minute');
-  assert.equal(backoff.delayAfter(unready(300 + 60_000 + 60_001)), 250);
+  assert.equal(backoff.delayAfter(unready(300 + 500 + 60_000)), 1000, 'just a minute after the delay of 500 ms');
+  assert.equal(backoff.delayAfter(unready(800 + 60_000 + 1000 + 60_001)), 250);
 });
 
 test('a healthy worker that dies in between does not change the delay of those that fail', () => {

@@ -26,7 +26,8 @@ type Event =
   | readonly ['data', id: number, bodyHex: string]
   | readonly ['end', id: number, cut: boolean, appUs: number]
   | readonly ['error', id: number, appUs: number]
-  | readonly ['hints', id: number, head: string];
+  | readonly ['hints', id: number, head: string]
+  | readonly ['last', id: number];
 
 interface Golden {
   readonly requests: readonly {
@@ -64,6 +65,7 @@ function decode(chunks: Iterable<Buffer>): { events: Event[]; betweenFrames: boo
     end: (id, cut, appUs) => events.push(['end', id, cut, appUs]),
     error: (id, appUs) => events.push(['error', id, appUs]),
     hints: (id, head) => events.push(['hints', id, head]),
+    last: (id) => events.push(['last', id]),
   });
   for (const chunk of chunks) decoder.push(chunk);
   return { events: joinData(events), betweenFrames: decoder.betweenFrames };
@@ -341,6 +343,7 @@ test('a DATA may be longer than the limit of other frames, and is not kept', () 
     end: fail,
     error: fail,
     hints: fail,
+    last: fail,
   });
   decoder.push(header(DATA, MAX_FRAME_BYTES + piece.length, 0));
   for (let sent = 0; sent < MAX_FRAME_BYTES + piece.length; sent += piece.length) decoder.push(piece);
@@ -361,6 +364,7 @@ test('the largest ANSWER', () => {
     end: ignore,
     error: ignore,
     hints: ignore,
+    last: ignore,
   });
   decoder.push(header(ANSWER, MAX_FRAME_BYTES, 0));
   decoder.push(body);

@@ -5,9 +5,10 @@ import re
 import stat
 import time
 from io import BytesIO
+from types import GeneratorType
 from urllib.parse import unquote_to_bytes
 
-from .frames import ANSWER, BODY_IN_FILE, CUT, DATA, END, ERROR, HEAD, HEADER, HINTS, PATH_ENCODED
+from .frames import ANSWER, BODY_IN_FILE, CUT, DATA, END, ERROR, HEAD, HEADER, HINTS, LAST, PATH_ENCODED
 
 # A body up to this size travels with its head in one ANSWER frame.
 MAX_ANSWER_BYTES = 64 * 1024
@@ -103,7 +104,7 @@ class FileWrapper:
 class Answer:
     """The answer to one request: what `start_response` was told and how much of it is on its way."""
 
-    __slots__ = ("begun", "bodiless", "body_sent", "head", "id", "length", "method", "slot", "status")
+    __slots__ = ("begun", "bodiless", "body_sent", "head", "id", "last_sent", "length", "method", "slot", "status")
 
     def __init__(self, slot, request_id, method):
         self.slot = slot
@@ -112,6 +113,7 @@ class Answer:
         self.head = None
         self.begun = False  # the head is on its way
         self.body_sent = 0
+        self.last_sent = False
 
     def start_response(self, status, headers, exc_info=None):
         if exc_info:
@@ -213,7 +215,13 @@ class Answer:
     @property
     def complete(self):
         """The client knows that it has the whole body, though END has not been sent."""
-        return self.bodiless or (self.length >= 0 and self.body_sent == self.length)
+        return self.last_sent or (self.begun and (self.bodiless or 0 <= self.length == self.body_sent))
+
+    def last(self):
+        """Ends the client's answer, while the thread stays busy."""
+        if not self.complete:
+            self.last_sent = True
+            self.slot.send(_pack(0, LAST, 0, 0, self.id, 0, 0))
 
     def send_file(self, filelike):
         """Sends the rest of a regular file by sendfile(2). False if this cannot be done with it."""
@@ -245,11 +253,11 @@ class Answer:
 
 
 def _close(result, answer, slot):
-    """Calls the app's close(). A client that has the whole body by then is not bothered with an error in it."""
+    """Calls the app's close(). A client that has the whole body neither waits for it nor is bothered with its errors."""
     try:
         result.close()
     except Exception:
-        if not answer.begun or not answer.complete:
+        if not answer.complete:
             raise
         slot.log_exception("Error in close() of the answer")
 
@@ -284,6 +292,9 @@ def run(app, base_environ, slot, frame):
                         answer.write(piece)
                 if not answer.begun:
                     answer.write(b"")
+            # The close() of a generator that has come to its end does nothing.
+            if kind is not GeneratorType and hasattr(result, "close") and answer.body_sent >= answer.length:
+                answer.last()
         finally:
             if hasattr(result, "close"):
                 _close(result, answer, slot)
