@@ -36,8 +36,8 @@ export interface ClientHandler {
 const MAX_BODY_IN_MEMORY_BYTES = 256 * 1024;
 /** Bodies in memory, all together; beyond that every body goes to a file. */
 const MAX_BODIES_IN_MEMORY_BYTES = 32 * 1024 * 1024;
-/** How long a connection without a request may live on when the server stops: its first one may be under way. */
-const STOP_GRACE_MS = 200;
+/** How long an idle connection may live on when the server stops: a request may be under way, and is answered. */
+const STOP_GRACE_MS = 100;
 /** What a refused request still sends is read, up to these limits, lest the answer be lost in a reset (RFC 9112, 9.6). */
 const LINGER_MS = 1000;
 const LINGER_BYTES = 64 * 1024 * 1024;
@@ -119,8 +119,8 @@ export class ClientServer {
       connection.takenAt = 0;
       if (exchange === null) {
         const idleMs = now - connection.idleSince;
-        if (connection.used ? idleMs >= this.config.keepaliveMs : this.stopping && idleMs >= STOP_GRACE_MS)
-          socket.destroySoon();
+        const limitMs = this.stopping ? STOP_GRACE_MS : connection.used ? this.config.keepaliveMs : Number.POSITIVE_INFINITY;
+        if (idleMs >= limitMs) socket.destroySoon();
       } else if (exchange.phase === 'reading') {
         if (this.config.bodyTimeoutMs > 0 && now - exchange.pieceAt >= this.config.bodyTimeoutMs) {
           this.refuse(exchange, 408, `No piece of the request's body came for ${this.config.bodyTimeoutMs / 1000} s`);
@@ -140,11 +140,7 @@ export class ClientServer {
         this.stopping = true;
         for (const server of this.servers) NetServer.prototype.close.call(server);
         const now = performance.now();
-        for (const connection of this.connections) {
-          if (connection.current !== null) continue;
-          if (connection.used) connection.socket.destroySoon();
-          else connection.idleSince = now;
-        }
+        for (const connection of this.connections) connection.idleSince = now;
       });
     });
   }

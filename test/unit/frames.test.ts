@@ -315,7 +315,7 @@ const IMPOSSIBLE: readonly (readonly [string, Buffer])[] = [
   ['kind 0', header(0, 0, 0)],
   ['a request', header(1, 0, 0)],
   ['a request with a payload that never comes', header(1, MAX_FRAME_BYTES, 0)],
-  ['kind 8', header(8, 0, 0)],
+  ['kind 9', header(9, 0, 0)],
   ['kind 255', header(255, 1000, 0)],
 ];
 
