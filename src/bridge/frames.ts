@@ -13,6 +13,7 @@ export const END = 5;
 export const ERROR = 6;
 export const HINTS = 7;
 export const LAST = 8;
+export const EXTEND = 9;
 
 /** Flags of REQUEST. */
 export const PATH_ENCODED = 1;
@@ -72,6 +73,8 @@ export interface AnswerHandler {
   end(id: number, cut: boolean, appUs: number): void;
   error(id: number, appUs: number): void;
   hints(id: number, head: string): void;
+  /** The app asks for this much time from now on. */
+  extend(id: number, us: number): void;
   /** The body is complete; `end` follows. */
   last(id: number): void;
 }
@@ -128,7 +131,7 @@ export class AnswerDecoder {
     const length = buffer.readUInt32LE(offset + AT.length);
     const kind = buffer[offset + AT.kind];
     const headBytes = buffer.readUInt32LE(offset + AT.head);
-    if (kind === undefined || kind < ANSWER || kind > LAST) throw new FrameError(`a frame of unknown kind ${kind}`);
+    if (kind === undefined || kind < ANSWER || kind > EXTEND) throw new FrameError(`a frame of unknown kind ${kind}`);
     const streams = kind === HEAD || kind === DATA;
     const wholeBytes = streams ? headBytes : length;
     if (headBytes > length || wholeBytes > MAX_FRAME_BYTES) throw new FrameError('a frame of impossible size');
@@ -162,6 +165,9 @@ export class AnswerDecoder {
         break;
       case HINTS:
         this.handler.hints(id, buffer.toString('latin1', headStart, headEnd));
+        break;
+      case EXTEND:
+        this.handler.extend(id, buffer.readUInt32LE(offset + AT.appUs));
         break;
       case LAST:
         this.handler.last(id);

@@ -24,6 +24,8 @@ export interface LinkHandler {
   slotLost(slot: number): void;
   slotConnected(slot: number): void;
   takenBack(slot: number, ids: ReadonlySet<number>): void;
+  /** Where a thread stands that was interrupted: lines of a Python stack. */
+  stack(slot: number, id: number, stack: string): void;
 }
 
 const GREETING_BYTES = 20;
@@ -33,6 +35,11 @@ const RECONNECT_MS = 50;
 
 /** One for all links of a front: whatever is read is used up before the next read. */
 const readBuffer = Buffer.allocUnsafe(READ_BYTES);
+
+/** What a worker says beside its answers. */
+type FromWorker =
+  | { readonly op: 'taken'; readonly slot: number; readonly ids: readonly number[] }
+  | { readonly op: 'stack'; readonly slot: number; readonly id: number; readonly stack: string };
 
 interface Connection {
   readonly socket: Socket;
@@ -105,6 +112,11 @@ export class WorkerLink {
     this.say({ op: 'take-back', slot });
   }
 
+  /** Interrupts the request, if it is still running; `stack` of the handler gets where. */
+  interrupt(slot: number, id: number): void {
+    this.say({ op: 'interrupt', slot, id });
+  }
+
   /** The id of the request that each thread began last, readable also when the worker is dead. */
   begun(): number[] {
     const words = Buffer.alloc(this.connections.length * WORD_BYTES);
@@ -154,8 +166,9 @@ export class WorkerLink {
       const lines = (rest + text).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines) {
-        const message = JSON.parse(line) as { op: string; slot: number; ids: number[] };
+        const message = JSON.parse(line) as FromWorker;
         if (message.op === 'taken') this.handler.takenBack(message.slot, new Set(message.ids));
+        else this.handler.stack(message.slot, message.id, message.stack);
       }
     });
   }

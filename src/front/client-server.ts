@@ -119,7 +119,11 @@ export class ClientServer {
       connection.takenAt = 0;
       if (exchange === null) {
         const idleMs = now - connection.idleSince;
-        const limitMs = this.stopping ? STOP_GRACE_MS : connection.used ? this.config.keepaliveMs : Number.POSITIVE_INFINITY;
+        const limitMs = this.stopping
+          ? STOP_GRACE_MS
+          : connection.used
+            ? this.config.keepaliveMs
+            : Number.POSITIVE_INFINITY;
         if (idleMs >= limitMs) socket.destroySoon();
       } else if (exchange.phase === 'reading') {
         if (this.config.bodyTimeoutMs > 0 && now - exchange.pieceAt >= this.config.bodyTimeoutMs) {

@@ -2,6 +2,7 @@
  * A front: takes requests from clients, has them run by the workers it was given, and sends the answers back. Deadlines, full
  * queues and dead workers are answered here, so that a client always gets an answer.
  */
+import { readFile } from 'node:fs';
 import type { Server } from 'node:http';
 import type { AnswerHandler } from '../bridge/frames.ts';
 import { WorkerLink } from '../bridge/worker-link.ts';
@@ -23,6 +24,12 @@ const ANSWER_BUFFER_BYTES = 1024 * 1024;
 /** The same, once all clients together are owed more than the second figure. */
 const TIGHT_ANSWER_BUFFER_BYTES = 64 * 1024;
 const MAX_BUFFERED_BYTES = 64 * 1024 * 1024;
+/** How long a request may take to come back from an interruption before its worker is given up. */
+const INTERRUPT_MS = 500;
+/** How long a worker has to tell where a thread stands, and how long the file with the stacks may take to be written. */
+const STACKS_MS = 150;
+/** See nunicorn_worker/worker.py. */
+const STACKS_SIGNAL = 'SIGIO';
 /** What a dead worker had sent is in the socket's buffer; something else may hold the socket's other end open. */
 const DEAD_WORKER_MS = 500;
 
@@ -48,6 +55,8 @@ export class Front {
   private aheadTimer: NodeJS.Timeout | null = null;
   private readonly sweeper: NodeJS.Timeout;
   private bufferedBytes = 0;
+  /** Requests that were interrupted and whose stack is awaited. */
+  private readonly stuckStacks = new Map<number, (stack: string) => void>();
 
   constructor(config: FrontConfig, log: ErrorLog, accessLog: AccessLog | null, tell: (message: ToMaster) => void) {
     this.config = config;
@@ -82,6 +91,7 @@ export class Front {
       piecesHandled: () => this.flush(),
       slotLost: (number) => this.slotLost(serial, number),
       slotConnected: (number) => this.slotConnected(serial, number),
+      stack: (_, id, stack) => this.stuckStacks.get(id)?.(stack),
       takenBack: (number, ids) => this.takenBack(serial, number, ids),
     });
     // The worker is in the map before the dispatcher may send to it.
@@ -245,6 +255,11 @@ export class Front {
         answered(appUs);
         this.fail(exchange, 500, '');
       },
+      extend: (id, us) => {
+        const exchange = current(id);
+        // As if its time had begun so late that this much is left.
+        exchange.pieceAt = performance.now() + us / 1000 - this.config.timeoutMs;
+      },
       last: (id) => {
         const exchange = current(id);
         if (exchange.phase !== 'answering') return;
@@ -378,12 +393,39 @@ export class Front {
     const attached = this.attached.get(slot.worker.serial);
     if (attached === undefined) return;
     const { method, url } = exchange.request;
-    const seconds = ((now - since) / 1000).toFixed(1);
-    this.log.critical(
-      `WORKER TIMEOUT (pid:${attached.address.pid}): ${method} ${url} has run for ${seconds} s in thread ${slot.number + 1}`,
-    );
+    const age = ((now - exchange.startedAt) / 1000).toFixed(1);
+    const place = `worker ${attached.address.number}, thread ${slot.number + 1}`;
     this.fail(exchange, 504, `The application did not answer within ${this.config.timeoutMs / 1000} s`);
-    this.tell({ op: 'stuck', serial: slot.worker.serial });
+    this.interrupt(attached, slot.number, exchange.id, (stack) => {
+      this.log.critical(
+        `WORKER TIMEOUT (pid:${attached.address.pid}): ${method} ${url}, ${age} s old, in ${place}\n${stack}`,
+      );
+    });
+    setTimeout(() => {
+      // Code that swallows the exception, or that it does not reach: only the end of the process helps.
+      if (slot.requests[0] === exchange) this.tell({ op: 'stuck', serial: slot.worker.serial });
+    }, INTERRUPT_MS);
+  }
+
+  /** Interrupts a request and gives its stack to `log`: by the worker's word, or if that does not come from outside. */
+  private interrupt(attached: Attached, slot: number, id: number, log: (stack: string) => void): void {
+    const { pid, stacksPath } = attached.address;
+    const known = (stack: string): void => {
+      clearTimeout(timer);
+      if (this.stuckStacks.delete(id)) log(stack);
+    };
+    const timer = setTimeout(() => {
+      try {
+        process.kill(pid, STACKS_SIGNAL);
+      } catch {
+        // It is dead; what it wrote before is all there is.
+      }
+      setTimeout(() => {
+        readFile(stacksPath, 'utf8', (_, stacks) => known(stacks || '(the stack is not known)'));
+      }, STACKS_MS);
+    }, STACKS_MS);
+    this.stuckStacks.set(id, known);
+    attached.link.interrupt(slot, id);
   }
 
   private checkDrained(attached: Attached): void {

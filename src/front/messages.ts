@@ -14,6 +14,8 @@ export interface WorkerAddress {
   readonly socketPath: string;
   /** File with a word of 8 bytes for each thread: the id of the request it began last. */
   readonly begunPath: string;
+  /** File to which the worker writes the stacks of all its threads on SIGIO, also while C code holds the GIL. */
+  readonly stacksPath: string;
 }
 
 export interface ListenerFacts {

@@ -221,6 +221,7 @@ export class Workers {
       preloaded: this.options.preload,
       socket_path: this.socketPath(serial),
       begun_path: this.begunPath(serial),
+      stacks_path: this.stacksPath(serial),
     });
   }
 
@@ -325,7 +326,9 @@ export class Workers {
     if (seat.current === worker) seat.current = null;
     if (seat.next === worker) seat.next = null;
     this.handler.exited(worker.serial);
-    for (const path of [this.socketPath(worker.serial), this.begunPath(worker.serial)]) unlink(path, () => {});
+    const { serial } = worker;
+    for (const path of [this.socketPath(serial), this.begunPath(serial), this.stacksPath(serial)])
+      unlink(path, () => {});
     if (worker.state !== 'leaving' && !this.stopping) {
       this.logEnd(worker, code, signal);
       this.replaceDead(worker, code);
@@ -431,11 +434,16 @@ export class Workers {
       threads: this.options.config.threads,
       socketPath: this.socketPath(worker.serial),
       begunPath: this.begunPath(worker.serial),
+      stacksPath: this.stacksPath(worker.serial),
     };
   }
 
   private socketPath(serial: number): string {
     return join(this.options.folder, `worker-${serial}.sock`);
+  }
+
+  private stacksPath(serial: number): string {
+    return join(this.options.folder, `worker-${serial}.stacks`);
   }
 
   private begunPath(serial: number): string {

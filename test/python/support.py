@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nunicorn_worker import wsgi
+from nunicorn_worker.interrupt import Interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,7 @@ class FakeSlot:
 
     def __init__(self) -> None:
         self.cancelled = 0
+        self.app_code = Interruptible()
         self.out: list[bytes] = []
         self.logged: list[str] = []
         self.wire = b""

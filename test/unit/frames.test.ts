@@ -27,7 +27,8 @@ type Event =
   | readonly ['end', id: number, cut: boolean, appUs: number]
   | readonly ['error', id: number, appUs: number]
   | readonly ['hints', id: number, head: string]
-  | readonly ['last', id: number];
+  | readonly ['last', id: number]
+  | readonly ['extend', id: number, us: number];
 
 interface Golden {
   readonly requests: readonly {
@@ -66,6 +67,7 @@ function decode(chunks: Iterable<Buffer>): { events: Event[]; betweenFrames: boo
     error: (id, appUs) => events.push(['error', id, appUs]),
     hints: (id, head) => events.push(['hints', id, head]),
     last: (id) => events.push(['last', id]),
+    extend: (id, us) => events.push(['extend', id, us]),
   });
   for (const chunk of chunks) decoder.push(chunk);
   return { events: joinData(events), betweenFrames: decoder.betweenFrames };
@@ -315,7 +317,7 @@ const IMPOSSIBLE: readonly (readonly [string, Buffer])[] = [
   ['kind 0', header(0, 0, 0)],
   ['a request', header(1, 0, 0)],
   ['a request with a payload that never comes', header(1, MAX_FRAME_BYTES, 0)],
-  ['kind 9', header(9, 0, 0)],
+  ['kind 10', header(10, 0, 0)],
   ['kind 255', header(255, 1000, 0)],
 ];
 
@@ -344,6 +346,7 @@ test('a DATA may be longer than the limit of other frames, and is not kept', () 
     error: fail,
     hints: fail,
     last: fail,
+    extend: fail,
   });
   decoder.push(header(DATA, MAX_FRAME_BYTES + piece.length, 0));
   for (let sent = 0; sent < MAX_FRAME_BYTES + piece.length; sent += piece.length) decoder.push(piece);
@@ -365,6 +368,7 @@ test('the largest ANSWER', () => {
     error: ignore,
     hints: ignore,
     last: ignore,
+    extend: ignore,
   });
   decoder.push(header(ANSWER, MAX_FRAME_BYTES, 0));
   decoder.push(body);

@@ -132,6 +132,7 @@ async function connected(threads: number) {
     error: (id) => calls.note('error', slot, id),
     hints: (id, head) => calls.note('hints', slot, id, head),
     last: (id) => calls.note('last', slot, id),
+    extend: (id, us) => calls.note('extend', slot, id, us),
   });
   const lost = new Calls();
   const joined = new Calls();
@@ -142,6 +143,7 @@ async function connected(threads: number) {
     slotLost: (slot) => lost.note(slot),
     slotConnected: (slot) => joined.note(slot),
     takenBack: (slot, ids) => taken.note(slot, [...ids]),
+    stack: () => {},
   };
   const made = new WorkerLink(path(), join(folder, 'begun'), threads, TOKEN, handler);
   link = made;

@@ -108,5 +108,8 @@ class Control:
             slot = self._slots[message["slot"]]
             if message["op"] == "cancel":
                 slot.cancelled = message["id"]
+            elif message["op"] == "interrupt":
+                front.say(op="stack", slot=slot.number, id=message["id"], stack=slot.app_code.stack())
+                slot.app_code.interrupt(message["id"])
             elif message["op"] == "take-back":
                 front.say(op="taken", slot=slot.number, ids=slot.take_back())

@@ -8,6 +8,7 @@ from queue import SimpleQueue
 from time import perf_counter
 
 from .frames import ERROR, HEADER
+from .interrupt import Interruptible
 from .wsgi import run
 
 _READ_BYTES = 64 * 1024
@@ -28,6 +29,7 @@ class Slot:
         self.begun = begun  # words of 8 bytes shared with the front: the request last begun in each slot
         self.log_exception = log.exception
         self.cancelled = 0  # the id of a request whose client left
+        self.app_code = Interruptible()
         self.out = []  # pieces of answers that are ready but not sent
         self._ahead = deque()  # requests that have been read but not begun
         self._rest = b""  # the beginning of a frame of which the rest has not been read
@@ -47,6 +49,7 @@ class Slot:
         self._connections.put(None)
 
     def serve_forever(self):
+        self.app_code.bind()
         while True:
             sock = self._connections.get()
             if sock is None:

@@ -1,5 +1,6 @@
 """The life of a worker: boot, serve, leave."""
 
+import faulthandler
 import mmap
 import os
 import signal
@@ -14,6 +15,8 @@ from .process import die_with_parent, drop_privileges, set_title
 from .slot import Slot
 from .wsgi import FileWrapper
 
+# A front sends it to a worker that does not answer: see src/front/front.ts.
+STACKS_SIGNAL = signal.SIGIO
 # Exit codes that the master knows, as gunicorn's: the app could not be imported; its name leads nowhere.
 EXIT_BOOT_ERROR = 3
 EXIT_APP_LOAD_ERROR = 4
@@ -57,6 +60,11 @@ class Worker:
         """Serves until the master says leave, then exits. `app` is the mold's; without one it is imported here."""
         config = self._config
         log = set_up_process(config)
+        # Without the interpreter's lock: stacks on demand while C code holds it, and where a crash happened.
+        stacks = open(config["stacks_path"], "w")
+        faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
+        if not faulthandler.is_enabled():
+            faulthandler.enable()
         log.info("Booting worker with pid: %d" % os.getpid())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._ask_to_leave)

@@ -8,7 +8,8 @@ from io import BytesIO
 from types import GeneratorType
 from urllib.parse import unquote_to_bytes
 
-from .frames import ANSWER, BODY_IN_FILE, CUT, DATA, END, ERROR, HEAD, HEADER, HINTS, LAST, PATH_ENCODED
+from .frames import ANSWER, BODY_IN_FILE, CUT, DATA, END, ERROR, EXTEND, HEAD, HEADER, HINTS, LAST, PATH_ENCODED
+from .interrupt import RequestTimeout
 
 # A body up to this size travels with its head in one ANSWER frame.
 MAX_ANSWER_BYTES = 64 * 1024
@@ -154,6 +155,12 @@ class Answer:
             raise AssertionError("the body was sent before start_response was called")
         if self.slot.cancelled == self.id:
             raise ClientGone
+        interruptible = self.slot.app_code.leave()
+        self._write(data)
+        if interruptible:
+            self.slot.app_code.enter(interruptible)
+
+    def _write(self, data):
         data = self._allowed(data)
         if not self.begun:
             head = self.head.encode("latin-1")
@@ -178,7 +185,18 @@ class Answer:
         if self.begun:
             return
         head = "".join(map(_check_header, headers))[1:].encode("latin-1")
-        self.slot.send(_pack(len(head), HINTS, 0, 103, self.id, len(head), 0), head)
+        self._send_beside(_pack(len(head), HINTS, 0, 103, self.id, len(head), 0), head)
+
+    def extend_deadline(self, seconds):
+        """environ['nunicorn.extend_deadline']: the request may run for this long from now, whatever --timeout says."""
+        microseconds = min(max(int(seconds * 1e6), 0), 0xFFFFFFFF)
+        self._send_beside(_pack(0, EXTEND, 0, 0, self.id, 0, microseconds))
+
+    def _send_beside(self, *pieces):
+        interruptible = self.slot.app_code.leave()
+        self.slot.send(*pieces)
+        if interruptible:
+            self.slot.app_code.enter(interruptible)
 
     def declare_length(self, size):
         """Adds a Content-Length, where the app gave none and the size of the body is known before it is sent."""
@@ -221,7 +239,7 @@ class Answer:
         """Ends the client's answer, while the thread stays busy."""
         if not self.complete:
             self.last_sent = True
-            self.slot.send(_pack(0, LAST, 0, 0, self.id, 0, 0))
+            self._send_beside(_pack(0, LAST, 0, 0, self.id, 0, 0))
 
     def send_file(self, filelike):
         """Sends the rest of a regular file by sendfile(2). False if this cannot be done with it."""
@@ -234,6 +252,7 @@ class Answer:
         except (AttributeError, OSError, ValueError):
             return False
         left = max(status.st_size - offset, 0)
+        self.slot.app_code.leave()
         if not self.begun:
             self.declare_length(left)
             self.write(b"")
@@ -270,16 +289,36 @@ def run(app, base_environ, slot, frame):
     environ.update(zip(parts, parts))
     if flags & PATH_ENCODED:
         environ["PATH_INFO"] = unquote_to_bytes(environ["PATH_INFO"].encode("latin-1")).decode("latin-1")
-    source = None
     answer = Answer(slot, request_id, environ["REQUEST_METHOD"])
     environ["wsgi.early_hints"] = answer.hints
+    environ["nunicorn.extend_deadline"] = answer.extend_deadline
+    try:
+        _run(app, environ, answer, slot, flags, body)
+    except RequestTimeout:
+        # It came while _run was handling another error, and cannot come again.
+        slot.app_code.leave()
+        _fail(answer, slot, 0)
+
+
+def _fail(answer, slot, app_us):
+    if answer.begun:
+        answer.end(app_us, cut=True)
+    else:
+        slot.out.append(_pack(0, ERROR, 0, 500, answer.id, 0, app_us))
+
+
+def _run(app, environ, answer, slot, flags, body):
+    app_code = slot.app_code
+    source = None
 
     started = _perf_counter()
     try:
         environ["wsgi.input"] = source = open(body, "rb") if flags & BODY_IN_FILE else BytesIO(body)
+        app_code.enter(answer.id)
         result = app(environ, answer.start_response)
         kind = type(result)
         if (kind is list or kind is tuple) and not answer.begun and answer.head is not None:
+            app_code.leave()
             size = sum(map(len, result))
             if size <= MAX_ANSWER_BYTES:
                 answer.whole(b"".join(result), int((_perf_counter() - started) * 1e6))
@@ -298,17 +337,16 @@ def run(app, base_environ, slot, frame):
         finally:
             if hasattr(result, "close"):
                 _close(result, answer, slot)
+        app_code.leave()
         answer.end(int((_perf_counter() - started) * 1e6))
     except slot.Broken:
         raise
     except BaseException as error:  # SystemExit, KeyboardInterrupt: a request must not take its neighbours along
+        app_code.leave()
         app_us = int((_perf_counter() - started) * 1e6)
-        if not isinstance(error, ClientGone):
+        if not isinstance(error, (ClientGone, RequestTimeout)):
             slot.log_exception("Error handling request %s" % environ.get("RAW_URI", ""))
-        if answer.begun:
-            answer.end(app_us, cut=True)
-        else:
-            slot.out.append(_pack(0, ERROR, 0, 500, request_id, 0, app_us))
+        _fail(answer, slot, app_us)
     finally:
         if source is not None:
             source.close()

@@ -1,0 +1,87 @@
+"""Interrupts a thread that has run into --timeout: inside the app's own code, and nowhere else.
+
+A thread is interruptible between `enter` and `leave`, that is inside `app()`, `next()` and `close()`. No exception may hit
+it while it writes a frame or holds a lock of ours. The main thread is interrupted by a signal, whose handler raises: that
+ends a sleep, a system call, a regular expression. Other threads get an asynchronous exception, which reaches them at their
+next bytecode. Code that holds the interpreter's lock in C is out of reach for both.
+"""
+
+import ctypes
+import signal
+import sys
+import threading
+import time
+import traceback
+
+INTERRUPT_SIGNAL = signal.SIGURG  # ignored by default: a stray one does no harm
+
+_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
+
+
+class RequestTimeout(BaseException):
+    """Raised in the app when its request has run into --timeout. Not an Exception, so that few handlers swallow it."""
+
+
+class Interruptible:
+    """What one thread runs, and how it is interrupted there."""
+
+    def __init__(self):
+        self._request = 0  # the request whose app code runs, 0 outside of it
+        self._wanted = 0  # the request that is to be interrupted
+        self._setting = False  # the control thread is between looking and setting the exception
+        self._thread = 0
+        self._is_main = False
+
+    def bind(self):
+        """Called by the thread itself, once."""
+        self._thread = threading.get_ident()
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:
+            signal.signal(INTERRUPT_SIGNAL, self._signalled)
+
+    def enter(self, request_id):
+        """The app's code begins. Raises RequestTimeout if its time is over already."""
+        self._request = request_id
+        if self._wanted == request_id:
+            self._request = 0
+            raise RequestTimeout
+
+    def leave(self):
+        """The app's code has ended: from the return of this call on, nothing interrupts. Returns the request, or 0."""
+        while True:
+            try:
+                request_id = self._request
+                # First this, then the look at _wanted; `interrupt` does it the other way round. So one sees the other.
+                self._request = 0
+                if self._wanted and not self._is_main:
+                    while self._setting:
+                        time.sleep(0)
+                    _set_async_exc(self._thread, ctypes.py_object())  # takes back what has not been raised
+                return request_id
+            except RequestTimeout:
+                continue
+
+    def _signalled(self, _number, _frame):
+        if self._request and self._request == self._wanted:
+            self._request = 0
+            raise RequestTimeout
+
+    # ---- called by the control thread
+
+    def interrupt(self, request_id):
+        """Ends what the app does for this request, now or as soon as its own code goes on."""
+        self._setting = True
+        self._wanted = request_id
+        if self._is_main:
+            signal.pthread_kill(self._thread, INTERRUPT_SIGNAL)
+        elif self._request == request_id:
+            _set_async_exc(self._thread, ctypes.py_object(RequestTimeout))
+        self._setting = False
+
+    def stack(self):
+        """Where the thread is, innermost call last, without the frames of the server."""
+        frame = sys._current_frames().get(self._thread)
+        lines = traceback.extract_stack(frame)
+        ours = [at for at, line in enumerate(lines) if "nunicorn_worker" in line.filename]
+        return "".join(traceback.format_list(lines[ours[-1] + 1 :] if ours else lines)).rstrip("\n")
