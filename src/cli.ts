@@ -1,6 +1,5 @@
 import { EXIT, type ExitCode, NunicornError } from './errors.ts';
-import { helpText, parseCommandLine, versionText } from './settings/command-line.ts';
-import { loadSettings } from './settings/load.ts';
+import { readInThread } from './settings/read-in-thread.ts';
 
 const DEFAULT_COLUMNS = 100;
 
@@ -13,15 +12,15 @@ const DEFAULT_COLUMNS = 100;
  */
 export async function main(argv: readonly string[]): Promise<ExitCode> {
   try {
-    const { request } = await parseCommandLine(argv, 'the command line');
-    if (request !== undefined) {
-      console.log(request === 'version' ? versionText() : await helpText(process.stdout.columns ?? DEFAULT_COLUMNS));
+    const columns = process.stdout.columns ?? DEFAULT_COLUMNS;
+    const outcome = await readInThread({ argv, env: process.env, cwd: process.cwd(), columns });
+    if (outcome.kind === 'print') {
+      console.log(outcome.text);
       return EXIT.OK;
     }
-    const loaded = await loadSettings(argv, process.env, process.cwd());
-    for (const warning of loaded.warnings) console.error(`Warning: ${warning}`);
+    for (const warning of outcome.loaded.warnings) console.error(`Warning: ${warning}`);
     const { runMaster } = await import('./master/master.ts');
-    await runMaster(loaded);
+    await runMaster(outcome.loaded);
     return EXIT.OK;
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;

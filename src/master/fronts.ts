@@ -58,7 +58,8 @@ export class Fronts {
     cluster.setupPrimary({
       exec: MAIN,
       args: [TITLE_ROOM],
-      execArgv: [],
+      // What a request leaves behind is garbage within a millisecond: a small nursery keeps up at the same cost, and at half the memory.
+      execArgv: ['--max-semi-space-size=2'],
       ...(uid === null ? {} : { uid }),
       ...(gid === null ? {} : { gid }),
     });
