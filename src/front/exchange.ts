@@ -38,6 +38,8 @@ export class Exchange implements RequestFrame, Dispatched {
   /** The worker's thread is held back, because the client does not read. */
   heldBack = false;
   timedOut = false;
+  /** The worker was asked for an answer that it may be holding. */
+  askedFor = false;
   /** The connection ends with this answer. */
   closeAfter = false;
   /** The process that it was sent to last. */

@@ -375,13 +375,22 @@ export class Front {
       this.dispatcher.cancel(oldest);
       this.fail(oldest, 504, 'No worker was free in time');
     }
-    if (this.config.timeoutMs > 0) {
-      for (const { slot, request } of this.dispatcher.running()) this.checkDeadline(slot, request, now);
+    for (const { slot, request } of this.dispatcher.running()) {
+      if (this.config.timeoutMs > 0) this.checkDeadline(slot, request, now);
+      this.askForHeldAnswer(slot, request, now);
     }
     if (this.clients.isStopping && this.clients.connections.size === 0) {
       clearInterval(this.sweeper);
       this.tell({ op: 'stopped' });
     }
+  }
+
+  /** A worker that expects to be done in a moment may hold an answer that is ready; it sends it when it is asked. */
+  private askForHeldAnswer(slot: Slot<Exchange>, exchange: Exchange, now: number): void {
+    if (exchange.phase !== 'dispatched' || exchange.askedFor || slot.held || now - slot.runningSince < SWEEP_MS) return;
+    exchange.askedFor = true;
+    const attached = this.attached.get(slot.worker.serial);
+    if (attached !== undefined) this.takeBack(attached, slot);
   }
 
   private checkDeadline(slot: Slot<Exchange>, exchange: Exchange, now: number): void {

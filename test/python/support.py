@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nunicorn_worker import wsgi
 from nunicorn_worker.interrupt import Interruptible
+from nunicorn_worker.tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ class FakeSlot:
     def __init__(self) -> None:
         self.cancelled = 0
         self.app_code = Interruptible()
+        self.tail = Tail()
         self.out: list[bytes] = []
         self.logged: list[str] = []
         self.wire = b""

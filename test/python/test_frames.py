@@ -8,6 +8,7 @@ import random
 import socket
 import tempfile
 import unittest
+from itertools import chain, repeat
 from unittest import mock
 
 from nunicorn_worker import wsgi
@@ -211,7 +212,7 @@ class TestAnswers(SlotTest):
     def run_app(self, entry):
         method, app = APPS[entry["name"]]
         block = f"REQUEST_METHOD\0{method}\0PATH_INFO\0/".encode()
-        with mock.patch.object(wsgi, "_perf_counter", iter([1.0, 1.25]).__next__):
+        with mock.patch.object(wsgi, "_perf_counter", chain([1.0], repeat(1.25)).__next__):
             wsgi.run(app, self.slot.base_environ, self.slot, (entry["id"], 0, block, b""))
 
     def test_all_in_a_row(self):

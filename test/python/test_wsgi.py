@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import unittest
+from itertools import chain, repeat
 from unittest import mock
 
 from nunicorn_worker import wsgi
@@ -627,7 +628,7 @@ class TestErrors(unittest.TestCase):
             raise ValueError
 
         for name, app in (("whole", returns([b"x"])), ("pieces", returns(Body(b"x"))), ("error", boom)):
-            with self.subTest(name=name), mock.patch.object(wsgi, "_perf_counter", iter([1.0, 1.25]).__next__):
+            with self.subTest(name=name), mock.patch.object(wsgi, "_perf_counter", chain([1.0], repeat(1.25)).__next__):
                 self.assertEqual(answer(app).frames[-1].app_us, 250_000)
 
 

@@ -9,6 +9,7 @@ from time import perf_counter
 
 from .frames import ERROR, HEADER
 from .interrupt import Interruptible
+from .tail import Tail
 from .wsgi import run
 
 _READ_BYTES = 64 * 1024
@@ -30,6 +31,7 @@ class Slot:
         self.log_exception = log.exception
         self.cancelled = 0  # the id of a request whose client left
         self.app_code = Interruptible()
+        self.tail = Tail()
         self.out = []  # pieces of answers that are ready but not sent
         self._ahead = deque()  # requests that have been read but not begun
         self._rest = b""  # the beginning of a frame of which the rest has not been read

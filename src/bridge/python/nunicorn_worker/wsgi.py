@@ -166,7 +166,11 @@ class Answer:
             head = self.head.encode("latin-1")
             header = _pack(len(head) + len(data), HEAD, 0, self.status, self.id, len(head), 0)
             self.begun = True
-            self.slot.send(header, head, data)
+            if self.body_sent == self.length and self.slot.tail.is_short:
+                # The whole body: END is about to follow, and leaves with it.
+                self.slot.out += (header, head, data)
+            else:
+                self.slot.send(header, head, data)
         elif data:
             self.slot.send(_pack(len(data), DATA, 0, 0, self.id, 0, 0), data)
 
@@ -311,7 +315,7 @@ def _run(app, environ, answer, slot, flags, body):
     app_code = slot.app_code
     source = None
 
-    started = _perf_counter()
+    started = written = _perf_counter()
     try:
         environ["wsgi.input"] = source = open(body, "rb") if flags & BODY_IN_FILE else BytesIO(body)
         app_code.enter(answer.id)
@@ -329,6 +333,7 @@ def _run(app, environ, answer, slot, flags, body):
                 for piece in result:
                     if piece or not isinstance(piece, bytes):
                         answer.write(piece)
+                        written = _perf_counter()
                 if not answer.begun:
                     answer.write(b"")
             # The close() of a generator that has come to its end does nothing.
@@ -338,7 +343,9 @@ def _run(app, environ, answer, slot, flags, body):
             if hasattr(result, "close"):
                 _close(result, answer, slot)
         app_code.leave()
-        answer.end(int((_perf_counter() - started) * 1e6))
+        ended = _perf_counter()
+        slot.tail.observe(ended - written)
+        answer.end(int((ended - started) * 1e6))
     except slot.Broken:
         raise
     except BaseException as error:  # SystemExit, KeyboardInterrupt: a request must not take its neighbours along
