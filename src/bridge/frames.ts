@@ -14,6 +14,7 @@ export const ERROR = 6;
 export const HINTS = 7;
 export const LAST = 8;
 export const EXTEND = 9;
+export const READY = 10;
 
 /** Flags of REQUEST. */
 export const PATH_ENCODED = 1;
@@ -73,6 +74,8 @@ export interface AnswerHandler {
   end(id: number, cut: boolean, appUs: number): void;
   error(id: number, appUs: number): void;
   hints(id: number, head: string): void;
+  /** The thread at the other end has taken the connection and runs nothing. */
+  ready(): void;
   /** The app asks for this much time from now on. */
   extend(id: number, us: number): void;
   /** The body is complete; `end` follows. */
@@ -131,7 +134,7 @@ export class AnswerDecoder {
     const length = buffer.readUInt32LE(offset + AT.length);
     const kind = buffer[offset + AT.kind];
     const headBytes = buffer.readUInt32LE(offset + AT.head);
-    if (kind === undefined || kind < ANSWER || kind > EXTEND) throw new FrameError(`a frame of unknown kind ${kind}`);
+    if (kind === undefined || kind < ANSWER || kind > READY) throw new FrameError(`a frame of unknown kind ${kind}`);
     const streams = kind === HEAD || kind === DATA;
     const wholeBytes = streams ? headBytes : length;
     if (headBytes > length || wholeBytes > MAX_FRAME_BYTES) throw new FrameError('a frame of impossible size');
@@ -165,6 +168,9 @@ export class AnswerDecoder {
         break;
       case HINTS:
         this.handler.hints(id, buffer.toString('latin1', headStart, headEnd));
+        break;
+      case READY:
+        this.handler.ready();
         break;
       case EXTEND:
         this.handler.extend(id, buffer.readUInt32LE(offset + AT.appUs));

@@ -22,7 +22,6 @@ export interface LinkHandler {
   piecesHandled(): void;
   /** The connection of a thread ended, though nobody here closed it. */
   slotLost(slot: number): void;
-  slotConnected(slot: number): void;
   takenBack(slot: number, ids: ReadonlySet<number>): void;
   /** Where a thread stands that was interrupted: lines of a Python stack. */
   stack(slot: number, id: number, stack: string): void;
@@ -192,7 +191,6 @@ export class WorkerLink {
     });
     const connection: Connection = { socket, number, frames: [], open: true };
     socket.on('error', ignore);
-    socket.on('connect', () => this.handler.slotConnected(number));
     socket.on('close', () => {
       connection.open = false;
       if (this.closing || this.connections[number] !== connection) return;

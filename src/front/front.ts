@@ -90,15 +90,13 @@ export class Front {
       answersOf: (number) => this.answersOf(serial, number),
       piecesHandled: () => this.flush(),
       slotLost: (number) => this.slotLost(serial, number),
-      slotConnected: (number) => this.slotConnected(serial, number),
       stack: (_, id, stack) => this.stuckStacks.get(id)?.(stack),
       takenBack: (number, ids) => this.takenBack(serial, number, ids),
     });
-    // The worker is in the map before the dispatcher may send to it.
     const worker = this.dispatcher.addWorker(serial, threads);
+    // A thread may still be busy for a front that is no more: it says when it is not.
+    for (const slot of worker.slots) this.dispatcher.loseSlot(slot, () => false, performance.now());
     this.attached.set(serial, { address, worker, link, draining: false, drainedSaid: false });
-    this.dispatcher.dispatch(performance.now());
-    this.flush();
   }
 
   /** The worker gets no more requests; the master hears `drained` when it runs none. */
@@ -255,6 +253,7 @@ export class Front {
         answered(appUs);
         this.fail(exchange, 500, '');
       },
+      ready: () => this.slotReady(serial, number),
       extend: (id, us) => {
         const exchange = current(id);
         // As if its time had begun so late that this much is left.
@@ -328,10 +327,9 @@ export class Front {
     if (attached.draining) this.checkDrained(attached);
   }
 
-  private slotConnected(serial: number, number: number): void {
+  private slotReady(serial: number, number: number): void {
     const slot = this.attached.get(serial)?.worker.slots[number];
     if (slot?.held) this.dispatcher.restoreSlot(slot, performance.now());
-    this.flush();
   }
 
   private checkAhead(): void {

@@ -1,5 +1,6 @@
 /** Start of a front's process. Loads only what serves requests. */
 import { rmSync } from 'node:fs';
+import { NunicornError } from '../errors.ts';
 import { attachHandle } from '../listening-handle.ts';
 import { createErrorLog } from '../log/error-log.ts';
 import { Front } from './front.ts';
@@ -23,9 +24,15 @@ async function start(given: FrontConfig): Promise<void> {
   config = given;
   process.title = given.title;
   const log = createErrorLog({ path: given.errorlog, level: given.loglevel });
-  const accessLog =
-    given.accesslog === null ? null : await (await import('../log/access-log.ts')).createAccessLog(given.accesslog);
-  front = new Front(given, log, accessLog, tell);
+  try {
+    const accessLog =
+      given.accesslog === null ? null : await (await import('../log/access-log.ts')).createAccessLog(given.accesslog);
+    front = new Front(given, log, accessLog, tell);
+  } catch (error) {
+    if (!(error instanceof NunicornError)) throw error;
+    log.error(error.message);
+    process.exit(1);
+  }
 }
 
 const held: { message: ToFront; handle: unknown }[] = [];

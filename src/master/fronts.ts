@@ -22,6 +22,8 @@ export interface FrontsOptions {
 export interface FrontsHandler {
   /** All fronts accept connections. Called once. */
   listening(): void;
+  /** A front ended before it had ever listened: none will. */
+  failed(): void;
   drained(serial: number): void;
   stuck(serial: number): void;
   /** After `stop`: the last front has let go of its last connection. */
@@ -172,6 +174,10 @@ export class Fronts {
     }
     if (this.stopping) {
       this.checkStopped();
+      return;
+    }
+    if (!this.listeningSaid) {
+      this.handler.failed();
       return;
     }
     this.log.error(

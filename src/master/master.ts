@@ -1,6 +1,6 @@
 /** The master: owns settings, sockets, signals and the life of every other process. Never touches a request. */
 import { randomBytes } from 'node:crypto';
-import { chownSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
+import { chownSync, closeSync, mkdtempSync, openSync, rmSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { EXIT, type ExitCode } from '../errors.ts';
@@ -94,6 +94,10 @@ class Master {
     const title = (role: string): string => `nunicorn: ${role} [${settings.proc_name || loaded.app}]`;
     const uid = settings.user ?? null;
     const gid = settings.group ?? null;
+    if (owner !== null) {
+      chownSync(this.spoolFolder, owner.uid, owner.gid);
+      for (const path of [errorlog, settings.accesslog]) giveLog(path, owner);
+    }
     process.title = title('master');
     const controlPath = join(folder, 'control.sock');
     const spoolFolder = this.spoolFolder;
@@ -180,6 +184,7 @@ class Master {
         listening: () => this.listening(),
         drained: (serial) => this.workers.drained(serial),
         stuck: (serial) => this.workers.stuck(serial),
+        failed: () => this.bootFailed(EXIT.ERROR),
         stopped: () => this.stopWorkers(),
       },
       log,
@@ -196,6 +201,23 @@ class Master {
       this.fronts.reopenLogs();
       this.workers.reopenLogs();
     });
+    process.on('SIGHUP', () => {
+      this.log.info('Handling signal: hup');
+      this.log.info('Hang up: Master');
+      this.log.warning('The application is loaded anew; settings are read only at the start');
+      this.workers.reload();
+    });
+    process.on('SIGTTIN', () => {
+      this.log.info('Handling signal: ttin');
+      this.workers.add();
+    });
+    process.on('SIGTTOU', () => {
+      this.log.info('Handling signal: ttou');
+      this.workers.remove();
+    });
+    for (const signal of ['SIGUSR2', 'SIGWINCH'] as const) {
+      process.on(signal, () => this.log.warning(`${signal} ignored: nunicorn does not support it yet`));
+    }
     process.on('exit', () => this.workers.killAll());
     await this.control.listen(this.owner);
     this.fronts.start();
@@ -273,7 +295,7 @@ class Master {
     this.pidFile?.remove();
     const failed = this.exitCode !== EXIT.OK;
     this.log[failed ? 'error' : 'info']('Shutting down: Master');
-    if (failed) this.log.error(`Reason: ${REASONS[this.exitCode] ?? 'a worker could not be started.'}`);
+    if (failed) this.log.error(`Reason: ${REASONS[this.exitCode] ?? 'unknown.'}`);
     process.exit(this.exitCode);
   }
 }
@@ -281,7 +303,15 @@ class Master {
 const REASONS: Readonly<Partial<Record<ExitCode, string>>> = {
   [EXIT.WORKER_BOOT_ERROR]: 'Worker failed to boot.',
   [EXIT.APP_LOAD_ERROR]: 'App failed to load.',
+  [EXIT.ERROR]: 'a front could not be started.',
 };
+
+/** Fronts and workers open the log as the user they run as. */
+function giveLog(path: string | null, owner: { uid: number; gid: number }): void {
+  if (path === null || path === '-') return;
+  closeSync(openSync(path, 'a'));
+  chownSync(path, owner.uid, owner.gid);
+}
 
 /** What 0 means: as many fields as Gunicorn takes at most, and its default for the size of one. */
 const MOST_FIELDS = 32768;

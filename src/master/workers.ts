@@ -89,6 +89,10 @@ interface Mold {
   ready: boolean;
 }
 
+function newSeat(number: number): Seat {
+  return { number, backoff: new Backoff(), current: null, next: null, restart: null };
+}
+
 /** The memory that holds a process's arguments is what its title can fill. */
 const TITLE_ROOM = ' '.repeat(120);
 /** From SIGABRT to SIGKILL. */
@@ -104,6 +108,8 @@ export class Workers {
   private readonly moldBackoff = new Backoff();
   private lastSerial = 0;
   private everReady = false;
+  /** Seats whose workers a reload has still to replace; of the first one the next is on its way. */
+  private toReload: Seat[] = [];
   private stopping = false;
   private released = false;
   private readonly waitingForRelease: (() => void)[] = [];
@@ -117,7 +123,7 @@ export class Workers {
   /** Starts the interpreters. They get their settings, and so import the app, when `release` is called. */
   start(): void {
     for (let number = 1; number <= this.options.count; number++) {
-      this.seats.push({ number, backoff: new Backoff(), current: null, next: null, restart: null });
+      this.seats.push(newSeat(number));
     }
     if (this.options.preload) this.startMold();
     else for (const seat of this.seats) seat.next = this.spawn(seat);
@@ -166,6 +172,40 @@ export class Workers {
       else this.leave(worker, limitMs);
     }
     this.checkAllGone();
+  }
+
+  /** Replaces the workers one by one, each ready before the next is begun. If one does not boot, the rest stay. */
+  reload(): void {
+    this.toReload = this.seats.filter((seat) => seat.current !== null);
+    if (this.options.preload) {
+      this.mold?.control?.say({ op: 'leave' });
+      return; // the next mold replaces them
+    }
+    this.reloadNext();
+  }
+
+  /** One worker more. */
+  add(): void {
+    const number = 1 + Math.max(0, ...this.seats.map((seat) => seat.number));
+    const seat = newSeat(number);
+    this.seats.push(seat);
+    seat.next = this.spawn(seat);
+  }
+
+  /** One worker less, the one with the highest number; the last one stays. */
+  remove(): void {
+    const seat = this.seats.at(-1);
+    if (seat === undefined || this.seats.length < 2) return;
+    this.seats.pop();
+    if (seat.restart !== null) clearTimeout(seat.restart);
+    if (seat.next !== null) this.kill(seat.next, 'SIGKILL');
+    if (seat.current !== null) this.drain(seat.current);
+  }
+
+  private reloadNext(): void {
+    const seat = this.toReload[0];
+    if (seat === undefined || this.stopping) return;
+    seat.next ??= this.spawn(seat);
   }
 
   reopenLogs(): void {
@@ -236,6 +276,10 @@ export class Workers {
     if (seat.next === worker) seat.next = null;
     this.handler.ready(this.address(worker));
     if (before !== null) this.drain(before);
+    if (this.toReload[0] === seat) {
+      this.toReload.shift();
+      this.reloadNext();
+    }
   }
 
   private askedToLeave(worker: Worker, signal: string): void {
@@ -349,9 +393,10 @@ export class Workers {
       return;
     }
     const { seat } = worker;
-    if (seat.next !== null || seat.restart !== null) return;
+    if (seat.next !== null || seat.restart !== null || !this.seats.includes(seat)) return;
     if (seat.current?.state === 'ready') {
       this.log.error(`The replacement of worker ${seat.number} did not boot: the worker stays`);
+      this.toReload = [];
       return;
     }
     const delayMs = seat.backoff.delayAfter({
@@ -418,6 +463,10 @@ export class Workers {
       readyAt: mold.ready ? mold.startedAt : null,
       diedAt: performance.now(),
     });
+    if (code === 0) {
+      this.startMold(); // it was told to go: a reload
+      return;
+    }
     this.log.error(`The mold (pid:${mold.child.pid}) has died; its workers go on until a new one replaces them`);
     setTimeout(() => {
       if (!this.stopping) this.startMold();

@@ -53,7 +53,7 @@ class FakeSlot:
         pass
 
     def __init__(self) -> None:
-        self.cancelled = 0
+        self.cancelled: set[int] = set()
         self.app_code = Interruptible()
         self.tail = Tail()
         self.out: list[bytes] = []

@@ -514,7 +514,7 @@ class TestClose(unittest.TestCase):
         slot = FakeSlot()
 
         def leave():
-            slot.cancelled = 7
+            slot.cancelled = {7}
             return b"b"
 
         body = Body(b"a", leave, b"c")
@@ -525,14 +525,14 @@ class TestClose(unittest.TestCase):
 
     def test_when_the_client_left_before_the_first_piece(self):
         slot = FakeSlot()
-        slot.cancelled = 7
+        slot.cancelled = {7}
         body = Body(b"a", b"b")
         got = answer(returns(body), slot=slot)
         self.assertEqual((got.kinds, body.closed, slot.logged), ([ERROR], 1, []))
 
     def test_the_client_of_another_request_left(self):
         slot = FakeSlot()
-        slot.cancelled = 6
+        slot.cancelled = {6}
         self.assertEqual(answer(returns(Body(b"a", b"b")), slot=slot).body, b"ab")
 
     def test_a_generator_sees_the_exit(self):
@@ -543,7 +543,7 @@ class TestClose(unittest.TestCase):
             start_response("200 OK", [])
             try:
                 while True:
-                    slot.cancelled = len(seen) and 7
+                    slot.cancelled = {7} if seen else set()
                     seen.append(1)
                     yield b"tick"
             finally:
@@ -728,7 +728,7 @@ class TestFileWrapper(unittest.TestCase):
         def leave():
             sent.append(1)
             if len(sent) == 2:
-                slot.cancelled = 7
+                slot.cancelled = {7}
 
         slot.before_send = leave
         file = self.open()

@@ -28,7 +28,8 @@ type Event =
   | readonly ['error', id: number, appUs: number]
   | readonly ['hints', id: number, head: string]
   | readonly ['last', id: number]
-  | readonly ['extend', id: number, us: number];
+  | readonly ['extend', id: number, us: number]
+  | readonly ['ready'];
 
 interface Golden {
   readonly requests: readonly {
@@ -68,6 +69,7 @@ function decode(chunks: Iterable<Buffer>): { events: Event[]; betweenFrames: boo
     hints: (id, head) => events.push(['hints', id, head]),
     last: (id) => events.push(['last', id]),
     extend: (id, us) => events.push(['extend', id, us]),
+    ready: () => events.push(['ready']),
   });
   for (const chunk of chunks) decoder.push(chunk);
   return { events: joinData(events), betweenFrames: decoder.betweenFrames };
@@ -317,7 +319,7 @@ const IMPOSSIBLE: readonly (readonly [string, Buffer])[] = [
   ['kind 0', header(0, 0, 0)],
   ['a request', header(1, 0, 0)],
   ['a request with a payload that never comes', header(1, MAX_FRAME_BYTES, 0)],
-  ['kind 10', header(10, 0, 0)],
+  ['kind 11', header(11, 0, 0)],
   ['kind 255', header(255, 1000, 0)],
 ];
 
@@ -347,6 +349,7 @@ test('a DATA may be longer than the limit of other frames, and is not kept', () 
     hints: fail,
     last: fail,
     extend: fail,
+    ready: fail,
   });
   decoder.push(header(DATA, MAX_FRAME_BYTES + piece.length, 0));
   for (let sent = 0; sent < MAX_FRAME_BYTES + piece.length; sent += piece.length) decoder.push(piece);
@@ -369,6 +372,7 @@ test('the largest ANSWER', () => {
     hints: ignore,
     last: ignore,
     extend: ignore,
+    ready: ignore,
   });
   decoder.push(header(ANSWER, MAX_FRAME_BYTES, 0));
   decoder.push(body);

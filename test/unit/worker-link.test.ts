@@ -133,6 +133,7 @@ async function connected(threads: number) {
     hints: (id, head) => calls.note('hints', slot, id, head),
     last: (id) => calls.note('last', slot, id),
     extend: (id, us) => calls.note('extend', slot, id, us),
+    ready: () => calls.note('ready', slot),
   });
   const lost = new Calls();
   const joined = new Calls();
@@ -141,7 +142,6 @@ async function connected(threads: number) {
     answersOf,
     piecesHandled: () => {},
     slotLost: (slot) => lost.note(slot),
-    slotConnected: (slot) => joined.note(slot),
     takenBack: (slot, ids) => taken.note(slot, [...ids]),
     stack: () => {},
   };

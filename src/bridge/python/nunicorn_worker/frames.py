@@ -31,6 +31,7 @@ END = 5  # the end of an answer begun with HEAD
 CUT = 1  # flag of END: the answer is cut short, the client's connection must break
 ERROR = 6  # the app failed before its head was sent: the front answers 500
 HINTS = 7  # 103 Early Hints
+READY = 10  # the thread has taken the connection and runs nothing
 EXTEND = 9  # the app asks for app_us more time from now on
 LAST = 8  # the body is complete, END follows when the app has cleaned up
 

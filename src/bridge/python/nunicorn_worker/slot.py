@@ -7,7 +7,7 @@ from collections import deque
 from queue import SimpleQueue
 from time import perf_counter
 
-from .frames import ERROR, HEADER
+from .frames import ERROR, HEADER, READY
 from .interrupt import Interruptible
 from .tail import Tail
 from .wsgi import run
@@ -29,7 +29,7 @@ class Slot:
         self.base_environ = base_environ
         self.begun = begun  # words of 8 bytes shared with the front: the request last begun in each slot
         self.log_exception = log.exception
-        self.cancelled = 0  # the id of a request whose client left
+        self.cancelled = set()  # ids of requests whose clients left
         self.app_code = Interruptible()
         self.tail = Tail()
         self.out = []  # pieces of answers that are ready but not sent
@@ -58,7 +58,9 @@ class Slot:
                 return
             sock.setblocking(True)
             self._sock = sock
+            self.cancelled.clear()  # of the front before
             try:
+                self.send(HEADER.pack(0, READY, 0, 0, 0, 0, 0))
                 self._serve()
             except self.Broken:
                 pass
@@ -86,11 +88,13 @@ class Slot:
                 gather_until = perf_counter() + _GATHER_SECONDS
                 continue
             begun[number] = frame[0]
-            if frame[0] == self.cancelled:
+            if frame[0] in self.cancelled:
                 # Its client has left, and with it what the front kept for it.
                 out.append(HEADER.pack(0, ERROR, 0, 500, frame[0], 0, 0))
                 continue
             run(app, base_environ, self, frame)
+            if self.cancelled:
+                self.cancelled.discard(frame[0])
             if ahead and perf_counter() > gather_until:
                 self.flush()
                 gather_until = perf_counter() + _GATHER_SECONDS

@@ -61,7 +61,7 @@ class Worker:
         config = self._config
         log = set_up_process(config)
         # Without the interpreter's lock: stacks on demand while C code holds it, and where a crash happened.
-        stacks = open(config["stacks_path"], "w")
+        stacks = open(os.open(config["stacks_path"], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w")
         faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
         if not faulthandler.is_enabled():
             faulthandler.enable()

@@ -153,7 +153,7 @@ class Answer:
             raise TypeError("the body must be bytes, not %s" % type(data).__name__)
         if self.head is None:
             raise AssertionError("the body was sent before start_response was called")
-        if self.slot.cancelled == self.id:
+        if self.id in self.slot.cancelled:
             raise ClientGone
         interruptible = self.slot.app_code.leave()
         self._write(data)
@@ -265,7 +265,7 @@ class Answer:
         if self.length >= 0:
             left = min(left, self.length - self.body_sent)
         while left > 0:
-            if self.slot.cancelled == self.id:
+            if self.id in self.slot.cancelled:
                 raise ClientGone
             size = min(left, FILE_FRAME_BYTES)
             self.slot.send_file_frame(_pack(size, DATA, 0, 0, self.id, 0, 0), fd, offset, size)
