@@ -10,6 +10,7 @@ import threading
 import unittest
 
 from nunicorn_worker import wsgi
+from nunicorn_worker.frames import READY
 from nunicorn_worker.slot import Slot
 from support import ANSWER, DATA, HEAD, split_frames
 
@@ -43,12 +44,17 @@ class ServingSlot(unittest.TestCase):
         self.front = self.connect()
         self.addCleanup(self.finish)
 
-    def connect(self):
+    def connect(self, until_ready=True):
         front, ours = socket.socketpair()
         front.settimeout(DEADLINE_S)
         self.addCleanup(front.close)
         self.slot.connect(ours)
+        if until_ready:
+            self.await_ready(front)
         return front
+
+    def await_ready(self, front):
+        self.assertEqual(front.recv(20, socket.MSG_WAITALL)[4], READY)
 
     def finish(self):
         for _ in range(50):
@@ -190,12 +196,16 @@ class ServingSlot(unittest.TestCase):
         self.assertEqual(sorted(answered + taken), list(range(1, 2001)))
         self.assertEqual(len(self.ran), len(answered))
 
-    def test_a_new_connection_after_the_first_has_ended(self):
+    def test_a_new_connection_waits_for_what_runs_for_the_first(self):
         self.front.sendall(request(1, "/wait") + request(2, "/never"))
         self.await_waiting()
         self.front.close()
-        second = self.connect()
+        second = self.connect(until_ready=False)
+        second.setblocking(False)
+        self.assertRaises(BlockingIOError, second.recv, 1)  # the thread is busy for the first one
+        second.settimeout(DEADLINE_S)
         self.go.release()
+        self.await_ready(second)
         second.sendall(request(3, "/again"))
         self.assertEqual([frame.id for frame in self.answers(second, 1)], [3])
         self.assertEqual(self.ran[0], "/wait")
