@@ -60,8 +60,9 @@ export class Fronts {
     cluster.setupPrimary({
       exec: MAIN,
       args: [TITLE_ROOM],
-      // What a request leaves behind is garbage within a millisecond: a small nursery keeps up at the same cost, and at half the memory.
-      execArgv: ['--max-semi-space-size=2'],
+      // What a request leaves behind is garbage within a millisecond: a small nursery, and a heap that is slow to grow, take
+      // 4 % more CPU time per request and a third of the memory.
+      execArgv: ['--max-semi-space-size=2', '--optimize-for-size'],
       ...(uid === null ? {} : { uid }),
       ...(gid === null ? {} : { gid }),
     });
