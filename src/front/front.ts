@@ -149,6 +149,10 @@ export class Front {
     this.accessLog?.reopen();
   }
 
+  async closeLogs(): Promise<void> {
+    await this.accessLog?.close();
+  }
+
   // ---- requests
 
   private requestRead(exchange: Exchange): void {

@@ -74,6 +74,9 @@ function act(message: Exclude<ToFront, { op: 'start' }> | ToFront, handle: unkno
       return;
     case 'reopen-logs':
       front.reopenLogs();
+      return;
+    case 'end':
+      void front.closeLogs().then(() => process.exit(0));
   }
 }
 

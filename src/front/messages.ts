@@ -63,7 +63,9 @@ export type ToFront =
   | { readonly op: 'drain-worker'; readonly serial: number }
   | { readonly op: 'worker-exit'; readonly serial: number }
   | { readonly op: 'stop'; readonly graceful: boolean }
-  | { readonly op: 'reopen-logs' };
+  | { readonly op: 'reopen-logs' }
+  /** Write what is left to the logs and exit. */
+  | { readonly op: 'end' };
 
 export type ToMaster =
   | { readonly op: 'online' }

@@ -40,6 +40,8 @@ interface Front {
 }
 
 const TITLE_ROOM = ' '.repeat(120);
+/** What a front may take to write the rest of its log. */
+const END_LIMIT_MS = 2000;
 const MAIN = fileURLToPath(new URL('../front/main.js', import.meta.url));
 
 export class Fronts {
@@ -102,7 +104,10 @@ export class Fronts {
   /** Ends the processes; `done` is called when they are gone. */
   end(done: () => void): void {
     this.ended = done;
-    for (const front of this.fronts) front?.process.process.kill('SIGKILL');
+    for (const front of this.fronts) this.tell(front, { op: 'end' });
+    setTimeout(() => {
+      for (const front of this.fronts) front?.process.process.kill('SIGKILL');
+    }, END_LIMIT_MS);
     this.checkEnded();
   }
 
