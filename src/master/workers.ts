@@ -312,7 +312,10 @@ export class Workers {
     }
     const child = this.spawnPython(serial);
     worker.child = child;
-    child.on('error', (error) => this.log.error(`Python could not be started: ${error.message}`));
+    child.on('error', (error) => {
+      this.log.error(`Python could not be started: ${error.message}`);
+      if (child.pid === undefined) this.ended(worker, null, null);
+    });
     child.on('exit', (code, signal) => this.ended(worker, code, signal));
     return worker;
   }
@@ -425,7 +428,10 @@ export class Workers {
     const child = this.spawnPython(serial);
     const mold: Mold = { serial, child, startedAt: performance.now(), control: null, ready: false };
     this.mold = mold;
-    child.on('error', (error) => this.log.error(`Python could not be started: ${error.message}`));
+    child.on('error', (error) => {
+      this.log.error(`Python could not be started: ${error.message}`);
+      if (child.pid === undefined) this.moldEnded(mold, null);
+    });
     child.on('exit', (code) => this.moldEnded(mold, code));
   }
 
