@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly TIME_LIMIT_S="${NUNICORN_TEST_TIME_LIMIT_S:-1500}"
 readonly VENV=.test/venv
-readonly PYTHON_PACKAGES='gunicorn>=26,<27 django flask ruff'
+readonly PYTHON_PACKAGES='gunicorn>=26,<27 django flask ruff prometheus_client PasteDeploy gevent'
 
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'test/run.sh: %s\n' "$*" >&2; exit 1; }
@@ -21,6 +21,8 @@ install_debian_packages() {
   command -v curl >/dev/null || missing+=(curl)
   command -v ps >/dev/null || missing+=(procps)
   command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
+  command -v promtool >/dev/null || missing+=(prometheus)
+  command -v chromium >/dev/null || missing+=(chromium)
   if [ ${#missing[@]} -eq 0 ]; then return; fi
   command -v apt-get >/dev/null || fail "needs ${missing[*]}; there is no apt-get here, install them by hand"
   if [ "$(id -u)" -ne 0 ]; then
