@@ -37,6 +37,7 @@ export async function runMaster(loaded: LoadedSettings): Promise<void> {
       ? null
       : { uid: uid ?? process.getuid?.() ?? -1, gid: gid ?? process.getgid?.() ?? -1 };
   log.info(`Starting nunicorn ${VERSION}`);
+  for (const notice of loaded.notices) log.info(notice);
   const sockets: ListeningSocket[] = [];
   try {
     for (const address of settings.bind)

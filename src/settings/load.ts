@@ -4,7 +4,9 @@
  */
 import { resolve } from 'node:path';
 import { EXIT, NunicornError } from '../errors.ts';
+import { readMachine } from '../machine.ts';
 import { parseAppUri } from './app.ts';
+import { type Counts, chooseCounts } from './auto.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
 import { type ConfigFile, configLocation, type FileValue, runConfigFile } from './config-file.ts';
 import { nearest } from './nearest.ts';
@@ -18,6 +20,7 @@ import {
   type Setting,
   type SettingName,
   type Settings,
+  type ValueOf,
 } from './table.ts';
 import { type ParseContext, ValueError } from './types.ts';
 
@@ -40,6 +43,8 @@ export interface LoadedSettings {
   readonly cwd: string;
   /** For the user, in order; a start prints them, a reload logs them. */
   readonly warnings: readonly string[];
+  /** For the log, one line each: what was chosen and why. */
+  readonly notices: readonly string[];
 }
 
 /** One source's raw values. */
@@ -75,8 +80,10 @@ export async function loadSettings(
   const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
   const { values, sources } = merge(layers, env, context);
   const app = appOf(commandLine, values);
-  const settings = complete(values, app);
-  return { settings, app, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings };
+  const counts = chooseCounts(...countsGiven(values), readMachine());
+  const settings = complete(values, counts, app);
+  const notices = counts.reason === undefined ? [] : [counts.reason];
+  return { settings, app, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
 }
 
 /** E.g. `from the command line`, for messages. */
@@ -244,10 +251,14 @@ function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknow
   return app;
 }
 
+function countsGiven(values: ReadonlyMap<SettingName, unknown>): [ValueOf<'workers'>, ValueOf<'threads'>] {
+  return [values.get('workers') as ValueOf<'workers'>, values.get('threads') as ValueOf<'threads'>];
+}
+
 /** Settings whose value follows from others. */
-function complete(values: ReadonlyMap<SettingName, unknown>, app: string): Settings {
+function complete(values: ReadonlyMap<SettingName, unknown>, { workers, threads }: Counts, app: string): Settings {
   // Each value was read by the type of its own setting, which is where the type Settings comes from.
-  const settings = Object.fromEntries(values) as unknown as Settings;
+  const settings = { ...Object.fromEntries(values), workers, threads } as unknown as Settings;
   const chdir = settings.chdir;
   const absolute = SETTING_NAMES.filter((name) => 'path' in SETTINGS[name]).map((name) => [
     name,

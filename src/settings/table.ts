@@ -15,13 +15,14 @@ import {
   networks,
   octal,
   optionalText,
-  positiveNumber,
   seconds,
   text,
+  threadCount,
   user,
   type ValueType,
   wholeNumber,
   workerClass,
+  workerCount,
 } from './types.ts';
 
 export const SECTIONS = [
@@ -108,12 +109,12 @@ export const SETTINGS = {
   workers: setting({
     section: 'Worker Processes',
     flags: ['-w', '--workers'],
-    type: wholeNumber,
+    type: workerCount,
     default: 1,
     env: { variable: 'WEB_CONCURRENCY', raw: (value) => value },
     defaultText: '1, or $WEB_CONCURRENCY if set',
-    metavar: 'INT',
-    help: 'How many processes run the application. Each has its own memory and its own Python lock (GIL): add workers for work that needs the processor.',
+    metavar: 'INT|auto',
+    help: 'How many processes run the application. Each has its own memory and its own Python lock (GIL): add workers for work that needs the processor. auto: one for each processor that the CPU quota allows, as far as there is memory.',
     origin: 'gunicorn',
   }),
   worker_class: setting({
@@ -128,10 +129,10 @@ export const SETTINGS = {
   threads: setting({
     section: 'Worker Processes',
     flags: ['--threads'],
-    type: positiveNumber,
+    type: threadCount,
     default: 1,
-    metavar: 'INT',
-    help: 'How many requests a worker runs at the same time, each on a thread of its own. Workers x threads is the concurrency: add threads for work that waits (database, other services).',
+    metavar: 'INT|auto',
+    help: 'How many requests a worker runs at the same time, each on a thread of its own. Workers x threads is the concurrency: add threads for work that waits (database, other services). auto: up to 3, fewer where there are more workers than processors.',
     origin: 'gunicorn',
   }),
   timeout: setting({
@@ -429,9 +430,12 @@ export const SETTINGS = {
 
 export type SettingName = keyof typeof SETTINGS;
 
-/** The settings of one server, checked and complete. */
+/** The value of a setting as its type reads it. */
+export type ValueOf<Name extends SettingName> = (typeof SETTINGS)[Name] extends Setting<infer T> ? T : never;
+
+/** The settings of one server, checked and complete: what was `auto` is chosen. */
 export type Settings = {
-  readonly [Name in SettingName]: (typeof SETTINGS)[Name] extends Setting<infer T> ? T : never;
+  readonly [Name in SettingName]: Name extends 'workers' | 'threads' ? number : ValueOf<Name>;
 };
 
 export const SETTING_NAMES = Object.keys(SETTINGS) as readonly SettingName[];

@@ -8,6 +8,7 @@ import { resolve } from 'node:path';
 import { NunicornError } from '../errors.ts';
 import { groupId, userId } from './accounts.ts';
 import { parseAddress } from './address.ts';
+import type { CountOrAuto } from './auto.ts';
 
 /** What reading a value may need to know, and how it can speak to the user without failing. */
 export interface ParseContext {
@@ -55,15 +56,24 @@ export const wholeNumber: ValueType<number> = {
   },
 };
 
-export const positiveNumber: ValueType<number> = {
-  label: 'whole number, 1 or more',
-  arity: 'one',
-  parse(raw) {
-    const value = integer(raw);
-    if (value === undefined || value === 0) throw new ValueError('a whole number, 1 or more, is needed');
-    return value;
-  },
-};
+/** A number of workers or threads, `least` or more, or `auto`: chosen at the start (auto.ts). */
+function countOrAuto(least: 0 | 1): ValueType<CountOrAuto> {
+  return {
+    label: `whole number${least === 1 ? ', 1 or more' : ''}, or auto`,
+    arity: 'one',
+    parse(raw) {
+      if (typeof raw === 'string' && raw.trim().toLowerCase() === 'auto') return 'auto';
+      const value = integer(raw);
+      if (value === undefined || value < least) {
+        throw new ValueError(`a whole number, ${least} or more, or auto, is needed`);
+      }
+      return value;
+    },
+  };
+}
+
+export const workerCount = countOrAuto(0);
+export const threadCount = countOrAuto(1);
 
 export const seconds: ValueType<number> = {
   label: 'seconds',

@@ -71,8 +71,20 @@ describe('defaults', () => {
   });
 
   test('that are wrong name the variable', async () => {
-    await refused(load(['app'], { WEB_CONCURRENCY: 'auto' }), 1, /'auto'.*WEB_CONCURRENCY/);
+    await refused(load(['app'], { WEB_CONCURRENCY: 'many' }), 1, /'many'.*WEB_CONCURRENCY/);
     await refused(load(['app'], { PORT: 'x' }), 1, /variable PORT/);
+  });
+
+  test('can be auto: numbers for this machine, with one line that says why', async () => {
+    for (const { settings, notices } of [
+      await load(['-w', 'auto', '--threads', 'auto', 'app']),
+      await load(['--threads', 'Auto', 'app'], { WEB_CONCURRENCY: 'auto' }),
+    ]) {
+      assert.ok(settings.workers >= 1 && settings.threads >= 1);
+      assert.equal(notices.length, 1);
+      assert.match(notices[0] ?? '', /^auto: \d+ workers? with \d threads? each, because there are /);
+    }
+    assert.deepEqual((await load(['app'])).notices, []);
   });
 
   test('of fronts grow with the workers', async () => {
@@ -220,7 +232,7 @@ describe('the command line', () => {
   const WRONG: readonly (readonly [readonly string[], RegExp])[] = [
     [
       ['-w', 'abc'],
-      /^invalid value for --workers: 'abc': a whole number, 0 or more, is needed \(from the command line\)$/,
+      /^invalid value for --workers: 'abc': a whole number, 0 or more, or auto, is needed \(from the command line\)$/,
     ],
     [['-w', '-1'], /'-1': a whole number/],
     [['-w', '2.5'], /'2.5': a whole number/],
@@ -391,7 +403,7 @@ del os.environ["GONE"]
     await refused(
       load(['app']),
       1,
-      /^invalid value for workers: 'many': a whole number, 0 or more, is needed \(from \.\/gunicorn\.conf\.py\)$/,
+      /^invalid value for workers: 'many': a whole number, 0 or more, or auto, is needed \(from \.\/gunicorn\.conf\.py\)$/,
     );
     await refused(load(['-w', '2', 'app']), 1, /'many'/);
     configFile('workers = None');
