@@ -19,6 +19,8 @@ import { finishWithPage, sendHead, sendWhole } from './respond.ts';
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
 const AHEAD_LIMIT_MS = 5;
 const SWEEP_MS = 100;
+/** How often the master hears that the event loop turns. */
+const ALIVE_MS = 1000;
 /** How much of an answer is kept for a client that reads slowly, before its thread has to wait. */
 const ANSWER_BUFFER_BYTES = 1024 * 1024;
 /** The same, once all clients together are owed more than the second figure. */
@@ -37,6 +39,7 @@ interface Attached {
   readonly address: WorkerAddress;
   readonly worker: DispatchWorker<Exchange>;
   readonly link: WorkerLink;
+  served: number;
   draining: boolean;
   drainedSaid: boolean;
 }
@@ -54,6 +57,7 @@ export class Front {
   private flushScheduled = false;
   private aheadTimer: NodeJS.Timeout | null = null;
   private readonly sweeper: NodeJS.Timeout;
+  private aliveSaidAt = 0;
   private bufferedBytes = 0;
   /** Requests that were interrupted and whose stack is awaited. */
   private readonly stuckStacks = new Map<number, (stack: string) => void>();
@@ -96,7 +100,7 @@ export class Front {
     const worker = this.dispatcher.addWorker(serial, threads);
     // A thread may still be busy for a front that is no more: it says when it is not.
     for (const slot of worker.slots) this.dispatcher.loseSlot(slot, () => false, performance.now());
-    this.attached.set(serial, { address, worker, link, draining: false, drainedSaid: false });
+    this.attached.set(serial, { address, worker, link, served: address.served, draining: false, drainedSaid: false });
   }
 
   /** The worker gets no more requests; the master hears `drained` when it runs none. */
@@ -279,7 +283,11 @@ export class Front {
   private answered(slot: Slot<Exchange>, appUs: number): void {
     this.dispatcher.answered(slot, appUs, performance.now());
     const attached = this.attached.get(slot.worker.serial);
-    if (attached?.draining) this.checkDrained(attached);
+    if (attached === undefined) return;
+    attached.served++;
+    if (attached.served === attached.address.requestLimit)
+      this.tell({ op: 'request-limit', serial: attached.address.serial });
+    if (attached.draining) this.checkDrained(attached);
   }
 
   private sendPiece(exchange: Exchange, piece: Buffer): void {
@@ -370,6 +378,10 @@ export class Front {
   private sweep(): void {
     const now = performance.now();
     this.clients.sweep(now);
+    if (now - this.aliveSaidAt >= ALIVE_MS) {
+      this.aliveSaidAt = now;
+      this.tell({ op: 'alive', served: Array.from(this.attached, ([serial, { served }]) => [serial, served]) });
+    }
     for (;;) {
       const oldest = this.dispatcher.oldestQueued;
       if (oldest === null || this.config.queueTimeoutMs === 0 || now - oldest.queuedAt < this.config.queueTimeoutMs)

@@ -11,6 +11,10 @@ export interface WorkerAddress {
   readonly number: number;
   readonly pid: number;
   readonly threads: number;
+  /** Requests it has answered so far. */
+  readonly served: number;
+  /** The master is told when it has answered this many. 0: it is not. */
+  readonly requestLimit: number;
   readonly socketPath: string;
   /** File with a word of 8 bytes for each thread: the id of the request it began last. */
   readonly begunPath: string;
@@ -74,5 +78,9 @@ export type ToMaster =
   | { readonly op: 'drained'; readonly serial: number }
   /** A request ran into --timeout in this worker and the thread has not come back. */
   | { readonly op: 'stuck'; readonly serial: number }
+  /** The worker has answered as many requests as its limit says. */
+  | { readonly op: 'request-limit'; readonly serial: number }
+  /** Once a second: the front's event loop turns. With it, how many requests each worker (serial) has answered by now. */
+  | { readonly op: 'alive'; readonly served: readonly (readonly [serial: number, requests: number])[] }
   /** The front has no more connections. */
   | { readonly op: 'stopped' };

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import type { FrontConfig, ToFront, ToMaster, WorkerAddress } from '../front/messages.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
-import { Backoff } from './backoff.ts';
+import { Backoff } from '../policy/backoff.ts';
 
 export interface FrontsOptions {
   readonly count: number;
@@ -26,6 +26,9 @@ export interface FrontsHandler {
   failed(): void;
   drained(serial: number): void;
   stuck(serial: number): void;
+  requestLimitReached(serial: number): void;
+  /** How many requests a worker has answered by now. */
+  served(serial: number, requests: number): void;
   /** After `stop`: the last front has let go of its last connection. */
   stopped(): void;
 }
@@ -165,6 +168,12 @@ export class Fronts {
         return;
       case 'stuck':
         this.handler.stuck(message.serial);
+        return;
+      case 'request-limit':
+        this.handler.requestLimitReached(message.serial);
+        return;
+      case 'alive':
+        for (const [serial, requests] of message.served) this.handler.served(serial, requests);
         return;
       case 'stopped':
         front.stopped = true;

@@ -112,6 +112,13 @@ class Master {
         controlPath,
         title,
         gracefulTimeoutMs: settings.graceful_timeout * 1000,
+        recycling: {
+          maxRequests: settings.max_requests,
+          maxRequestsJitter: settings.max_requests_jitter,
+          maxLifetimeMs: settings.max_lifetime * 1000,
+          maxLifetimeJitterMs: settings.max_lifetime_jitter * 1000,
+          minWorkerLifetimeMs: settings.min_worker_lifetime * 1000,
+        },
         config: {
           app: loaded.app,
           threads: settings.threads,
@@ -137,6 +144,7 @@ class Master {
           const address = this.addresses.get(serial);
           if (address !== undefined) this.fronts.drainWorker(address);
         },
+        spawned: () => {},
         exited: (serial) => {
           const address = this.addresses.get(serial);
           if (address === undefined) return;
@@ -185,6 +193,8 @@ class Master {
         listening: () => this.listening(),
         drained: (serial) => this.workers.drained(serial),
         stuck: (serial) => this.workers.stuck(serial),
+        requestLimitReached: (serial) => this.workers.requestLimitReached(serial),
+        served: (serial, requests) => this.workers.served(serial, requests),
         failed: () => this.bootFailed(EXIT.ERROR),
         stopped: () => this.stopWorkers(),
       },

@@ -8,8 +8,10 @@ import { join } from 'node:path';
 import { EXIT } from '../errors.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import { Backoff } from '../policy/backoff.ts';
+import { REASONS, type Reason, rank } from '../policy/reasons.ts';
+import { seatsToReplace, withJitter } from '../policy/replacement.ts';
 import { PYTHON_PACKAGE_DIR } from '../settings/python.ts';
-import { Backoff } from './backoff.ts';
 import type { ControlConnection, FromPython } from './control-server.ts';
 
 /** Settings of a Python process, as `nunicorn_worker` takes them. */
@@ -41,13 +43,26 @@ export interface WorkersOptions {
   /** `nunicorn: worker 1 [app]` of a role and a number. */
   title(role: string): string;
   readonly gracefulTimeoutMs: number;
+  readonly recycling: Recycling;
+}
+
+/** When a worker has served enough. 0: never. */
+export interface Recycling {
+  readonly maxRequests: number;
+  readonly maxRequestsJitter: number;
+  readonly maxLifetimeMs: number;
+  readonly maxLifetimeJitterMs: number;
+  readonly minWorkerLifetimeMs: number;
 }
 
 export interface WorkersHandler {
   ready(address: WorkerAddress): void;
   /** The fronts shall send no more to this worker; `drained` is called when it runs nothing. */
   drain(serial: number): void;
-  exited(serial: number): void;
+  /** A worker's process is started. */
+  spawned(serial: number, number: number, reason: Reason): void;
+  /** It is gone. */
+  exited(serial: number, number: number, reason: Reason): void;
   /** No worker has ever been ready, and none will. */
   bootFailed(exitCode: 3 | 4): void;
   /** After `stop`: the last one is gone. */
@@ -67,6 +82,17 @@ interface Worker {
   mold: Mold | null;
   control: ControlConnection | null;
   readyAt: number | null;
+  /** Why it was started. */
+  readonly reason: Reason;
+  /** Why it is to be replaced. */
+  wish: Reason | null;
+  /** Why it was told to go, or killed. */
+  end: Reason | null;
+  /** Requests it has answered, as its front said last. */
+  served: number;
+  /** With its jitter. 0: none. */
+  readonly requestLimit: number;
+  readonly lifetimeMs: number;
   /** A thread is stuck in a request: it cannot leave by itself. */
   stuck: boolean;
   timers: NodeJS.Timeout[];
@@ -79,6 +105,8 @@ interface Seat {
   /** The replacement of `current`, not ready yet. */
   next: Worker | null;
   restart: NodeJS.Timeout | null;
+  /** A replacement did not boot: not before this another one. */
+  notBefore: number;
 }
 
 interface Mold {
@@ -90,13 +118,15 @@ interface Mold {
 }
 
 function newSeat(number: number): Seat {
-  return { number, backoff: new Backoff(), current: null, next: null, restart: null };
+  return { number, backoff: new Backoff(), current: null, next: null, restart: null, notBefore: 0 };
 }
 
 /** The memory that holds a process's arguments is what its title can fill. */
 const TITLE_ROOM = ' '.repeat(120);
 /** From SIGABRT to SIGKILL. */
 const ABORT_MS = 1000;
+/** How often the workers are looked at. */
+const TICK_MS = 1000;
 
 export class Workers {
   private readonly options: WorkersOptions;
@@ -108,8 +138,8 @@ export class Workers {
   private readonly moldBackoff = new Backoff();
   private lastSerial = 0;
   private everReady = false;
-  /** Seats whose workers a reload has still to replace; of the first one the next is on its way. */
-  private toReload: Seat[] = [];
+  private ticker: NodeJS.Timeout | null = null;
+  private moldEnd: Reason = 'mold';
   private stopping = false;
   private released = false;
   private readonly waitingForRelease: (() => void)[] = [];
@@ -126,7 +156,8 @@ export class Workers {
       this.seats.push(newSeat(number));
     }
     if (this.options.preload) this.startMold();
-    else for (const seat of this.seats) seat.next = this.spawn(seat);
+    else for (const seat of this.seats) seat.next = this.spawn(seat, 'boot');
+    this.ticker = setInterval(() => this.tick(), TICK_MS);
   }
 
   release(): void {
@@ -144,11 +175,19 @@ export class Workers {
   /** A request ran into --timeout and its thread has not come back: no more for this worker, and another one. */
   stuck(serial: number): void {
     const worker = this.bySerial.get(serial);
-    if (worker === undefined || worker.stuck) return;
-    worker.stuck = true;
-    if (worker.seat.current === worker && worker.seat.next === null && !this.stopping)
-      worker.seat.next = this.spawn(worker.seat);
-    this.drain(worker);
+    if (worker !== undefined) this.giveUp(worker, 'timeout');
+  }
+
+  /** The worker has answered as many requests as its address allows. */
+  requestLimitReached(serial: number): void {
+    const worker = this.bySerial.get(serial);
+    if (worker !== undefined) this.wish(worker, 'max_requests');
+  }
+
+  /** How many requests a worker has answered by now. */
+  served(serial: number, requests: number): void {
+    const worker = this.bySerial.get(serial);
+    if (worker !== undefined) worker.served = requests;
   }
 
   /** The fronts have nothing more running in this worker. */
@@ -162,26 +201,29 @@ export class Workers {
   stop(limitMs: number): void {
     if (!this.stopping) {
       this.stopping = true;
+      if (this.ticker !== null) clearInterval(this.ticker);
       for (const seat of this.seats) {
         if (seat.restart !== null) clearTimeout(seat.restart);
         seat.restart = null;
       }
     }
     for (const worker of this.bySerial.values()) {
+      worker.end ??= 'shutdown';
       if (worker.state === 'starting') this.kill(worker, 'SIGKILL');
       else this.leave(worker, limitMs);
     }
     this.checkAllGone();
   }
 
-  /** Replaces the workers one by one, each ready before the next is begun. If one does not boot, the rest stay. */
+  /** Replaces the workers in turn, each when the next one is ready. If one does not boot, the rest stay. */
   reload(): void {
-    this.toReload = this.seats.filter((seat) => seat.current !== null);
-    if (this.options.preload) {
-      this.mold?.control?.say({ op: 'leave' });
-      return; // the next mold replaces them
+    this.moldEnd = 'reload';
+    for (const seat of this.seats) {
+      if (seat.current !== null) this.wish(seat.current, 'reload');
+      // It may have imported the code of before, or hang in it.
+      if (seat.next !== null) this.discard(seat.next, 'reload');
     }
-    this.reloadNext();
+    this.mold?.control?.say({ op: 'leave' }); // the next mold replaces its workers
   }
 
   /** One worker more. */
@@ -189,7 +231,7 @@ export class Workers {
     const number = 1 + Math.max(0, ...this.seats.map((seat) => seat.number));
     const seat = newSeat(number);
     this.seats.push(seat);
-    seat.next = this.spawn(seat);
+    seat.next = this.spawn(seat, 'scale_up');
   }
 
   /** One worker less, the one with the highest number; the last one stays. */
@@ -198,14 +240,8 @@ export class Workers {
     if (seat === undefined || this.seats.length < 2) return;
     this.seats.pop();
     if (seat.restart !== null) clearTimeout(seat.restart);
-    if (seat.next !== null) this.kill(seat.next, 'SIGKILL');
-    if (seat.current !== null) this.drain(seat.current);
-  }
-
-  private reloadNext(): void {
-    const seat = this.toReload[0];
-    if (seat === undefined || this.stopping) return;
-    seat.next ??= this.spawn(seat);
+    if (seat.next !== null) this.discard(seat.next, 'scale_down');
+    if (seat.current !== null) this.drain(seat.current, 'scale_down');
   }
 
   reopenLogs(): void {
@@ -275,23 +311,65 @@ export class Workers {
     seat.current = worker;
     if (seat.next === worker) seat.next = null;
     this.handler.ready(this.address(worker));
-    if (before !== null) this.drain(before);
-    if (this.toReload[0] === seat) {
-      this.toReload.shift();
-      this.reloadNext();
-    }
+    if (before !== null) this.drain(before, before.wish ?? worker.reason);
+    this.plan();
   }
 
   private askedToLeave(worker: Worker, signal: string): void {
     this.log.info(`Worker (pid:${worker.pid}) was sent ${signal}: it finishes what it runs and is replaced`);
-    if (this.stopping || worker.state !== 'ready') return;
-    if (worker.seat.next === null) worker.seat.next = this.spawn(worker.seat);
+    this.wish(worker, 'signal');
+  }
+
+  // ---- who is replaced
+
+  private tick(): void {
+    const now = performance.now();
+    for (const worker of this.bySerial.values()) {
+      const { readyAt, lifetimeMs } = worker;
+      if (lifetimeMs > 0 && readyAt !== null && now - readyAt >= lifetimeMs) this.wish(worker, 'max_lifetime');
+    }
+    this.plan();
+  }
+
+  /** The worker is to be replaced, when it is its turn. */
+  private wish(worker: Worker, reason: Reason): void {
+    if (worker.state !== 'ready' || worker.seat.current !== worker) return;
+    if (worker.wish !== null && rank(worker.wish) <= rank(reason)) return;
+    worker.wish = reason;
+    this.plan();
+  }
+
+  private plan(): void {
+    if (this.stopping || (this.options.preload && !this.mold?.ready)) return;
+    const views = this.seats.map((seat) => ({
+      number: seat.number,
+      wish: seat.current?.wish ?? null,
+      readyAt: seat.current?.readyAt ?? null,
+      replacing: seat.next !== null,
+      notBefore: seat.notBefore,
+    }));
+    for (const number of seatsToReplace(views, this.options.recycling.minWorkerLifetimeMs, performance.now())) {
+      const seat = this.seats.find((one) => one.number === number);
+      const wish = seat?.current?.wish;
+      if (seat === undefined || seat.next !== null || !wish) continue;
+      this.log.info(`Worker ${number} (pid:${seat.current?.pid}) is replaced: ${REASONS[wish].text}`);
+      seat.next = this.spawn(seat, wish);
+    }
+  }
+
+  /** The worker gets nothing more from now on, and another one takes its seat. */
+  private giveUp(worker: Worker, reason: Reason): void {
+    if (worker.stuck) return;
+    worker.stuck = true;
+    this.wish(worker, reason);
+    this.drain(worker, reason);
   }
 
   // ---- the life of a worker
 
-  private spawn(seat: Seat): Worker {
+  private spawn(seat: Seat, reason: Reason): Worker {
     const serial = ++this.lastSerial;
+    const { maxRequests, maxRequestsJitter, maxLifetimeMs, maxLifetimeJitterMs } = this.options.recycling;
     const worker: Worker = {
       serial,
       seat,
@@ -302,10 +380,17 @@ export class Workers {
       mold: null,
       control: null,
       readyAt: null,
+      reason,
+      wish: null,
+      end: null,
+      served: 0,
+      requestLimit: withJitter(maxRequests, maxRequestsJitter, Math.random()),
+      lifetimeMs: withJitter(maxLifetimeMs, maxLifetimeJitterMs, Math.random()),
       stuck: false,
       timers: [],
     };
     this.bySerial.set(serial, worker);
+    this.handler.spawned(serial, seat.number, reason);
     if (this.options.preload) {
       if (this.mold?.ready) this.mold.control?.say({ op: 'fork', serial });
       return worker;
@@ -334,8 +419,17 @@ export class Workers {
     });
   }
 
-  private drain(worker: Worker): void {
+  /** Ends a worker that is not ready and is not wanted any more. */
+  private discard(worker: Worker, reason: Reason): void {
+    worker.end = reason;
+    if (worker.pid === null && worker.child === null)
+      this.ended(worker, null, null); // not even forked
+    else this.kill(worker, 'SIGKILL');
+  }
+
+  private drain(worker: Worker, reason: Reason): void {
     if (worker.state !== 'ready') return;
+    worker.end ??= reason;
     worker.state = 'draining';
     this.handler.drain(worker.serial);
     // Only a stuck thread, or a request that takes long, keeps it from being drained.
@@ -372,15 +466,19 @@ export class Workers {
     const { seat } = worker;
     if (seat.current === worker) seat.current = null;
     if (seat.next === worker) seat.next = null;
-    this.handler.exited(worker.serial);
+    this.handler.exited(worker.serial, seat.number, endOf(worker));
     const { serial } = worker;
     for (const path of [this.socketPath(serial), this.begunPath(serial), this.stacksPath(serial)])
       unlink(path, () => {});
-    if (worker.state !== 'leaving' && !this.stopping) {
-      this.logEnd(worker, code, signal);
-      this.replaceDead(worker, code);
+    if (this.stopping) {
+      this.checkAllGone();
+      return;
     }
-    if (this.stopping) this.checkAllGone();
+    const end = endOf(worker);
+    if (worker.end === null || worker.state === 'draining') this.logEnd(worker, code, signal);
+    if (REASONS[end].failure) this.replaceDead(worker, end, code);
+    else this.fill(seat, end, 0);
+    this.plan();
   }
 
   private logEnd(worker: Worker, code: number | null, signal: NodeJS.Signals | null): void {
@@ -390,27 +488,41 @@ export class Workers {
     else this.log.error(`Worker (pid:${pid}) exited with code ${code}.`);
   }
 
-  private replaceDead(worker: Worker, code: number | null): void {
+  private replaceDead(worker: Worker, end: Reason, code: number | null): void {
     if (!this.everReady) {
       this.handler.bootFailed(code === EXIT.APP_LOAD_ERROR ? code : EXIT.WORKER_BOOT_ERROR);
       return;
     }
     const { seat } = worker;
-    if (seat.next !== null || seat.restart !== null || !this.seats.includes(seat)) return;
+    const diedAt = performance.now();
+    const delayMs = seat.backoff.delayAfter({ startedAt: worker.startedAt, readyAt: worker.readyAt, diedAt });
     if (seat.current?.state === 'ready') {
-      this.log.error(`The replacement of worker ${seat.number} did not boot: the worker stays`);
-      this.toReload = [];
+      this.replacementFailed(seat, worker.reason, diedAt + delayMs);
       return;
     }
-    const delayMs = seat.backoff.delayAfter({
-      startedAt: worker.startedAt,
-      readyAt: worker.readyAt,
-      diedAt: performance.now(),
-    });
     if (delayMs > 0) this.log.warning(`Worker ${seat.number} is started again in ${delayMs / 1000} s`);
+    this.fill(seat, end, delayMs);
+  }
+
+  /** What replaces `seat`'s worker did not boot. */
+  private replacementFailed(seat: Seat, reason: Reason, notBefore: number): void {
+    seat.notBefore = notBefore;
+    if (reason !== 'reload') {
+      this.log.error(`The replacement of worker ${seat.number} did not boot: the worker stays for now`);
+      return;
+    }
+    this.log.error(`The replacement of worker ${seat.number} did not boot: the worker stays`);
+    // The code that does not boot will not do so for the others either.
+    for (const { current } of this.seats) if (current?.wish === 'reload') current.wish = null;
+  }
+
+  /** Puts a worker on an empty seat. */
+  private fill(seat: Seat, reason: Reason, delayMs: number): void {
+    const served = seat.current?.state === 'ready';
+    if (served || seat.next !== null || seat.restart !== null || !this.seats.includes(seat)) return;
     seat.restart = setTimeout(() => {
       seat.restart = null;
-      if (seat.next === null) seat.next = this.spawn(seat);
+      if (seat.next === null) seat.next = this.spawn(seat, reason);
     }, delayMs);
   }
 
@@ -438,10 +550,15 @@ export class Workers {
   private moldSaid(mold: Mold, message: FromPython): void {
     if (message.op === 'ready') {
       mold.ready = true;
-      for (const seat of this.seats) {
-        if (seat.next === null) seat.next = this.spawn(seat);
-        else mold.control?.say({ op: 'fork', serial: seat.next.serial });
+      for (const { next } of this.seats) {
+        if (next !== null && next.pid === null) mold.control?.say({ op: 'fork', serial: next.serial });
       }
+      for (const seat of this.seats) {
+        if (seat.current === null && seat.next === null) this.fill(seat, 'boot', 0);
+        else if (seat.current !== null) this.wish(seat.current, this.moldEnd);
+      }
+      this.moldEnd = 'mold';
+      this.plan();
     } else if (message.op === 'forked') {
       const worker = this.bySerial.get(message.serial);
       if (worker !== undefined) {
@@ -487,6 +604,8 @@ export class Workers {
       number: worker.seat.number,
       pid: worker.pid ?? 0,
       threads: this.options.config.threads,
+      served: worker.served,
+      requestLimit: worker.requestLimit,
       socketPath: this.socketPath(worker.serial),
       begunPath: this.begunPath(worker.serial),
       stacksPath: this.stacksPath(worker.serial),
@@ -504,4 +623,9 @@ export class Workers {
   private begunPath(serial: number): string {
     return join(this.options.folder, `worker-${serial}.begun`);
   }
+}
+
+/** Why a worker is gone. */
+function endOf(worker: Worker): Reason {
+  return worker.end ?? (worker.readyAt === null ? 'boot_failed' : 'crash');
 }

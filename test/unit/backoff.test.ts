@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { Backoff, type Death } from '../../src/master/backoff.ts';
+import { Backoff, type Death } from '../../src/policy/backoff.ts';
 
 /** A worker that died at `diedAt` without ever having been ready. */
 const unready = (diedAt: number): Death => ({ startedAt: diedAt - 10, readyAt: null, diedAt });

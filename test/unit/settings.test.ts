@@ -273,8 +273,8 @@ describe('the command line', () => {
   });
 
   test("accepts an unsupported setting's default", async () => {
-    assert.equal((await load(['--max-requests', '0', 'app'])).app, 'app');
-    await refused(load(['--max-requests', '1', 'app']), 1, /--max-requests is a Gunicorn setting/);
+    assert.equal((await load(['--worker-connections', '1000', 'app'])).app, 'app');
+    await refused(load(['--worker-connections', '1', 'app']), 1, /--worker-connections is a Gunicorn setting/);
   });
 
   test('without an application ends with the words of Gunicorn', () =>
@@ -423,7 +423,7 @@ del os.environ["GONE"]
 
   test('may spell out what Gunicorn does anyway', async () => {
     configFile(
-      'max_requests = 0\nreload = False\nworker_tmp_dir = None\nstatsd_host = ""\nproxy_protocol = False\npre_fork = None\n',
+      'worker_connections = 1000\nreload = False\nworker_tmp_dir = None\nstatsd_host = ""\nproxy_protocol = False\npre_fork = None\n',
     );
     assert.deepEqual((await load(['app'])).warnings, []);
   });
