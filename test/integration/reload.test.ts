@@ -71,12 +71,13 @@ for (const args of [[], ['--preload']]) {
 it('HUP with code that does not import leaves the old workers serving and shows why', { skip }, async () => {
   deploy('good');
   await withServer({ app: 'app', chdir: folder, workers: 2 }, async (server) => {
-    const before = await workers(server);
+    const before = server.workers();
     deploy('bad', 'raise RuntimeError("a bad deployment")');
     server.kill('SIGHUP');
     await server.waitForLog(/did not boot: the worker stays/);
     await server.waitForLog(/RuntimeError: a bad deployment/);
-    assert.deepEqual(await workers(server), before);
+    assert.deepEqual(server.workers(), before);
+    assert.equal(await version(server), 'good');
     deploy('mended');
     server.kill('SIGHUP');
     await until(async () => (await version(server)) === 'mended', 'an answer of the mended version', 15_000);
