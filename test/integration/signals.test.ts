@@ -36,6 +36,8 @@ for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
         await server.marked('a.started');
         server.kill('SIGTERM');
         await server.waitForLog(/Handling signal: term/);
+        // The front has heard of it when it no longer listens; gunicorn's workers do as long as they run a request.
+        if (kind === 'nunicorn') await until(async () => !(await isListening(server.address)), 'the front to close');
         server.mark('a.open');
         const response = await running.response();
         assert.deepEqual([response.status, response.text()], [200, 'held']);
