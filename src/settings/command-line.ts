@@ -4,7 +4,8 @@
  */
 import { EXIT, NunicornError } from '../errors.ts';
 import { nearest } from './nearest.ts';
-import { asksForNothing, NOT_YET, SECTIONS, SETTING_NAMES, SETTINGS, type Setting, type SettingName } from './table.ts';
+import { SECTIONS, type Setting } from './setting.ts';
+import { asksForNothing, NOT_YET, SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
 import { VERSION } from './version.ts';
 
 export interface CommandLine {
@@ -104,7 +105,7 @@ function define(parser: Yargs, purpose: 'parse' | 'help'): Yargs {
     });
   for (const section of SECTIONS) {
     for (const name of SETTING_NAMES) {
-      const setting = SETTINGS[name];
+      const setting: Setting<unknown> = SETTINGS[name];
       if (setting.section !== section || setting.flags.length === 0) continue;
       const [first = '', ...alias] = [...setting.flags].sort((a, b) => b.length - a.length).map(stripDashes);
       const key = stripDashes(FLAGS.get(`--${first}`)?.long ?? first);
@@ -112,7 +113,7 @@ function define(parser: Yargs, purpose: 'parse' | 'help'): Yargs {
         alias: [first, ...alias].filter((other) => other !== key),
         group: `${section}:`,
         ...(purpose === 'help'
-          ? { describe: setting.help, defaultDescription: defaultText(name) }
+          ? { hidden: setting.status !== undefined, describe: setting.help, defaultDescription: defaultText(name) }
           : setting.type.arity === 'flag'
             ? { boolean: true, default: undefined }
             : { string: true }),

@@ -5,7 +5,8 @@ import { realpathSync, writeFileSync } from 'node:fs';
 import { argv } from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { defaultText } from './command-line.ts';
-import { NOT_YET, SECTIONS, SETTING_NAMES, SETTINGS, type Setting, type SettingName } from './table.ts';
+import { SECTIONS, type Setting } from './setting.ts';
+import { NOT_YET, SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
 
 /** From dist/src/settings/ the package's folder is three up. */
 export const SETTINGS_DOC = fileURLToPath(new URL('../../../docs/settings.md', import.meta.url));
@@ -39,11 +40,16 @@ accesslog = "-"
 `;
 
 export function settingsDocument(): string {
-  const sections = SECTIONS.map((section) => {
-    const names = SETTING_NAMES.filter((name) => SETTINGS[name].section === section);
-    return `## ${section}\n\n${names.map(describe).join('\n')}`;
+  const sections = SECTIONS.flatMap((section) => {
+    const names = SETTING_NAMES.filter((name) => SETTINGS[name].section === section && statusOf(name) === undefined);
+    return names.length === 0 ? [] : [`## ${section}\n\n${names.map(describe).join('\n')}`];
   });
-  return [INTRODUCTION, ...sections, notYet()].join('\n');
+  return [INTRODUCTION, ...sections, gunicornsTable()].join('\n');
+}
+
+function statusOf(name: SettingName): Setting<unknown>['status'] {
+  const { status }: Setting<unknown> = SETTINGS[name];
+  return status;
 }
 
 function describe(name: SettingName): string {
@@ -64,13 +70,29 @@ function codeOrText(name: SettingName): string {
   return 'defaultText' in SETTINGS[name] ? text : `\`${text}\``;
 }
 
-function notYet(): string {
-  const names = Object.keys(NOT_YET).sort();
-  return `## Settings of Gunicorn that are not supported yet
+function gunicornsTable(): string {
+  const known = SETTING_NAMES.filter((name) => SETTINGS[name].origin === 'gunicorn').map((name) => {
+    const status = statusOf(name);
+    const here =
+      status === undefined
+        ? `[works](#${name})`
+        : status.kind === 'no effect'
+          ? `no effect: ${status.because}`
+          : `only ${codeOrText(name)}: ${status.instead}`;
+    return { name, flags: SETTINGS[name].flags, here };
+  });
+  const notYet = Object.entries(NOT_YET).map(([name, { flags }]) => ({ name, flags, here: 'not yet' }));
+  const rows = [...known, ...notYet]
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .map(({ name, flags, here }) => `| ${name} | ${flags.map((flag) => `\`${flag}\``).join(' ')} | ${here} |`);
+  return `## Gunicorn's settings, one by one
 
-nunicorn refuses them with a message, unless the value is Gunicorn's default; it never ignores them.
+All ${rows.length} settings of Gunicorn 26 are known. *No effect*: the value is checked and taken, and one line at the start says why it
+changes nothing. *Only*: another value ends the start. *Not yet*: so does any value but Gunicorn's default.
 
-${names.map((name) => `\`${name}\``).join(', ')}
+| setting | flags | here |
+|---|---|---|
+${rows.join('\n')}
 `;
 }
 

@@ -3,6 +3,7 @@
  * configuration file, GUNICORN_CMD_ARGS, NUNICORN_CMD_ARGS, the command line.
  */
 import { resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { EXIT, NunicornError } from '../errors.ts';
 import { readMachine } from '../machine.ts';
 import { parseAppUri } from './app.ts';
@@ -10,6 +11,7 @@ import { type Counts, chooseCounts } from './auto.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
 import { type ConfigFile, configLocation, type FileValue, runConfigFile } from './config-file.ts';
 import { nearest } from './nearest.ts';
+import type { Setting } from './setting.ts';
 import { shellWords } from './shell-words.ts';
 import {
   asksForNothing,
@@ -17,7 +19,6 @@ import {
   NOT_YET,
   SETTING_NAMES,
   SETTINGS,
-  type Setting,
   type SettingName,
   type Settings,
   type ValueOf,
@@ -82,7 +83,7 @@ export async function loadSettings(
   const app = appOf(commandLine, values);
   const counts = chooseCounts(...countsGiven(values), readMachine());
   const settings = complete(values, counts, app);
-  const notices = counts.reason === undefined ? [] : [counts.reason];
+  const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
   return { settings, app, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
 }
 
@@ -195,6 +196,29 @@ function merge(layers: readonly Layer[], env: NodeJS.ProcessEnv, context: ParseC
     sources.set(name, source);
   }
   return { values, sources };
+}
+
+/**
+ * One line for each setting that asks for something that nunicorn has no use for.
+ *
+ * @throws {NunicornError} if a setting asks for something that is refused
+ */
+function withoutEffect(
+  values: ReadonlyMap<SettingName, unknown>,
+  sources: ReadonlyMap<SettingName, Source>,
+  context: ParseContext,
+): readonly string[] {
+  return SETTING_NAMES.flatMap((name) => {
+    const { status, default: raw, type }: Setting<unknown> = SETTINGS[name];
+    const source = sources.get(name);
+    if (status === undefined || source === undefined || source.kind === 'default') return [];
+    const value = values.get(name);
+    if (isDeepStrictEqual(value, type.parse(raw, context))) return [];
+    const what = `${label(name, source)} = ${show(value)}`;
+    const from = describeSource(source);
+    if (status.kind === 'refused') throw new NunicornError(`${what} is refused: ${status.instead} (from ${from})`);
+    return [`${what} has no effect: ${status.because} (from ${from})`];
+  });
 }
 
 function defaultOf(name: SettingName, env: NodeJS.ProcessEnv): { readonly raw: unknown; readonly source: Source } {

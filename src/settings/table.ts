@@ -3,6 +3,8 @@
  * table. Names are Gunicorn's; durations are in seconds, sizes in bytes.
  */
 import { tmpdir } from 'node:os';
+import { INERT } from './inert.ts';
+import { type DefaultValue, type Setting, setting } from './setting.ts';
 import {
   addresses,
   environment,
@@ -19,50 +21,10 @@ import {
   text,
   threadCount,
   user,
-  type ValueType,
   wholeNumber,
   workerClass,
   workerCount,
 } from './types.ts';
-
-export const SECTIONS = [
-  'Config File',
-  'Server Socket',
-  'Worker Processes',
-  'Fronts and Queue',
-  'Time Limits of the Front',
-  'Security',
-  'Server Mechanics',
-  'Logging',
-  'Process Naming',
-] as const;
-
-export type Section = (typeof SECTIONS)[number];
-
-export interface Setting<T> {
-  readonly section: Section;
-  /** Short and long, as typed. None: the setting exists in the configuration file only. */
-  readonly flags: readonly string[];
-  readonly type: ValueType<T>;
-  /** A raw value, read by `type` like any other. */
-  readonly default: DefaultValue;
-  /** The environment variable that replaces the default, and how its value becomes the raw value. */
-  readonly env?: { readonly variable: string; readonly raw: (value: string) => unknown };
-  /** What the documentation says of the default, where the value itself would not tell. */
-  readonly defaultText?: string;
-  readonly metavar?: string;
-  readonly help: string;
-  /** 'gunicorn': has this name and meaning there. 'nunicorn': our own. */
-  readonly origin: 'gunicorn' | 'nunicorn';
-  /** The value is the name of a file or folder: it is made absolute, from `chdir`. `-` stands for a standard stream. */
-  readonly path?: true;
-}
-
-export type DefaultValue = string | number | boolean | null | readonly string[] | Readonly<Record<string, string>>;
-
-function setting<T>(definition: Setting<T>): Setting<T> {
-  return definition;
-}
 
 export const SETTINGS = {
   config: setting({
@@ -471,6 +433,8 @@ export const SETTINGS = {
     help: 'Name shown in brackets in the titles of the processes (ps, top), to tell several servers apart.',
     origin: 'gunicorn',
   }),
+
+  ...INERT,
 } as const satisfies Readonly<Record<string, Setting<unknown>>>;
 
 export type SettingName = keyof typeof SETTINGS;
@@ -511,11 +475,6 @@ const hook: NotYet = { flags: [], takes: 'value' };
 
 /** Gunicorn's other settings. They are refused where they would change something, never ignored. */
 export const NOT_YET: Readonly<Record<string, NotYet>> = {
-  worker_connections: value('--worker-connections', 1000),
-  asgi_loop: value('--asgi-loop', 'auto'),
-  asgi_lifespan: value('--asgi-lifespan', 'auto'),
-  asgi_disconnect_grace_period: value('--asgi-disconnect-grace-period', 3),
-  http_parser: value('--http-parser', 'auto'),
   reload: nothing('--reload'),
   reload_engine: value('--reload-engine', 'auto'),
   reload_extra_files: value('--reload-extra-file', []),
@@ -532,8 +491,6 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   raw_paste_global_conf: value('--paste-global', []),
   proxy_protocol: { flags: ['--proxy-protocol'], takes: 'optional', default: 'off' },
   proxy_allow_ips: value('--proxy-allow-from', '127.0.0.1,::1'),
-  protocol: value('--protocol', 'http'),
-  uwsgi_allow_ips: value('--uwsgi-allow-from', '127.0.0.1,::1'),
   permit_obsolete_folding: nothing('--permit-obsolete-folding'),
   strip_header_spaces: nothing('--strip-header-spaces'),
   permit_unconventional_http_method: nothing('--permit-unconventional-http-method'),
@@ -541,7 +498,6 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   casefold_http_method: nothing('--casefold-http-method'),
   forwarder_headers: value('--forwarder-headers', 'SCRIPT_NAME,PATH_INFO'),
   header_map: value('--header-map', 'drop'),
-  root_path: value('--root-path', ''),
   disable_redirect_access_to_syslog: nothing('--disable-redirect-access-to-syslog'),
   capture_output: nothing('--capture-output'),
   logger_class: value('--logger-class', 'gunicorn.glogging.Logger'),
@@ -563,23 +519,9 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   ssl_version: value('--ssl-version', null),
   cert_reqs: value('--cert-reqs', 0),
   ca_certs: value('--ca-certs', null),
-  suppress_ragged_eofs: nothing('--suppress-ragged-eofs', true),
-  do_handshake_on_connect: nothing('--do-handshake-on-connect'),
   ciphers: value('--ciphers', null),
-  http_protocols: value('--http-protocols', 'h1'),
-  http2_cleartext: value('--http2-cleartext', 'off'),
-  http2_max_concurrent_streams: value('--http2-max-concurrent-streams', 100),
-  http2_initial_window_size: value('--http2-initial-window-size', 65535),
-  http2_max_frame_size: value('--http2-max-frame-size', 16384),
-  http2_max_header_list_size: value('--http2-max-header-list-size', 65536),
-  dirty_apps: value('--dirty-app', []),
-  dirty_workers: value('--dirty-workers', 0),
-  dirty_timeout: value('--dirty-timeout', 300),
-  dirty_threads: value('--dirty-threads', 1),
-  dirty_graceful_timeout: value('--dirty-graceful-timeout', 30),
   control_socket: value('--control-socket', null),
   control_socket_mode: value('--control-socket-mode', 0o600),
-  control_socket_disable: nothing('--no-control-socket'),
   on_starting: hook,
   on_reload: hook,
   when_ready: hook,

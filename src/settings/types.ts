@@ -172,6 +172,28 @@ export const environment: ValueType<readonly string[]> = {
   },
 };
 
+export function choice<const Value extends string>(...values: readonly Value[]): ValueType<Value> {
+  return {
+    label: values.join(', '),
+    arity: 'one',
+    parse(raw, context) {
+      const given = text.parse(raw, context).toLowerCase();
+      const value = values.find((known) => known === given);
+      if (value === undefined) throw new ValueError(`one of ${values.join(', ')} is needed`);
+      return value;
+    },
+  };
+}
+
+/** Texts: one flag with commas, or a flag for each. */
+export function list(arity: 'one' | 'many'): ValueType<readonly string[]> {
+  return {
+    label: arity === 'one' ? 'list, separated by commas' : 'list',
+    arity,
+    parse: (raw) => (arity === 'one' ? commaList(raw, 'text') : listOf(raw, 'text')),
+  };
+}
+
 /** Names separated by commas, or a list. */
 function commaList(raw: unknown, entry: string): readonly string[] {
   return listOf(raw, entry)
@@ -283,10 +305,21 @@ export const workerClass: ValueType<WorkerClass> = {
   parse(raw, context) {
     const name = text.parse(raw, context).replace(/^egg:gunicorn#/, '');
     const known = WORKER_CLASSES.get(name);
-    if (known === undefined) throw new ValueError('nunicorn runs the worker classes sync and gthread');
+    if (known === undefined) throw new ValueError(insteadOfClass(name));
     return known;
   },
 };
+
+function insteadOfClass(name: string): string {
+  const gthread = 'gthread with --threads N runs N requests at a time in each worker';
+  if (/gevent|eventlet|tornado/i.test(name)) {
+    return `nunicorn does not run this worker class; ${gthread}, and slow clients hold no thread here`;
+  }
+  if (/asgi|uvicorn/i.test(name)) {
+    return 'nunicorn serves WSGI applications only, with the worker classes sync and gthread; an ASGI application needs an ASGI server';
+  }
+  return `the worker classes here are sync and gthread; ${gthread}`;
+}
 
 export const user: ValueType<number | null> = {
   label: 'user name or id',
