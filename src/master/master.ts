@@ -5,17 +5,16 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { EXIT, type ExitCode } from '../errors.ts';
 import type { HeadLimits } from '../front/environ.ts';
-import type { WorkerAddress } from '../front/messages.ts';
 import { createErrorLog, type ErrorLog } from '../log/error-log.ts';
 import { formatAddress, parseAddress } from '../settings/address.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import { findPython, type Python } from '../settings/python.ts';
 import type { Settings } from '../settings/table.ts';
 import { VERSION } from '../settings/version.ts';
-import { ControlServer } from './control-server.ts';
-import { Fronts } from './fronts.ts';
+import type { AppHandler, AppKind } from './app-kind.ts';
 import { bindAddress, type ListeningSocket } from './listening-sockets.ts';
 import { PidFile } from './pid-file.ts';
+import { PythonApp } from './python-app.ts';
 import { Workers } from './workers.ts';
 
 const SOFTWARE = `nunicorn/${VERSION}`;
@@ -53,19 +52,20 @@ export async function runMaster(loaded: LoadedSettings): Promise<void> {
   await master.start();
 }
 
+interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
 class Master {
   private readonly loaded: LoadedSettings;
   private readonly log: ErrorLog;
-  private readonly python: Python;
   private readonly sockets: readonly ListeningSocket[];
   private readonly folder: string;
   private readonly spoolFolder: string;
   private readonly pidFile: PidFile | null;
-  private readonly control: ControlServer;
   private readonly workers: Workers;
-  private readonly fronts: Fronts;
-  private readonly addresses = new Map<number, WorkerAddress>();
-  private readonly owner: { uid: number; gid: number } | null;
+  private readonly app: AppKind;
   private exitCode: ExitCode = EXIT.OK;
   private stopPhase: 'running' | 'graceful' | 'quick' | 'workers' | 'done' = 'running';
   private stopDeadline = 0;
@@ -78,39 +78,25 @@ class Master {
     sockets: readonly ListeningSocket[],
     folder: string,
     pidFile: PidFile | null,
-    owner: { uid: number; gid: number } | null,
+    owner: Owner | null,
   ) {
     this.loaded = loaded;
     this.log = log;
-    this.python = python;
     this.sockets = sockets;
     this.folder = folder;
     this.pidFile = pidFile;
-    this.owner = owner;
     const { settings } = loaded;
     this.spoolFolder =
       settings.spool_dir === null ? folder : mkdtempSync(join(resolve(loaded.cwd, settings.spool_dir), 'nunicorn-'));
-    const token = randomBytes(16).toString('hex');
-    const errorlog = settings.errorlog === '-' ? '-' : resolve(loaded.cwd, settings.errorlog);
-    const title = (role: string): string => `nunicorn: ${role} [${settings.proc_name || loaded.app}]`;
-    const uid = settings.user ?? null;
-    const gid = settings.group ?? null;
     if (owner !== null) {
       chownSync(this.spoolFolder, owner.uid, owner.gid);
-      for (const path of [errorlog, settings.accesslog]) giveLog(path, owner);
+      for (const path of [errorLogPath(loaded), settings.accesslog]) giveLog(path, owner);
     }
-    process.title = title('master');
-    const controlPath = join(folder, 'control.sock');
-    const spoolFolder = this.spoolFolder;
+    process.title = titleOf(loaded, 'master');
     this.workers = new Workers(
       {
         count: settings.workers,
-        python: python.path,
-        env: loaded.env,
-        preload: settings.preload_app,
-        folder,
-        controlPath,
-        title,
+        stagger: settings.stagger,
         gracefulTimeoutMs: settings.graceful_timeout * 1000,
         recycling: {
           maxRequests: settings.max_requests,
@@ -119,6 +105,40 @@ class Master {
           maxLifetimeJitterMs: settings.max_lifetime_jitter * 1000,
           minWorkerLifetimeMs: settings.min_worker_lifetime * 1000,
         },
+      },
+      {
+        startWorker: (facts) => this.app.startWorker(facts),
+        spawned: () => {},
+        exited: () => {},
+        bootFailed: (code) => this.bootFailed(code),
+        allGone: () => this.finish(),
+      },
+      log,
+    );
+    const handler: AppHandler = {
+      workers: this.workers,
+      listening: () => this.listening(),
+      failed: () => this.bootFailed(EXIT.ERROR),
+      stopped: () => this.stopWorkers(),
+    };
+    this.app = this.pythonApp(python, owner, handler);
+  }
+
+  private pythonApp(python: Python, owner: Owner | null, handler: AppHandler): AppKind {
+    const { loaded, folder } = this;
+    const { settings } = loaded;
+    const token = randomBytes(16).toString('hex');
+    const errorlog = errorLogPath(loaded);
+    const uid = settings.user ?? null;
+    const gid = settings.group ?? null;
+    return new PythonApp(
+      {
+        python,
+        env: loaded.env,
+        preload: settings.preload_app,
+        folder,
+        owner,
+        title: (role) => titleOf(loaded, role),
         config: {
           app: loaded.app,
           threads: settings.threads,
@@ -134,71 +154,38 @@ class Master {
           argv: process.argv.slice(1),
           token,
         },
-      },
-      {
-        ready: (address) => {
-          this.addresses.set(address.serial, address);
-          this.fronts.addWorker(address);
-        },
-        drain: (serial) => {
-          const address = this.addresses.get(serial);
-          if (address !== undefined) this.fronts.drainWorker(address);
-        },
-        spawned: () => {},
-        exited: (serial) => {
-          const address = this.addresses.get(serial);
-          if (address === undefined) return;
-          this.addresses.delete(serial);
-          this.fronts.workerExit(address);
-        },
-        bootFailed: (code) => this.bootFailed(code),
-        allGone: () => this.finish(),
-      },
-      log,
-    );
-    this.control = new ControlServer(controlPath, token, this.workers);
-    this.fronts = new Fronts(
-      {
-        count: settings.fronts,
-        handles: sockets.map((socket) => socket.handle),
-        title,
-        uid,
-        gid,
-        addresses: () => this.workers.addresses(),
-        config: {
-          token,
-          folder,
-          spoolFolder,
-          backlog: settings.backlog,
-          keepaliveMs: settings.keepalive * 1000,
-          timeoutMs: settings.timeout * 1000,
-          queueTimeoutMs: settings.queue_timeout * 1000,
-          headerTimeoutMs: settings.header_timeout * 1000,
-          bodyTimeoutMs: settings.body_timeout * 1000,
-          responseTimeoutMs: settings.response_timeout * 1000,
-          maxQueue: settings.max_queue,
-          limitRequestBody: settings.limit_request_body,
-          ...headLimits(settings),
-          forwardedAllowIps: settings.forwarded_allow_ips,
-          secureSchemeHeaders: settings.secure_scheme_headers,
-          scriptName: loaded.env.SCRIPT_NAME ?? '',
-          errorlog,
-          loglevel: settings.loglevel,
-          accesslog: settings.accesslog,
-          accessLogFormat: settings.access_log_format,
-          listeners: sockets.map((socket) => socket.facts),
+        fronts: {
+          count: settings.fronts,
+          handles: this.sockets.map((socket) => socket.handle),
+          uid,
+          gid,
+          config: {
+            token,
+            folder,
+            spoolFolder: this.spoolFolder,
+            backlog: settings.backlog,
+            keepaliveMs: settings.keepalive * 1000,
+            timeoutMs: settings.timeout * 1000,
+            queueTimeoutMs: settings.queue_timeout * 1000,
+            headerTimeoutMs: settings.header_timeout * 1000,
+            bodyTimeoutMs: settings.body_timeout * 1000,
+            responseTimeoutMs: settings.response_timeout * 1000,
+            maxQueue: settings.max_queue,
+            limitRequestBody: settings.limit_request_body,
+            ...headLimits(settings),
+            forwardedAllowIps: settings.forwarded_allow_ips,
+            secureSchemeHeaders: settings.secure_scheme_headers,
+            scriptName: loaded.env.SCRIPT_NAME ?? '',
+            errorlog,
+            loglevel: settings.loglevel,
+            accesslog: settings.accesslog,
+            accessLogFormat: settings.access_log_format,
+            listeners: this.sockets.map((socket) => socket.facts),
+          },
         },
       },
-      {
-        listening: () => this.listening(),
-        drained: (serial) => this.workers.drained(serial),
-        stuck: (serial) => this.workers.stuck(serial),
-        requestLimitReached: (serial) => this.workers.requestLimitReached(serial),
-        served: (serial, requests) => this.workers.served(serial, requests),
-        failed: () => this.bootFailed(EXIT.ERROR),
-        stopped: () => this.stopWorkers(),
-      },
-      log,
+      handler,
+      this.log,
     );
   }
 
@@ -209,13 +196,14 @@ class Master {
     process.on('SIGUSR1', () => {
       this.log.info('Handling signal: usr1');
       this.log.reopen();
-      this.fronts.reopenLogs();
+      this.app.reopenLogs();
       this.workers.reopenLogs();
     });
     process.on('SIGHUP', () => {
       this.log.info('Handling signal: hup');
       this.log.info('Hang up: Master');
       this.log.warning('The application is loaded anew; settings are read only at the start');
+      this.app.reload();
       this.workers.reload();
     });
     process.on('SIGTTIN', () => {
@@ -229,9 +217,11 @@ class Master {
     for (const signal of ['SIGUSR2', 'SIGWINCH'] as const) {
       process.on(signal, () => this.log.warning(`${signal} ignored: nunicorn does not support it yet`));
     }
-    process.on('exit', () => this.workers.killAll());
-    await this.control.listen(this.owner);
-    this.fronts.start();
+    process.on('exit', () => {
+      this.workers.killAll();
+      this.app.killAll();
+    });
+    await this.app.start();
     this.workers.start();
   }
 
@@ -244,9 +234,8 @@ class Master {
     this.log.info(`Using worker: ${settings.worker_class}`);
     this.log.info(
       `Serving ${app} with ${count(settings.workers, 'worker')} x ${count(settings.threads, 'thread')} = ` +
-        `${count(requests, 'request')} at a time, ${count(settings.fronts, 'front')}, Python ${this.python.version} (${this.python.path})`,
+        `${count(requests, 'request')} at a time, ${this.app.description}`,
     );
-    this.workers.release();
   }
 
   private bootFailed(code: ExitCode): void {
@@ -260,18 +249,18 @@ class Master {
     this.stop(graceful);
   }
 
-  /** First the fronts let go of their connections, then the workers leave, then the fronts end. */
+  /** First the clients get their answers, then the workers leave, then what is left ends. */
   private stop(graceful: boolean): void {
     if (this.stopPhase === 'running' || (this.stopPhase === 'graceful' && !graceful)) {
       if (this.stopPhase === 'graceful') this.log.info('Quick shutdown requested');
       this.stopPhase = graceful ? 'graceful' : 'quick';
       const limitMs = graceful ? this.loaded.settings.graceful_timeout * 1000 : QUICK_STOP_MS;
       this.stopDeadline = performance.now() + limitMs;
-      // From here on the fronts alone hold the sockets: they accept what waits, then close them.
+      // From here on whoever serves the clients alone holds the sockets: what waits is accepted, then they are closed.
       for (const { handle } of this.sockets) handle.close();
-      this.fronts.stop(true);
+      this.app.stop(true);
       this.setStopTimer(limitMs, () => {
-        this.fronts.stop(false);
+        this.app.stop(false);
         this.setStopTimer(LEAST_EXIT_MS, () => this.stopWorkers());
       });
     } else if (this.stopPhase === 'workers' && !graceful) {
@@ -294,11 +283,10 @@ class Master {
   private finish(): void {
     if (this.stopPhase === 'done') return;
     this.stopPhase = 'done';
-    this.fronts.end(() => this.exit());
+    this.app.end(() => this.exit());
   }
 
   private exit(): void {
-    this.control.close();
     for (const { address } of this.sockets) {
       if (address.kind === 'unix') rmSync(address.path, { force: true });
     }
@@ -316,6 +304,14 @@ const REASONS: Readonly<Partial<Record<ExitCode, string>>> = {
   [EXIT.APP_LOAD_ERROR]: 'App failed to load.',
   [EXIT.ERROR]: 'a front could not be started.',
 };
+
+function titleOf({ settings, app }: LoadedSettings, role: string): string {
+  return `nunicorn: ${role} [${settings.proc_name || app}]`;
+}
+
+function errorLogPath({ settings, cwd }: LoadedSettings): string {
+  return settings.errorlog === '-' ? '-' : resolve(cwd, settings.errorlog);
+}
 
 /** Fronts and workers open the log as the user they run as. */
 function giveLog(path: string | null, owner: { uid: number; gid: number }): void {

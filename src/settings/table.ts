@@ -97,6 +97,14 @@ export const SETTINGS = {
     help: 'How many requests a worker runs at the same time, each on a thread of its own. Workers x threads is the concurrency: add threads for work that waits (database, other services). auto: up to 3, fewer where there are more workers than processors.',
     origin: 'gunicorn',
   }),
+  stagger: setting({
+    section: 'Worker Processes',
+    flags: ['--stagger'],
+    type: flag,
+    default: false,
+    help: 'At the start, boot one worker at a time, each when the one before it is ready: where several that boot together need more memory or processor than there is.',
+    origin: 'nunicorn',
+  }),
   timeout: setting({
     section: 'Worker Processes',
     flags: ['-t', '--timeout'],

@@ -1,0 +1,74 @@
+/**
+ * What the master needs of a kind of app: how its workers are started and talked to, and who serves its clients. Seats,
+ * replacement and the order of a stop are the same for all kinds, in workers.ts and master.ts.
+ */
+
+/** A worker as it is started. */
+export interface WorkerFacts {
+  /** Unique among all workers ever started. */
+  readonly serial: number;
+  /** 1 to --workers, the same for a worker and its replacement. */
+  readonly number: number;
+  /** It tells when it has answered so many requests. 0: never. */
+  readonly requestLimit: number;
+  /** Requests it has answered by now. */
+  readonly served: number;
+}
+
+/** A worker's process. What happens to it is told to WorkerEvents, by the worker's serial. */
+export interface WorkerProcess {
+  /** Null: not known yet. */
+  readonly pid: number | null;
+  /** It gets no more requests; `drained` when it runs none. */
+  drain(): void;
+  /** What it has to do at its end it does now, then it ends. */
+  leave(): void;
+  reopenLogs(): void;
+  /** SIGKILL takes with it all that the app has started. */
+  kill(signal: NodeJS.Signals): void;
+}
+
+export interface WorkerEvents {
+  ready(serial: number): void;
+  /** The worker was sent a signal that asks it to go. */
+  askedToLeave(serial: number, signal: string): void;
+  /** It runs nothing more, but for threads that are stuck. */
+  drained(serial: number): void;
+  /** A request ran into --timeout and its thread has not come back. */
+  stuck(serial: number): void;
+  /** How many requests it has answered by now. */
+  served(serial: number, requests: number): void;
+  requestLimitReached(serial: number): void;
+  /** The process is gone. */
+  ended(serial: number, code: number | null, signal: NodeJS.Signals | null): void;
+  /** What all present workers were made from is gone (the mold): workers of the next one are to replace them. */
+  outdated(): void;
+  /** What workers are made from could not be made. */
+  unbootable(code: number | null): void;
+}
+
+export interface AppHandler {
+  readonly workers: WorkerEvents;
+  /** Every address is listened at. Called once. */
+  listening(): void;
+  /** Whoever serves the clients could not be started. */
+  failed(): void;
+  /** After `stop`: no client is left. */
+  stopped(): void;
+}
+
+export interface AppKind {
+  /** For the log: what runs the app. */
+  readonly description: string;
+  start(): Promise<void>;
+  startWorker(facts: WorkerFacts): WorkerProcess;
+  /** Workers that are started from now on run the code that is there now. */
+  reload(): void;
+  reopenLogs(): void;
+  /** Accepts no more clients and lets go of each as soon as it has its answer; not graceful: now. */
+  stop(graceful: boolean): void;
+  /** The last worker is gone: ends what else runs, then calls `done`. */
+  end(done: () => void): void;
+  /** Ends by force what is no worker. */
+  killAll(): void;
+}

@@ -1,0 +1,117 @@
+/** With --preload: the process that has imported the app and forks workers, and the one after it when it dies or reloads. */
+import type { ChildProcess } from 'node:child_process';
+import type { ErrorLog } from '../log/error-log.ts';
+import { Backoff } from '../policy/backoff.ts';
+import type { ControlConnection, FromPython } from './control-server.ts';
+
+export interface MoldHandler {
+  spawn(): { readonly serial: number; readonly child: ChildProcess };
+  ready(again: boolean): void;
+  forked(serial: number, pid: number): void;
+  exited(pid: number, code: number | null, signal: NodeJS.Signals | null): void;
+  /** None has ever been ready. */
+  unbootable(code: number | null): void;
+}
+
+interface MoldProcess {
+  readonly serial: number;
+  readonly child: ChildProcess;
+  readonly startedAt: number;
+  control: ControlConnection | null;
+  ready: boolean;
+}
+
+export class Mold {
+  private readonly handler: MoldHandler;
+  private readonly log: ErrorLog;
+  private readonly backoff = new Backoff();
+  private current: MoldProcess | null = null;
+  private everReady = false;
+  /** Called at the end of the last one. */
+  private ending: (() => void) | null = null;
+
+  constructor(handler: MoldHandler, log: ErrorLog) {
+    this.handler = handler;
+    this.log = log;
+  }
+
+  /** The serial of the process that forks now, or null. */
+  get serial(): number | null {
+    return this.current?.serial ?? null;
+  }
+
+  start(): void {
+    const { serial, child } = this.handler.spawn();
+    const mold: MoldProcess = { serial, child, startedAt: performance.now(), control: null, ready: false };
+    this.current = mold;
+    child.on('error', (error) => {
+      this.log.error(`Python could not be started: ${error.message}`);
+      if (child.pid === undefined) this.ended(mold, null);
+    });
+    child.on('exit', (code) => this.ended(mold, code));
+  }
+
+  called(connection: ControlConnection): void {
+    if (this.current !== null) this.current.control = connection;
+  }
+
+  /** False: it is not ready; ask again when it is. */
+  fork(serial: number): boolean {
+    if (!this.current?.ready) return false;
+    this.current.control?.say({ op: 'fork', serial });
+    return true;
+  }
+
+  said(message: FromPython): void {
+    if (message.op === 'ready' && this.current !== null) {
+      const again = this.everReady;
+      this.current.ready = true;
+      this.everReady = true;
+      this.handler.ready(again);
+    } else if (message.op === 'forked') this.handler.forked(message.serial, message.pid);
+    else if (message.op === 'exited') this.handler.exited(message.pid, message.code, message.signal);
+  }
+
+  /** The next one imports the app anew. */
+  reload(): void {
+    if (this.current === null) return;
+    this.current.ready = false;
+    this.current.control?.say({ op: 'leave' });
+  }
+
+  end(done: () => void): void {
+    this.ending = done;
+    if (this.current === null) done();
+    else if (this.current.control === null) this.current.child.kill('SIGKILL');
+    else this.current.control.say({ op: 'leave' });
+  }
+
+  kill(): void {
+    this.current?.child.kill('SIGKILL');
+  }
+
+  private ended(mold: MoldProcess, code: number | null): void {
+    this.current = null;
+    if (this.ending !== null) {
+      this.ending();
+      return;
+    }
+    if (!this.everReady) {
+      this.handler.unbootable(code);
+      return;
+    }
+    if (code === 0) {
+      this.start(); // it was told to go: a reload
+      return;
+    }
+    const delayMs = this.backoff.delayAfter({
+      startedAt: mold.startedAt,
+      readyAt: mold.ready ? mold.startedAt : null,
+      diedAt: performance.now(),
+    });
+    this.log.error(`The mold (pid:${mold.child.pid}) has died; its workers go on until a new one replaces them`);
+    setTimeout(() => {
+      if (this.ending === null && this.current === null) this.start();
+    }, delayMs);
+  }
+}

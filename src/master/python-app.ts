@@ -1,0 +1,315 @@
+/** A Python app: fronts that serve the clients, and Python processes that are spawned, or forked by the mold. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { unlink } from 'node:fs';
+import { join } from 'node:path';
+import type { WorkerAddress } from '../front/messages.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
+import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
+import { type ControlConnection, type ControlHandler, ControlServer, type FromPython } from './control-server.ts';
+import { Fronts, type FrontsOptions } from './fronts.ts';
+import { Mold } from './mold.ts';
+
+/** Settings of a Python process, as `nunicorn_worker` takes them. */
+export interface PythonConfig {
+  readonly app: string;
+  readonly threads: number;
+  readonly workers: number;
+  readonly chdir: string;
+  readonly pythonpath: string | null;
+  readonly umask: number;
+  readonly uid: number | null;
+  readonly gid: number | null;
+  readonly errorlog: string;
+  readonly loglevel: string;
+  readonly software: string;
+  readonly argv: readonly string[];
+  readonly token: string;
+}
+
+export interface PythonAppOptions {
+  readonly python: Python;
+  readonly env: Readonly<Record<string, string>>;
+  readonly config: PythonConfig;
+  readonly preload: boolean;
+  /** The server's private folder. */
+  readonly folder: string;
+  /** The user and group of the workers, where they are others than the master's. */
+  readonly owner: { readonly uid: number; readonly gid: number } | null;
+  readonly fronts: Omit<FrontsOptions, 'addresses' | 'title'>;
+  /** `nunicorn: worker 1 [app]` of a role and a number. */
+  title(role: string): string;
+}
+
+/** The memory that holds a process's arguments is what its title can fill. */
+const TITLE_ROOM = ' '.repeat(120);
+
+interface PythonProcess {
+  readonly facts: WorkerFacts;
+  pid: number | null;
+  /** Null: the mold's child. */
+  child: ChildProcess | null;
+  /** Of a mold's child: the mold's serial. */
+  moldSerial: number | null;
+  control: ControlConnection | null;
+  /** The fronts have it. */
+  serving: boolean;
+}
+
+export class PythonApp implements AppKind, ControlHandler {
+  readonly description: string;
+  private readonly options: PythonAppOptions;
+  private readonly handler: AppHandler;
+  private readonly log: ErrorLog;
+  private readonly control: ControlServer;
+  private readonly fronts: Fronts;
+  private readonly mold: Mold | null;
+  private readonly processes = new Map<number, PythonProcess>();
+  /** Molds are numbered downwards, so that no worker has their serial. */
+  private lastMoldSerial = 0;
+  private released = false;
+  private readonly waitingForRelease: (() => void)[] = [];
+
+  constructor(options: PythonAppOptions, handler: AppHandler, log: ErrorLog) {
+    this.options = options;
+    this.handler = handler;
+    this.log = log;
+    const { python, fronts } = options;
+    this.description = `${fronts.count} front${fronts.count === 1 ? '' : 's'}, Python ${python.version} (${python.path})`;
+    this.control = new ControlServer(join(options.folder, 'control.sock'), options.config.token, this);
+    const { workers } = handler;
+    this.fronts = new Fronts(
+      { ...fronts, title: options.title, addresses: () => this.addresses() },
+      {
+        listening: () => {
+          this.handler.listening();
+          this.release();
+        },
+        failed: () => handler.failed(),
+        stopped: () => handler.stopped(),
+        drained: (serial) => workers.drained(serial),
+        stuck: (serial) => workers.stuck(serial),
+        served: (serial, requests) => workers.served(serial, requests),
+        requestLimitReached: (serial) => workers.requestLimitReached(serial),
+      },
+      log,
+    );
+    this.mold = options.preload ? this.newMold() : null;
+  }
+
+  /** Starts fronts and interpreters together; the app is imported only when every address is listened at. */
+  async start(): Promise<void> {
+    await this.control.listen(this.options.owner);
+    this.fronts.start();
+    this.mold?.start();
+  }
+
+  startWorker(facts: WorkerFacts): WorkerProcess {
+    const process: PythonProcess = { facts, pid: null, child: null, moldSerial: null, control: null, serving: false };
+    this.processes.set(facts.serial, process);
+    if (this.mold === null) this.spawnWorker(process);
+    else this.mold.fork(facts.serial);
+    return {
+      get pid() {
+        return process.pid;
+      },
+      drain: () => this.drain(process),
+      leave: () => process.control?.say({ op: 'leave' }),
+      reopenLogs: () => process.control?.say({ op: 'reopen' }),
+      kill: (signal) => this.kill(process, signal),
+    };
+  }
+
+  reload(): void {
+    this.mold?.reload();
+  }
+
+  reopenLogs(): void {
+    this.fronts.reopenLogs();
+  }
+
+  stop(graceful: boolean): void {
+    this.fronts.stop(graceful);
+  }
+
+  end(done: () => void): void {
+    const endFronts = (): void =>
+      this.fronts.end(() => {
+        this.control.close();
+        done();
+      });
+    if (this.mold === null) endFronts();
+    else this.mold.end(endFronts);
+  }
+
+  killAll(): void {
+    this.mold?.kill();
+  }
+
+  // ---- what Python processes say
+
+  called(serial: number, pid: number, connection: ControlConnection): void {
+    const answer = (): void => this.introduce(serial, pid, connection);
+    if (this.released) answer();
+    else this.waitingForRelease.push(answer);
+  }
+
+  said(serial: number, message: FromPython): void {
+    if (this.mold?.serial === serial) {
+      this.mold.said(message);
+      return;
+    }
+    const process = this.processes.get(serial);
+    if (process === undefined) return;
+    if (message.op === 'ready') {
+      process.serving = true;
+      this.fronts.addWorker(this.address(process));
+      this.handler.workers.ready(serial);
+    } else if (message.op === 'leaving') this.handler.workers.askedToLeave(serial, message.signal);
+  }
+
+  hungUp(serial: number): void {
+    const process = this.processes.get(serial);
+    // A worker whose mold is dead has nobody else to tell of its end.
+    if (process?.child === null && process.pid !== null && process.moldSerial !== (this.mold?.serial ?? null)) {
+      this.ended(process, null, null);
+    }
+  }
+
+  private release(): void {
+    this.released = true;
+    for (const answer of this.waitingForRelease.splice(0)) answer();
+  }
+
+  private introduce(serial: number, pid: number, connection: ControlConnection): void {
+    const { config, title, preload } = this.options;
+    if (this.mold?.serial === serial) {
+      this.mold.called(connection);
+      connection.say({ ...config, role: 'mold', title: title('mold'), preloaded: false });
+      return;
+    }
+    const process = this.processes.get(serial);
+    if (process === undefined) return;
+    process.pid = pid;
+    process.control = connection;
+    connection.say({
+      ...config,
+      role: 'worker',
+      title: title(`worker ${process.facts.number}`),
+      preloaded: preload,
+      socket_path: this.path(serial, 'sock'),
+      begun_path: this.path(serial, 'begun'),
+      stacks_path: this.path(serial, 'stacks'),
+    });
+  }
+
+  // ---- processes
+
+  private spawnWorker(process: PythonProcess): void {
+    const child = this.spawnPython(process.facts.serial);
+    process.child = child;
+    process.pid = child.pid ?? null;
+    child.on('error', (error) => {
+      this.log.error(`Python could not be started: ${error.message}`);
+      if (child.pid === undefined) this.ended(process, null, null);
+    });
+    child.on('exit', (code, signal) => this.ended(process, code, signal));
+  }
+
+  private spawnPython(serial: number): ChildProcess {
+    return spawn(this.options.python.path, [join(PYTHON_PACKAGE_DIR, 'start_worker.py'), TITLE_ROOM], {
+      // A group of its own, so that it can be killed with all that the app starts, and Ctrl-C reaches the master alone.
+      detached: true,
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: {
+        ...this.options.env,
+        NUNICORN_CONTROL: this.control.path,
+        NUNICORN_TOKEN: this.options.config.token,
+        NUNICORN_SERIAL: String(serial),
+      },
+    });
+  }
+
+  private newMold(): Mold {
+    const { workers } = this.handler;
+    return new Mold(
+      {
+        spawn: () => {
+          const serial = --this.lastMoldSerial;
+          return { serial, child: this.spawnPython(serial) };
+        },
+        ready: (again) => {
+          for (const { pid, facts } of this.processes.values()) if (pid === null) this.mold?.fork(facts.serial);
+          if (again) workers.outdated();
+        },
+        forked: (serial, pid) => {
+          const process = this.processes.get(serial);
+          if (process === undefined) {
+            killGroup(pid, 'SIGKILL'); // nobody wants it any more
+            return;
+          }
+          process.pid = pid;
+          process.moldSerial = this.mold?.serial ?? null;
+        },
+        exited: (pid, code, signal) => {
+          for (const process of this.processes.values()) if (process.pid === pid) this.ended(process, code, signal);
+        },
+        unbootable: (code) => workers.unbootable(code),
+      },
+      this.log,
+    );
+  }
+
+  private drain(process: PythonProcess): void {
+    process.serving = false;
+    this.fronts.drainWorker(this.address(process));
+  }
+
+  private kill(process: PythonProcess, signal: NodeJS.Signals): void {
+    if (process.pid !== null) killGroup(process.pid, signal);
+    else if (signal === 'SIGKILL') this.ended(process, null, null); // not even forked
+  }
+
+  private ended(process: PythonProcess, code: number | null, signal: NodeJS.Signals | null): void {
+    const { serial } = process.facts;
+    if (!this.processes.delete(serial)) return;
+    if (process.pid !== null) killGroup(process.pid, 'SIGKILL'); // what the app has left in its group
+    this.fronts.workerExit(this.address(process));
+    for (const name of ['sock', 'begun', 'stacks']) unlink(this.path(serial, name), () => {});
+    this.handler.workers.ended(serial, code, signal);
+  }
+
+  // ----
+
+  private addresses(): WorkerAddress[] {
+    return [...this.processes.values()].filter((one) => one.serving).map((one) => this.address(one));
+  }
+
+  private address({ facts, pid }: PythonProcess): WorkerAddress {
+    const { serial, number, served, requestLimit } = facts;
+    return {
+      serial,
+      number,
+      pid: pid ?? 0,
+      threads: this.options.config.threads,
+      served,
+      requestLimit,
+      socketPath: this.path(serial, 'sock'),
+      begunPath: this.path(serial, 'begun'),
+      stacksPath: this.path(serial, 'stacks'),
+    };
+  }
+
+  private path(serial: number, name: string): string {
+    return join(this.options.folder, `worker-${serial}.${name}`);
+  }
+}
+
+/** SIGKILL goes to the whole group. */
+function killGroup(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(signal === 'SIGKILL' ? -pid : pid, signal);
+  } catch {
+    // It is gone already.
+  }
+}
