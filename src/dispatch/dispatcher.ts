@@ -268,6 +268,32 @@ export class Dispatcher<R extends Dispatched> {
     return found;
   }
 
+  /** The whole state in a few lines, for the log. */
+  describe(): string {
+    const lines = this.workerList.map(({ serial, accepting, outstanding, idle, lookAhead, slots }) => {
+      const each = slots.map(
+        ({ requests, held, lost, takingBack }) =>
+          `${requests.length}${held ? ' held' : ''}${lost ? ' lost' : ''}${takingBack ? ' taking-back' : ''}`,
+      );
+      return (
+        `worker ${serial}: ${accepting ? 'accepting' : 'draining'}, ${outstanding} outstanding, ${idle.length} idle, ` +
+        `look-ahead ${lookAhead.limit}, slots: ${each.join(' | ')}`
+      );
+    });
+    return [`${this.waiting} waiting`, ...lines].join('\n');
+  }
+
+  /** Makes all that is reckoned up anew from what the slots hold, and dispatches. */
+  repair(now: number): void {
+    for (const worker of this.workerList) {
+      worker.outstanding = worker.slots.reduce((sum, slot) => sum + slot.requests.length, 0);
+      for (const slot of worker.slots) slot.held = slot.takingBack || slot.lost;
+      worker.idle.length = 0;
+      worker.idle.push(...worker.slots.filter((slot) => slot.requests.length === 0 && !slot.held));
+    }
+    this.dispatch(now);
+  }
+
   /** Sends what waits to the slots that are free. */
   dispatch(now: number): void {
     while (this.first !== null) {

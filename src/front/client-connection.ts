@@ -11,7 +11,7 @@ export interface ClientConnection {
   current: Exchange | null;
   /** Pipelined requests: each runs when the one before it has been answered. */
   readonly pipelined: (() => void)[];
-  /** Since when nothing has been going on: performance.now(). */
+  /** Since when nothing has been going on: `now` of clock.ts. */
   idleSince: number;
   /** How far what was written had got when the client was last seen taking something, and when that was. */
   bytesTaken: number;

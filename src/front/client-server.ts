@@ -7,6 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { Server as NetServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { BODY_IN_FILE, PATH_ENCODED } from '../bridge/frames.ts';
+import { now } from '../clock.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { ClientConnection } from './client-connection.ts';
 import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
@@ -143,8 +144,8 @@ export class ClientServer {
       setImmediate(() => {
         this.stopping = true;
         for (const server of this.servers) NetServer.prototype.close.call(server);
-        const now = performance.now();
-        for (const connection of this.connections) connection.idleSince = now;
+        const time = now();
+        for (const connection of this.connections) connection.idleSince = time;
       });
     });
   }
@@ -163,7 +164,7 @@ export class ClientServer {
     const connection = exchange.connection;
     if (connection.current === exchange) {
       connection.current = null;
-      connection.idleSince = performance.now();
+      connection.idleSince = now();
       connection.pipelined.shift()?.();
     }
     this.handler.exchangeOver(exchange);
@@ -198,7 +199,7 @@ export class ClientServer {
       remoteAddress: socket.remoteAddress ?? '',
       current: null,
       pipelined: [],
-      idleSince: performance.now(),
+      idleSince: now(),
       bytesTaken: 0,
       takenAt: 0,
       used: false,
@@ -246,7 +247,7 @@ export class ClientServer {
     expectsContinue: boolean,
   ): void {
     connection.used = true;
-    const now = performance.now();
+    const startedAt = now();
     let head: ReturnType<EnvironBuilder['build']>;
     try {
       if (request.httpVersionMajor !== 1)
@@ -264,14 +265,14 @@ export class ClientServer {
       if (head.expectsUnknown) throw new RequestError(417, 'The only expectation known is 100-continue');
     } catch (error) {
       if (!(error instanceof RequestError)) throw error;
-      const exchange = new Exchange(this.nextId(), request, response, connection, '', 0, now);
+      const exchange = new Exchange(this.nextId(), request, response, connection, '', 0, startedAt);
       connection.current = exchange;
       this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
       this.refuse(exchange, error.status, error.message);
       return;
     }
     const flags = head.pathEncoded ? PATH_ENCODED : 0;
-    const exchange = new Exchange(this.nextId(), request, response, connection, head.block, flags, now);
+    const exchange = new Exchange(this.nextId(), request, response, connection, head.block, flags, startedAt);
     connection.current = exchange;
     if (!head.hasBody) {
       if (expectsContinue) response.writeContinue();
@@ -304,10 +305,10 @@ export class ClientServer {
         full ? 'No space left for the request' : 'The request could not be stored',
       );
     };
-    exchange.pieceAt = performance.now();
+    exchange.pieceAt = now();
     request.on('data', (piece: Buffer) => {
       if (exchange.phase !== 'reading') return;
-      exchange.pieceAt = performance.now();
+      exchange.pieceAt = now();
       bytes += piece.length;
       if (limit > 0 && bytes > limit) {
         this.refuse(exchange, 413, `The request's body is larger than ${limit} bytes`);

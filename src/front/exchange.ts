@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { RequestFrame } from '../bridge/frames.ts';
 import type { Dispatched, Slot } from '../dispatch/dispatcher.ts';
+import type { TimedOutAt } from '../policy/deadline.ts';
 import type { ClientConnection } from './client-connection.ts';
 import type { SpoolFile } from './spool.ts';
 
@@ -21,7 +22,7 @@ export class Exchange implements RequestFrame, Dispatched {
   readonly response: ServerResponse;
   readonly connection: ClientConnection;
   readonly block: string;
-  /** When the head had been read: performance.now(). */
+  /** When the head had been read: `now` of clock.ts. */
   readonly startedAt: number;
   flags: number;
   body: Buffer | null = null;
@@ -37,7 +38,8 @@ export class Exchange implements RequestFrame, Dispatched {
   pieceAt = 0;
   /** The worker's thread is held back, because the client does not read. */
   heldBack = false;
-  timedOut = false;
+  /** See deadline.ts. */
+  timedOutAt: TimedOutAt = 0;
   /** The worker was asked for an answer that it may be holding. */
   askedFor = false;
   /** The connection ends with this answer. */

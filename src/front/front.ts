@@ -6,10 +6,13 @@ import { readFile } from 'node:fs';
 import type { Server } from 'node:http';
 import type { AnswerHandler } from '../bridge/frames.ts';
 import { WorkerLink } from '../bridge/worker-link.ts';
+import { now } from '../clock.ts';
 import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
+import { StallWatch } from '../dispatch/stall-watch.ts';
 import { type AccessFormatter, compileAccessFormat } from '../log/access-format.ts';
 import type { AccessLog } from '../log/access-log.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
 import { ClientServer } from './client-server.ts';
 import { percentDecode, splitTarget } from './environ.ts';
 import type { Exchange } from './exchange.ts';
@@ -26,8 +29,6 @@ const ANSWER_BUFFER_BYTES = 1024 * 1024;
 /** The same, once all clients together are owed more than the second figure. */
 const TIGHT_ANSWER_BUFFER_BYTES = 64 * 1024;
 const MAX_BUFFERED_BYTES = 64 * 1024 * 1024;
-/** How long a request may take to come back from an interruption before its worker is given up. */
-const INTERRUPT_MS = 500;
 /** How long a worker has to tell where a thread stands, and how long the file with the stacks may take to be written. */
 const STACKS_MS = 150;
 /** See nunicorn_worker/worker.py. */
@@ -57,6 +58,7 @@ export class Front {
   private flushScheduled = false;
   private aheadTimer: NodeJS.Timeout | null = null;
   private readonly sweeper: NodeJS.Timeout;
+  private readonly stallWatch = new StallWatch();
   private aliveSaidAt = 0;
   private bufferedBytes = 0;
   /** Requests that were interrupted and whose stack is awaited. */
@@ -99,7 +101,7 @@ export class Front {
     });
     const worker = this.dispatcher.addWorker(serial, threads);
     // A thread may still be busy for a front that is no more: it says when it is not.
-    for (const slot of worker.slots) this.dispatcher.loseSlot(slot, () => false, performance.now());
+    for (const slot of worker.slots) this.dispatcher.loseSlot(slot, () => false, now());
     this.attached.set(serial, { address, worker, link, served: address.served, draining: false, drainedSaid: false });
   }
 
@@ -124,11 +126,7 @@ export class Front {
     attached.link.drainDead(DEAD_WORKER_MS, () => {
       this.attached.delete(serial);
       const begun = attached.link.begun();
-      const failed = this.dispatcher.removeWorker(
-        attached.worker,
-        (exchange) => hasBegun(exchange, begun),
-        performance.now(),
-      );
+      const failed = this.dispatcher.removeWorker(attached.worker, (exchange) => hasBegun(exchange, begun), now());
       attached.link.close();
       this.unflushed.delete(attached.link);
       for (const exchange of failed) this.failed(exchange, attached.address);
@@ -160,10 +158,9 @@ export class Front {
   // ---- requests
 
   private requestRead(exchange: Exchange): void {
-    const now = performance.now();
     exchange.phase = 'dispatched';
-    exchange.queuedAt = now;
-    if (!this.dispatcher.arrive(exchange, now)) {
+    exchange.queuedAt = now();
+    if (!this.dispatcher.arrive(exchange, exchange.queuedAt)) {
       finishWithPage(exchange, 503, 'Too many requests are waiting', undefined, ['Retry-After', '1']);
       this.clients.over(exchange);
     }
@@ -234,7 +231,7 @@ export class Front {
       },
       head: (id, status, head) => {
         const exchange = current(id);
-        exchange.pieceAt = performance.now();
+        exchange.pieceAt = now();
         if (exchange.phase !== 'dispatched') return;
         exchange.phase = 'answering';
         sendHead(exchange, status, head, this.clients.isClosing);
@@ -265,7 +262,7 @@ export class Front {
       extend: (id, us) => {
         const exchange = current(id);
         // As if its time had begun so late that this much is left.
-        exchange.pieceAt = performance.now() + us / 1000 - this.config.timeoutMs;
+        exchange.pieceAt = now() + us / 1000 - this.config.timeoutMs;
       },
       last: (id) => {
         const exchange = current(id);
@@ -281,7 +278,7 @@ export class Front {
   }
 
   private answered(slot: Slot<Exchange>, appUs: number): void {
-    this.dispatcher.answered(slot, appUs, performance.now());
+    this.dispatcher.answered(slot, appUs, now());
     const attached = this.attached.get(slot.worker.serial);
     if (attached === undefined) return;
     attached.served++;
@@ -291,7 +288,7 @@ export class Front {
   }
 
   private sendPiece(exchange: Exchange, piece: Buffer): void {
-    exchange.pieceAt = performance.now();
+    exchange.pieceAt = now();
     exchange.bytesSent += piece.length;
     const response = exchange.response;
     this.bufferedBytes += piece.length;
@@ -307,7 +304,7 @@ export class Front {
     response.once('drain', () => {
       if (!exchange.heldBack) return;
       exchange.heldBack = false;
-      exchange.pieceAt = performance.now();
+      exchange.pieceAt = now();
       link?.resume(slot.number);
     });
   }
@@ -333,7 +330,7 @@ export class Front {
     const slot = attached?.worker.slots[number];
     if (attached === undefined || slot === undefined) return;
     const begun = attached.link.begun();
-    const failed = this.dispatcher.loseSlot(slot, (exchange) => hasBegun(exchange, begun), performance.now());
+    const failed = this.dispatcher.loseSlot(slot, (exchange) => hasBegun(exchange, begun), now());
     for (const exchange of failed) this.failed(exchange, attached.address);
     this.flush();
     if (attached.draining) this.checkDrained(attached);
@@ -341,12 +338,12 @@ export class Front {
 
   private slotReady(serial: number, number: number): void {
     const slot = this.attached.get(serial)?.worker.slots[number];
-    if (slot?.held) this.dispatcher.restoreSlot(slot, performance.now());
+    if (slot?.held) this.dispatcher.restoreSlot(slot, now());
   }
 
   private checkAhead(): void {
     this.aheadTimer = null;
-    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, performance.now())) {
+    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, now())) {
       const attached = this.attached.get(slot.worker.serial);
       if (attached !== undefined) this.takeBack(attached, slot);
     }
@@ -369,29 +366,32 @@ export class Front {
     const attached = this.attached.get(serial);
     const slot = attached?.worker.slots[number];
     if (attached === undefined || slot === undefined) return;
-    this.dispatcher.takenBack(slot, ids, performance.now());
+    this.dispatcher.takenBack(slot, ids, now());
     this.flush();
     if (attached.draining) this.checkDrained(attached);
   }
 
   /** Time limits, ten times a second. */
   private sweep(): void {
-    const now = performance.now();
-    this.clients.sweep(now);
-    if (now - this.aliveSaidAt >= ALIVE_MS) {
-      this.aliveSaidAt = now;
+    const time = now();
+    this.clients.sweep(time);
+    const stall = this.stallWatch.check(this.dispatcher, time);
+    if (stall !== null)
+      this.log.critical(`Requests waited beside free threads. This is a defect of nunicorn; it was mended. ${stall}`);
+    if (time - this.aliveSaidAt >= ALIVE_MS) {
+      this.aliveSaidAt = time;
       this.tell({ op: 'alive', served: Array.from(this.attached, ([serial, { served }]) => [serial, served]) });
     }
     for (;;) {
       const oldest = this.dispatcher.oldestQueued;
-      if (oldest === null || this.config.queueTimeoutMs === 0 || now - oldest.queuedAt < this.config.queueTimeoutMs)
+      if (oldest === null || this.config.queueTimeoutMs === 0 || time - oldest.queuedAt < this.config.queueTimeoutMs)
         break;
       this.dispatcher.cancel(oldest);
       this.fail(oldest, 504, 'No worker was free in time');
     }
     for (const { slot, request } of this.dispatcher.running()) {
-      if (this.config.timeoutMs > 0) this.checkDeadline(slot, request, now);
-      this.askForHeldAnswer(slot, request, now);
+      this.checkDeadline(slot, request, time);
+      this.askForHeldAnswer(slot, request, time);
     }
     if (this.clients.isStopping && this.clients.connections.size === 0) {
       clearInterval(this.sweeper);
@@ -400,23 +400,29 @@ export class Front {
   }
 
   /** A worker that expects to be done in a moment may hold an answer that is ready; it sends it when it is asked. */
-  private askForHeldAnswer(slot: Slot<Exchange>, exchange: Exchange, now: number): void {
-    if (exchange.phase !== 'dispatched' || exchange.askedFor || slot.held || now - slot.runningSince < SWEEP_MS) return;
+  private askForHeldAnswer(slot: Slot<Exchange>, exchange: Exchange, time: number): void {
+    if (exchange.phase !== 'dispatched' || exchange.askedFor || slot.held || time - slot.runningSince < SWEEP_MS)
+      return;
     exchange.askedFor = true;
     const attached = this.attached.get(slot.worker.serial);
     if (attached !== undefined) this.takeBack(attached, slot);
   }
 
-  private checkDeadline(slot: Slot<Exchange>, exchange: Exchange, now: number): void {
+  private checkDeadline(slot: Slot<Exchange>, exchange: Exchange, time: number): void {
     // Until the head of the answer the whole time counts, then the gap between two pieces, but not a client's slowness.
-    if (exchange.timedOut || exchange.heldBack) return;
     const since = Math.max(slot.runningSince, exchange.pieceAt);
-    if (now - since < this.config.timeoutMs) return;
-    exchange.timedOut = true;
+    const step = deadlineStep(exchange.timedOutAt, since, exchange.heldBack, this.config.timeoutMs, time);
+    if (step === 'give-up') {
+      // Code that swallows the exception, or that it does not reach: only the end of the process helps.
+      exchange.timedOutAt = GIVEN_UP;
+      this.tell({ op: 'stuck', serial: slot.worker.serial });
+    }
+    if (step !== 'time-out') return;
+    exchange.timedOutAt = time;
     const attached = this.attached.get(slot.worker.serial);
     if (attached === undefined) return;
     const { method, url } = exchange.request;
-    const age = ((now - exchange.startedAt) / 1000).toFixed(1);
+    const age = ((time - exchange.startedAt) / 1000).toFixed(1);
     const place = `worker ${attached.address.number}, thread ${slot.number + 1}`;
     this.fail(exchange, 504, `The application did not answer within ${this.config.timeoutMs / 1000} s`);
     this.interrupt(attached, slot.number, exchange.id, (stack) => {
@@ -424,10 +430,6 @@ export class Front {
         `WORKER TIMEOUT (pid:${attached.address.pid}): ${method} ${url}, ${age} s old, in ${place}\n${stack}`,
       );
     });
-    setTimeout(() => {
-      // Code that swallows the exception, or that it does not reach: only the end of the process helps.
-      if (slot.requests[0] === exchange) this.tell({ op: 'stuck', serial: slot.worker.serial });
-    }, INTERRUPT_MS);
   }
 
   /** Interrupts a request and gives its stack to `log`: by the worker's word, or if that does not come from outside. */
@@ -453,7 +455,7 @@ export class Front {
 
   private checkDrained(attached: Attached): void {
     if (attached.drainedSaid) return;
-    const busy = attached.worker.slots.some((slot) => slot.requests.some((exchange) => !exchange.timedOut));
+    const busy = attached.worker.slots.some((slot) => slot.requests.some((exchange) => exchange.timedOutAt === 0));
     if (busy) return;
     attached.drainedSaid = true;
     this.tell({ op: 'drained', serial: attached.address.serial });
@@ -474,7 +476,7 @@ export class Front {
         protocol: `HTTP/${request.httpVersion}`,
         status: exchange.status,
         bytesSent: exchange.bytesSent,
-        durationUs: (performance.now() - exchange.startedAt) * 1000,
+        durationUs: (now() - exchange.startedAt) * 1000,
         requestHeaders: request.rawHeaders,
         responseHeaders: exchange.responseHeaders,
         pid: exchange.workerPid,

@@ -2,6 +2,7 @@
 import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
+import { now } from '../clock.ts';
 import type { FrontConfig, ToFront, ToMaster, WorkerAddress } from '../front/messages.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
@@ -39,12 +40,17 @@ interface Front {
   readonly startedAt: number;
   online: boolean;
   listeningAt: number | null;
+  /** When it said last that its event loop turns. */
+  heardAt: number;
   stopped: boolean;
 }
 
 const TITLE_ROOM = ' '.repeat(120);
 /** What a front may take to write the rest of its log. */
 const END_LIMIT_MS = 2000;
+/** A front says every second that its event loop turns. Silent for so long, it serves nobody. */
+const SILENCE_LIMIT_MS = 10_000;
+const TICK_MS = 1000;
 const MAIN = fileURLToPath(new URL('../front/main.js', import.meta.url));
 
 export class Fronts {
@@ -55,6 +61,7 @@ export class Fronts {
   private readonly backoffs: Backoff[] = [];
   private listeningSaid = false;
   private stopping = false;
+  private ticker: NodeJS.Timeout | null = null;
   private ended: (() => void) | null = null;
 
   constructor(options: FrontsOptions, handler: FrontsHandler, log: ErrorLog) {
@@ -78,6 +85,7 @@ export class Fronts {
       this.backoffs.push(new Backoff());
       this.fronts.push(this.fork(index));
     }
+    this.ticker = setInterval(() => this.killSilent(), TICK_MS);
   }
 
   addWorker(worker: WorkerAddress): void {
@@ -96,6 +104,7 @@ export class Fronts {
 
   stop(graceful: boolean): void {
     this.stopping = true;
+    if (this.ticker !== null) clearInterval(this.ticker);
     for (const front of this.fronts) this.tell(front, { op: 'stop', graceful });
     this.checkStopped();
   }
@@ -118,15 +127,28 @@ export class Fronts {
     if (this.fronts.every((front) => front === null)) this.ended?.();
   }
 
+  /** A front whose event loop stands still is of no use: what it held is lost in any case. */
+  private killSilent(): void {
+    const time = now();
+    for (const front of this.fronts) {
+      if (front === null || front.listeningAt === null || time - front.heardAt < SILENCE_LIMIT_MS) continue;
+      const { pid } = front.process.process;
+      this.log.critical(`Front ${front.number} (pid:${pid}) has not answered for ${SILENCE_LIMIT_MS / 1000} s: killed`);
+      front.process.process.kill('SIGKILL');
+      front.heardAt = time;
+    }
+  }
+
   private fork(index: number): Front {
     const number = index + 1;
     const child = cluster.fork();
     const front: Front = {
       number,
       process: child,
-      startedAt: performance.now(),
+      startedAt: now(),
       online: false,
       listeningAt: null,
+      heardAt: now(),
       stopped: false,
     };
     child.on('message', (message: ToMaster) => this.said(front, message));
@@ -157,7 +179,8 @@ export class Fronts {
         this.online(front);
         return;
       case 'listening':
-        front.listeningAt = performance.now();
+        front.listeningAt = now();
+        front.heardAt = now();
         if (!this.listeningSaid && this.fronts.every((one) => one?.listeningAt)) {
           this.listeningSaid = true;
           this.handler.listening();
@@ -173,6 +196,7 @@ export class Fronts {
         this.handler.requestLimitReached(message.serial);
         return;
       case 'alive':
+        front.heardAt = now();
         for (const [serial, requests] of message.served) this.handler.served(serial, requests);
         return;
       case 'stopped':
@@ -201,7 +225,7 @@ export class Fronts {
     const delayMs = this.backoffs[index]?.delayAfter({
       startedAt: front.startedAt,
       readyAt: front.listeningAt,
-      diedAt: performance.now(),
+      diedAt: now(),
     });
     setTimeout(() => {
       if (!this.stopping) this.fronts[index] = this.fork(index);

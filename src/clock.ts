@@ -1,0 +1,58 @@
+/**
+ * Time by which deadlines are reckoned: it passes only while this process can run. After a pause of the whole machine (a
+ * container that was frozen, a virtual machine that was moved) nothing is overdue that was not before.
+ */
+
+/** Longer than any turn of a healthy event loop. Whoever uses a clock reads it several times in this span. */
+const LONGEST_GAP_MS = 3000;
+
+export class AwakeClock {
+  private readonly read: () => number;
+  private lastMs: number;
+  private lostMs = 0;
+
+  /** `read`: milliseconds that never go back. */
+  constructor(read: () => number) {
+    this.read = read;
+    this.lastMs = read();
+  }
+
+  /** Milliseconds, from some moment on. */
+  now(): number {
+    const real = this.read();
+    const gap = real - this.lastMs;
+    if (gap > LONGEST_GAP_MS) this.lostMs += gap;
+    this.lastMs = real;
+    return real - this.lostMs;
+  }
+
+  /** All that was not counted so far. */
+  get lost(): number {
+    return this.lostMs;
+  }
+}
+
+const clock = new AwakeClock(() => performance.now());
+
+/** The clock of this process, in milliseconds. */
+export function now(): number {
+  return clock.now();
+}
+
+/** How long this process has stood still so far, in milliseconds. */
+export function stoodStill(): number {
+  return clock.lost;
+}
+
+/** Calls `action` when `delayMs` of `now` have passed. Returns what takes it back. */
+export function after(delayMs: number, action: () => void): () => void {
+  const due = now() + delayMs;
+  let timer = setTimeout(look, delayMs);
+  function look(): void {
+    const leftMs = due - now();
+    // A timer may fire a millisecond early.
+    if (leftMs > 1) timer = setTimeout(look, leftMs);
+    else action();
+  }
+  return () => clearTimeout(timer);
+}
