@@ -21,8 +21,8 @@ export interface WorkerProcess {
   readonly pid: number | null;
   /** It gets no more requests; `drained` when it runs none. */
   drain(): void;
-  /** What it has to do at its end it does now, then it ends. */
-  leave(): void;
+  /** What it has to do at its end it does now, then it ends. `quick`: at a shutdown that does not wait for requests. */
+  leave(quick: boolean): void;
   reopenLogs(): void;
   /** SIGKILL takes with it all that the app has started. */
   kill(signal: NodeJS.Signals): void;
@@ -30,8 +30,8 @@ export interface WorkerProcess {
 
 export interface WorkerEvents {
   ready(serial: number): void;
-  /** The worker was sent a signal that asks it to go. */
-  askedToLeave(serial: number, signal: string): void;
+  /** The worker was sent a signal that asks it to go, or a hook wants it to: `why` is "sent SIGTERM". */
+  askedToLeave(serial: number, why: string): void;
   /** It runs nothing more, but for threads that are stuck. */
   drained(serial: number): void;
   /** A request ran into --timeout and its thread has not come back. */

@@ -5,8 +5,8 @@ import { createServer, type Server, type Socket } from 'node:net';
 
 export type FromPython =
   | { readonly op: 'ready' }
-  /** The worker was sent a signal that asks it to go. */
-  | { readonly op: 'leaving'; readonly signal: string }
+  /** The worker was sent a signal that asks it to go, or a hook of the app wants it to. */
+  | { readonly op: 'leaving'; readonly why: string }
   /** Of the mold. */
   | { readonly op: 'forked'; readonly serial: number; readonly pid: number }
   | {
@@ -17,7 +17,8 @@ export type FromPython =
     };
 
 export type ToPython =
-  | { readonly op: 'leave' }
+  /** `quick`: a shutdown that does not wait for requests. */
+  | { readonly op: 'leave'; readonly quick: boolean }
   | { readonly op: 'reopen' }
   /** To the mold. */
   | { readonly op: 'fork'; readonly serial: number };

@@ -15,6 +15,7 @@ import type { AppHandler, AppKind } from './app-kind.ts';
 import { bindAddress, type ListeningSocket } from './listening-sockets.ts';
 import { PidFile } from './pid-file.ts';
 import { PythonApp } from './python-app.ts';
+import { pythonSettings } from './python-settings.ts';
 import { Workers } from './workers.ts';
 
 const SOFTWARE = `nunicorn/${VERSION}`;
@@ -128,13 +129,15 @@ class Master {
     const { loaded, folder } = this;
     const { settings } = loaded;
     const token = randomBytes(16).toString('hex');
+    const forPython = pythonSettings(loaded);
     const errorlog = errorLogPath(loaded);
     const uid = settings.user ?? null;
     const gid = settings.group ?? null;
     return new PythonApp(
       {
         python,
-        env: loaded.env,
+        // A process that runs the configuration file begins as that did, in the environment of the start.
+        env: forPython.file === null ? loaded.env : process.env,
         preload: settings.preload_app,
         folder,
         owner,
@@ -148,8 +151,8 @@ class Master {
           umask: settings.umask,
           uid,
           gid,
-          errorlog,
-          loglevel: settings.loglevel,
+          ...forPython,
+          master_pid: process.pid,
           software: SOFTWARE,
           argv: process.argv.slice(1),
           token,
@@ -264,15 +267,16 @@ class Master {
         this.setStopTimer(LEAST_EXIT_MS, () => this.stopWorkers());
       });
     } else if (this.stopPhase === 'workers' && !graceful) {
-      this.workers.stop(0);
+      this.workers.stop(0, true);
     }
   }
 
   private stopWorkers(): void {
     if (this.stopPhase === 'running' || this.stopPhase === 'workers' || this.stopPhase === 'done') return;
+    const quick = this.stopPhase === 'quick';
     this.stopPhase = 'workers';
     this.setStopTimer(0, null);
-    this.workers.stop(Math.max(this.stopDeadline - performance.now(), LEAST_EXIT_MS));
+    this.workers.stop(Math.max(this.stopDeadline - performance.now(), LEAST_EXIT_MS), quick);
   }
 
   private setStopTimer(delayMs: number, action: (() => void) | null): void {

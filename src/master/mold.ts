@@ -76,14 +76,14 @@ export class Mold {
   reload(): void {
     if (this.current === null) return;
     this.current.ready = false;
-    this.current.control?.say({ op: 'leave' });
+    this.current.control?.say({ op: 'leave', quick: false });
   }
 
   end(done: () => void): void {
     this.ending = done;
     if (this.current === null) done();
     else if (this.current.control === null) this.current.child.kill('SIGKILL');
-    else this.current.control.say({ op: 'leave' });
+    else this.current.control.say({ op: 'leave', quick: false });
   }
 
   kill(): void {

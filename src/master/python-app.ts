@@ -9,9 +9,11 @@ import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind
 import { type ControlConnection, type ControlHandler, ControlServer, type FromPython } from './control-server.ts';
 import { Fronts, type FrontsOptions } from './fronts.ts';
 import { Mold } from './mold.ts';
+import type { PythonSettings } from './python-settings.ts';
 
 /** Settings of a Python process, as `nunicorn_worker` takes them. */
-export interface PythonConfig {
+export interface PythonConfig extends PythonSettings {
+  readonly master_pid: number;
   readonly app: string;
   readonly threads: number;
   readonly workers: number;
@@ -20,8 +22,6 @@ export interface PythonConfig {
   readonly umask: number;
   readonly uid: number | null;
   readonly gid: number | null;
-  readonly errorlog: string;
-  readonly loglevel: string;
   readonly software: string;
   readonly argv: readonly string[];
   readonly token: string;
@@ -29,7 +29,7 @@ export interface PythonConfig {
 
 export interface PythonAppOptions {
   readonly python: Python;
-  readonly env: Readonly<Record<string, string>>;
+  readonly env: NodeJS.ProcessEnv;
   readonly config: PythonConfig;
   readonly preload: boolean;
   /** The server's private folder. */
@@ -114,7 +114,7 @@ export class PythonApp implements AppKind, ControlHandler {
         return process.pid;
       },
       drain: () => this.drain(process),
-      leave: () => process.control?.say({ op: 'leave' }),
+      leave: (quick) => process.control?.say({ op: 'leave', quick }),
       reopenLogs: () => process.control?.say({ op: 'reopen' }),
       kill: (signal) => this.kill(process, signal),
     };
@@ -165,7 +165,7 @@ export class PythonApp implements AppKind, ControlHandler {
       process.serving = true;
       this.fronts.addWorker(this.address(process));
       this.handler.workers.ready(serial);
-    } else if (message.op === 'leaving') this.handler.workers.askedToLeave(serial, message.signal);
+    } else if (message.op === 'leaving') this.handler.workers.askedToLeave(serial, message.why);
   }
 
   hungUp(serial: number): void {
@@ -197,6 +197,8 @@ export class PythonApp implements AppKind, ControlHandler {
       role: 'worker',
       title: title(`worker ${process.facts.number}`),
       preloaded: preload,
+      number: process.facts.number,
+      age: serial,
       socket_path: this.path(serial, 'sock'),
       begun_path: this.path(serial, 'begun'),
       stacks_path: this.path(serial, 'stacks'),

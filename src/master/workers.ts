@@ -92,6 +92,7 @@ export class Workers implements WorkerEvents {
   private everReady = false;
   private ticker: NodeJS.Timeout | null = null;
   private stopping = false;
+  private quick = false;
 
   constructor(options: WorkersOptions, handler: WorkersHandler, log: ErrorLog) {
     this.options = options;
@@ -122,10 +123,10 @@ export class Workers implements WorkerEvents {
     this.plan();
   }
 
-  askedToLeave(serial: number, signal: string): void {
+  askedToLeave(serial: number, why: string): void {
     const worker = this.bySerial.get(serial);
     if (worker === undefined) return;
-    this.log.info(`Worker (pid:${worker.process?.pid}) was sent ${signal}: it finishes what it runs and is replaced`);
+    this.log.info(`Worker (pid:${worker.process?.pid}) was ${why}: it finishes what it runs and is replaced`);
     this.wish(worker, 'signal');
   }
 
@@ -180,8 +181,9 @@ export class Workers implements WorkerEvents {
 
   // ---- what the master asks for
 
-  /** Ends all of them, by force after `limitMs`. */
-  stop(limitMs: number): void {
+  /** Ends all of them, by force after `limitMs`. `quick`: requests were not waited for. */
+  stop(limitMs: number, quick: boolean): void {
+    this.quick = quick;
     if (!this.stopping) {
       this.stopping = true;
       if (this.ticker !== null) clearInterval(this.ticker);
@@ -334,7 +336,7 @@ export class Workers implements WorkerEvents {
   private leave(worker: Worker, limitMs = this.options.gracefulTimeoutMs): void {
     if (worker.state !== 'leaving') {
       worker.state = 'leaving';
-      worker.process?.leave();
+      worker.process?.leave(this.quick);
     }
     worker.timers.push(setTimeout(() => this.abort(worker), worker.stuck ? 0 : limitMs));
   }

@@ -10,6 +10,10 @@ export type FileValue =
   | { readonly kind: 'value'; readonly value: unknown }
   /** A class, by its dotted name. */
   | { readonly kind: 'class'; readonly name: string }
+  /** A function, by its name, under the name of a server hook. */
+  | { readonly kind: 'hook'; readonly name: string }
+  /** What is under the name of a server hook cannot be one. */
+  | { readonly kind: 'bad'; readonly problem: string }
   /** A function, a module or another thing that has no form in JSON. */
   | { readonly kind: 'other'; readonly type: string };
 
@@ -66,7 +70,12 @@ function checkLocation(location: string, cwd: string): void {
   }
 }
 
-type Encoded = readonly ['value', unknown] | readonly ['class', string] | readonly ['other', string];
+type Encoded =
+  | readonly ['value', unknown]
+  | readonly ['class', string]
+  | readonly ['hook', string]
+  | readonly ['bad', string]
+  | readonly ['other', string];
 
 type Report =
   | { readonly problem: string; readonly traceback: string | null }
@@ -78,6 +87,10 @@ function decode(encoded: Encoded): FileValue {
       return { kind: 'value', value: encoded[1] };
     case 'class':
       return { kind: 'class', name: encoded[1] };
+    case 'hook':
+      return { kind: 'hook', name: encoded[1] };
+    case 'bad':
+      return { kind: 'bad', problem: encoded[1] };
     case 'other':
       return { kind: 'other', type: encoded[1] };
   }
@@ -94,20 +107,25 @@ function runChild(python: string, location: string, env: NodeJS.ProcessEnv, cwd:
     });
     let text = '';
     let ending = '';
+    const finish = (): void => {
+      if (ending !== '' && text.endsWith('\n')) resolvePromise(JSON.parse(text) as Report);
+    };
     const stream = child.stdio[REPORT_FD] as Readable;
     stream.setEncoding('utf8');
     stream.on('data', (chunk: string) => {
       text += chunk;
       if (!text.endsWith('\n')) return;
-      // Not until the end of the stream: a process that the file started may hold it open.
+      // Not until the end of the stream: a process that the file started may hold it open. But until the exit: the thread
+      // that this runs in may end, and nobody else would reap the child.
       stream.destroy();
-      resolvePromise(JSON.parse(text) as Report);
+      finish();
     });
     child.on('error', (error) =>
       reject(new NunicornError(`the configuration file ${location} could not be run by ${python}: ${error.message}`)),
     );
     child.on('exit', (code, signal) => {
       ending = signal === null ? `exit code ${code}` : `signal ${signal}`;
+      finish();
     });
     child.on('close', () => {
       if (!text.endsWith('\n'))

@@ -149,7 +149,7 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
     } else if (
       value.kind === 'class'
         ? notYet.default !== value.name
-        : value.kind === 'other' || !asksForNothing(notYet, value.value)
+        : value.kind !== 'value' || !asksForNothing(notYet, value.value)
     ) {
       throw new NunicornError(`${name} is a Gunicorn setting that nunicorn does not support yet (from ${location})`);
     }
@@ -161,7 +161,8 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
 
 function rawOf(name: SettingName, value: FileValue, location: string): unknown {
   if (value.kind === 'value') return value.value;
-  if (value.kind === 'class') return value.name;
+  if (value.kind === 'class' || value.kind === 'hook') return value.name;
+  if (value.kind === 'bad') throw new NunicornError(`invalid value for ${name}: ${value.problem} (from ${location})`);
   throw new NunicornError(`invalid value for ${name}: a ${value.type} cannot be a setting's value (from ${location})`);
 }
 

@@ -13,6 +13,7 @@ export const SECTIONS = [
   'Server Mechanics',
   'Logging',
   'Process Naming',
+  'Server Hooks',
   'ASGI',
   'HTTP/2',
   'Dirty Arbiters',

@@ -13,6 +13,7 @@ import {
   folders,
   group,
   headerValues,
+  hook,
   logLevel,
   networks,
   octal,
@@ -25,6 +26,18 @@ import {
   workerClass,
   workerCount,
 } from './types.ts';
+
+function hookSetting(help: string): Setting<string | null> {
+  return {
+    section: 'Server Hooks',
+    flags: [],
+    type: hook,
+    default: null,
+    defaultText: 'none',
+    help,
+    origin: 'gunicorn',
+  };
+}
 
 export const SETTINGS = {
   config: setting({
@@ -442,6 +455,22 @@ export const SETTINGS = {
     origin: 'gunicorn',
   }),
 
+  post_fork: hookSetting('Called as post_fork(server, worker) in each worker before it imports the application.'),
+  post_worker_init: hookSetting(
+    'Called as post_worker_init(worker) in each worker when it has imported the application.',
+  ),
+  pre_request: hookSetting(
+    'Called as pre_request(worker, req) before each request. If it raises, the client gets 500.',
+  ),
+  post_request: hookSetting(
+    'Called as post_request(worker, req, environ, resp) after each request, when the client has its answer; with two or three arguments too.',
+  ),
+  worker_int: hookSetting(
+    'Called as worker_int(worker) in a worker that is told to stop at once: by a quick shutdown, or by SIGINT or SIGQUIT.',
+  ),
+  worker_abort: hookSetting('Called as worker_abort(worker) in a worker that gets SIGABRT: it did not leave in time.'),
+  worker_exit: hookSetting('Called as worker_exit(server, worker) in each worker as it leaves.'),
+
   ...INERT,
 } as const satisfies Readonly<Record<string, Setting<unknown>>>;
 
@@ -479,7 +508,7 @@ function nothing(flags: string, byDefault: DefaultValue = false): NotYet {
 function fileOnly(byDefault: DefaultValue): NotYet {
   return { flags: [], takes: 'value', default: byDefault };
 }
-const hook: NotYet = { flags: [], takes: 'value' };
+const otherHook: NotYet = { flags: [], takes: 'value' };
 
 /** Gunicorn's other settings. They are refused where they would change something, never ignored. */
 export const NOT_YET: Readonly<Record<string, NotYet>> = {
@@ -530,26 +559,19 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   ciphers: value('--ciphers', null),
   control_socket: value('--control-socket', null),
   control_socket_mode: value('--control-socket-mode', 0o600),
-  on_starting: hook,
-  on_reload: hook,
-  when_ready: hook,
-  pre_fork: hook,
-  post_fork: hook,
-  post_worker_init: hook,
-  worker_int: hook,
-  worker_abort: hook,
-  pre_exec: hook,
-  pre_request: hook,
-  post_request: hook,
-  child_exit: hook,
-  worker_exit: hook,
-  nworkers_changed: hook,
-  on_exit: hook,
-  ssl_context: hook,
-  on_dirty_starting: hook,
-  dirty_post_fork: hook,
-  dirty_worker_init: hook,
-  dirty_worker_exit: hook,
+  on_starting: otherHook,
+  on_reload: otherHook,
+  when_ready: otherHook,
+  pre_fork: otherHook,
+  pre_exec: otherHook,
+  child_exit: otherHook,
+  nworkers_changed: otherHook,
+  on_exit: otherHook,
+  ssl_context: otherHook,
+  on_dirty_starting: otherHook,
+  dirty_post_fork: otherHook,
+  dirty_worker_init: otherHook,
+  dirty_worker_exit: otherHook,
 };
 
 /** The value is what Gunicorn does anyway, or "none": a configuration that spells it out needs nothing from nunicorn. */

@@ -122,6 +122,17 @@ export const text: ValueType<string> = {
   },
 };
 
+/** A server hook, by the name of its function. The function itself stays in the configuration file. */
+export const hook: ValueType<string | null> = {
+  label: 'function',
+  arity: 'one',
+  parse(raw) {
+    if (raw === null) return null;
+    if (typeof raw === 'string' && raw.trim() !== '') return raw.trim();
+    throw new ValueError('a function, or its dotted name such as package.module.function, is needed');
+  },
+};
+
 export const optionalText: ValueType<string | null> = {
   label: 'text',
   arity: 'one',

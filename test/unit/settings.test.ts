@@ -444,11 +444,11 @@ del os.environ["GONE"]
   });
 
   test('is named when it asks for what is not supported yet', async () => {
-    configFile('def post_fork(server, worker):\n    pass\n');
+    configFile('def on_dirty_starting(arbiter):\n    pass\n');
     await refused(
       load(['app']),
       1,
-      /^post_fork is a Gunicorn setting that nunicorn does not support yet \(from \.\/gunicorn\.conf\.py\)$/,
+      /^on_dirty_starting is a Gunicorn setting that nunicorn does not support yet \(from \.\/gunicorn\.conf\.py\)$/,
     );
   });
 

@@ -4,7 +4,8 @@
 
 LOCATION is PATH, file:PATH or python:MODULE. The report is one line of JSON on descriptor 3, because the file may print:
 
-    {"values": {NAME: ["value", JSON] | ["class", DOTTED_NAME] | ["other", TYPE]}, "env": {"set": {...}, "unset": [...]}}
+    {"values": {NAME: ["value", JSON] | ["class", DOTTED_NAME] | ["hook", NAME] | ["bad", PROBLEM] | ["other", TYPE]},
+     "env": {"set": {...}, "unset": [...]}}
     {"problem": TEXT, "traceback": TEXT or null}
 """
 
@@ -19,6 +20,8 @@ import os
 import sys
 import traceback
 from typing import Any
+
+from nunicorn_worker import hooks
 
 REPORT_FD = 3
 
@@ -48,7 +51,13 @@ def run_location(location: str) -> dict[str, Any]:
     return run_file(location)
 
 
-def encode(value: Any) -> list[Any]:
+def encode(name: str, value: Any) -> list[Any]:
+    if name in hooks.ARGUMENTS and value is not None:
+        try:
+            hooks.find(name, value)
+        except Exception as error:  # of another module's import, where the value is a dotted name
+            return ["bad", str(error)]
+        return ["hook", value if isinstance(value, str) else getattr(value, "__qualname__", type(value).__name__)]
     if isinstance(value, type):
         return ["class", f"{value.__module__}.{value.__qualname__}"]
     try:
@@ -104,7 +113,7 @@ def report(location: str) -> dict[str, Any]:
     except BaseException as error:
         # The first frames are of this file and of the import system.
         return {"problem": f"it raised {type(error).__name__}", "traceback": user_traceback(error)}
-    values = {name: encode(value) for name, value in list(names.items()) if not name.startswith("_")}
+    values = {name: encode(name, value) for name, value in list(names.items()) if not name.startswith("_")}
     return {"values": values, "env": environment_changes(before)}
 
 

@@ -44,12 +44,12 @@ class Lines:
 
 
 class Control:
-    def __init__(self, master, listener, token, slots, log):
+    def __init__(self, master, listener, token, slots, worker):
         self._master = master
         self._listener = listener
         self._token = token
         self._slots = slots
-        self._log = log
+        self._worker = worker
         self._selector = selectors.DefaultSelector()
         self._selector.register(master.sock, selectors.EVENT_READ, self._from_master)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
@@ -69,11 +69,12 @@ class Control:
             os._exit(1)  # the master is gone: nobody needs this worker any more
         for message in messages:
             if message["op"] == "leave":
+                self._worker.leaving(message["quick"])
                 for slot in self._slots:
                     slot.leave()
                 self.left.set()
             elif message["op"] == "reopen":
-                self._log.reopen()
+                self._worker.reopen_logs()
 
     def _accept(self):
         try:

@@ -1,59 +1,123 @@
-"""Lines in gunicorn's format, to stderr or to the error log. One write each, so that processes may share a file."""
+"""The error log of a Python process, with the interface of gunicorn's logger: what hooks know as `worker.log`.
 
+Its lines go through `logging.getLogger("gunicorn.error")`, since apps take that logger's handlers and level for their own.
+"""
+
+from __future__ import annotations
+
+import logging
 import os
 import sys
-import time
-import traceback
+from typing import TYPE_CHECKING, Any, ClassVar
 
-_LEVELS = ["debug", "info", "warning", "error", "critical"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .settings import Config
 
 
-class Log:
-    def __init__(self, path, level):
-        """`path` is a file, or "-" for stderr; `level` the least severe level that is written."""
-        self._path = path
-        self._threshold = _LEVELS.index(level)
-        self._fd = 2
-        self.reopen()
+class _WholeLines:
+    """For a handler: each record leaves in one write, so that processes may share a file, and nobody has to read it."""
 
-    def reopen(self):
-        if self._path == "-":
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record) + "\n"  # type: ignore[attr-defined]
+        except Exception:
+            self.handleError(record)  # type: ignore[attr-defined]
             return
-        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if self._fd == 2:
-            self._fd = fd
-        else:
-            os.dup2(fd, self._fd, inheritable=False)
-            os.close(fd)
+        self.write(text)
 
-    def log(self, level, message):
-        if _LEVELS.index(level) >= self._threshold:
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
-            self.write("[%s] [%d] [%s] %s\n" % (stamp, os.getpid(), level.upper(), message))
-
-    def debug(self, message):
-        self.log("debug", message)
-
-    def info(self, message):
-        self.log("info", message)
-
-    def warning(self, message):
-        self.log("warning", message)
-
-    def error(self, message):
-        self.log("error", message)
-
-    def exception(self, message):
-        """An error with the traceback of the exception that is being handled."""
-        self.error("%s\n%s" % (message, traceback.format_exc().rstrip("\n")))
-
-    def write(self, text):
+    def write(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")
         while data:
             try:
-                data = data[os.write(self._fd, data) :]
-            except OSError:
+                data = data[os.write(self.stream.fileno(), data) :]  # type: ignore[attr-defined]
+            except (OSError, ValueError):
                 return  # nobody reads the log: serving goes on
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+class StreamHandler(_WholeLines, logging.StreamHandler):  # type: ignore[type-arg]
+    """Into a standard stream."""
+
+
+class FileHandler(_WholeLines, logging.FileHandler):
+    """Into a file."""
+
+
+class Logger:
+    """Takes messages as the logging module does: `info("%s is here", name)`."""
+
+    LOG_LEVELS: ClassVar[dict[str, int]] = {
+        "critical": logging.CRITICAL,
+        "error": logging.ERROR,
+        "warning": logging.WARNING,
+        "info": logging.INFO,
+        "debug": logging.DEBUG,
+    }
+    error_fmt = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
+    datefmt = "[%Y-%m-%d %H:%M:%S %z]"
+
+    def __init__(self, cfg: Config) -> None:
+        self.error_log = logging.getLogger("gunicorn.error")
+        self.error_log.propagate = False
+        self.cfg = cfg
+        self.setup(cfg)
+
+    def setup(self, cfg: Config) -> None:
+        """Writes to what the settings `errorlog` and `loglevel` say from now on."""
+        self.cfg = cfg
+        self.error_log.setLevel(self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO))
+        self._set_handler(self.error_log, cfg.errorlog, logging.Formatter(self.error_fmt, self.datefmt))
+
+    def critical(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.critical(msg, *args, **kwargs)
+
+    def error(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.error(msg, *args, **kwargs)
+
+    def warning(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.warning(msg, *args, **kwargs)
+
+    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.info(msg, *args, **kwargs)
+
+    def debug(self, msg: object, *args: object, **kwargs: Any) -> None:
+        self.error_log.debug(msg, *args, **kwargs)
+
+    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """An error with the traceback of the exception that is being handled."""
+        self.error_log.exception(msg, *args, **kwargs)
+
+    def log(self, lvl: int | str, msg: object, *args: object, **kwargs: Any) -> None:
+        if isinstance(lvl, str):
+            lvl = self.LOG_LEVELS.get(lvl.lower(), logging.INFO)
+        self.error_log.log(lvl, msg, *args, **kwargs)
+
+    def reopen_files(self) -> None:
+        """Opens every file of every logger anew, after a log rotation."""
+        loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
+        for logger in [logging.root, *loggers]:
+            for handler in logger.handlers:
+                if isinstance(handler, logging.FileHandler) and handler.stream is not None:
+                    handler.acquire()
+                    try:
+                        handler.close()
+                        handler.stream = handler._open()
+                    finally:
+                        handler.release()
+
+    def _set_handler(self, logger: logging.Logger, output: str, formatter: logging.Formatter) -> None:
+        for handler in list(logger.handlers):
+            if getattr(handler, "_nunicorn", False):
+                logger.removeHandler(handler)
+                handler.close()
+        handler = StreamHandler(sys.stderr) if output == "-" else FileHandler(output)
+        handler._nunicorn = True  # type: ignore[attr-defined]
+        handler.setFormatter(formatter)
+        logger.addHandler(handler)
 
 
 class ErrorStream:
@@ -61,27 +125,29 @@ class ErrorStream:
 
     encoding = "utf-8"
 
-    def __init__(self, log):
-        self._log = log
+    def __init__(self, log: Logger) -> None:
+        self._logger = log.error_log
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError("wsgi.errors takes str, not %s" % type(text).__name__)
-        self._log.write(text)
+        for handler in self._logger.handlers:
+            if isinstance(handler, _WholeLines):
+                handler.write(text)
         return len(text)
 
-    def writelines(self, lines):
+    def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 
-    def flush(self):
+    def flush(self) -> None:
         """Every write has already reached the file."""
 
-    def isatty(self):
+    def isatty(self) -> bool:
         return False
 
 
-def redirect_failed_stdio():
+def redirect_failed_stdio() -> None:
     """Gives a process whose stdout or stderr was closed one that leads nowhere, so that print() cannot break a request."""
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:

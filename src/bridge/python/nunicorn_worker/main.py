@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 
 from .control import Lines
 
@@ -19,7 +20,17 @@ def main():
     else:
         from .worker import Worker
 
-        Worker(master, config).run()
+        leave(Worker(master, config).run())
+
+
+def leave(code):
+    """Ends the process: with its exit handlers, unless it failed."""
+    if code == 0:
+        sys.exit(0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that the app has started must not keep the process.
+    os._exit(code)
 
 
 def call_master(address, token, serial):

@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 
-from .main import call_master
-from .worker import Worker, load_or_exit, set_up_process
+from .main import call_master, leave
+from .worker import Setup, Worker
 
 
 class Mold:
@@ -20,13 +20,18 @@ class Mold:
 
     def run(self):
         """Forks a worker for each `fork` of the master and tells how each ended. Ends with the master."""
-        log = set_up_process(self._config)
+        setup = Setup(self._config)
+        setup.become_user()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
-        app = load_or_exit(self._config, log)
+        code = setup.load_app()
+        if code:
+            leave(code)
         if threading.active_count() > 1:
             names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
-            log.warning("--preload: the app started threads at import, which forked workers will not have: " + names)
+            setup.log.warning(
+                "--preload: the app started threads at import, which forked workers will not have: " + names
+            )
         wakeup, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -45,9 +50,9 @@ class Mold:
                 if messages is None or any(message["op"] == "leave" for message in messages):
                     os._exit(0)
                 for message in messages:
-                    self._fork(message["serial"], app, (wakeup, wake))
+                    self._fork(message["serial"], setup, (wakeup, wake))
 
-    def _fork(self, serial, app, descriptors):
+    def _fork(self, serial, setup, descriptors):
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -61,8 +66,7 @@ class Mold:
             os.close(descriptor)
         self._master.sock.close()
         master, config = call_master(self._address, self._token, serial)
-        Worker(master, config).run(app)
-        sys.exit(0)
+        leave(Worker(master, config, setup).run())
 
     def _reap(self):
         while True:
@@ -72,6 +76,8 @@ class Mold:
                 return
             if pid == 0:
                 return
-            code, signal_number = (None, os.WTERMSIG(status)) if os.WIFSIGNALED(status) else (os.WEXITSTATUS(status), None)
+            code, signal_number = (
+                (None, os.WTERMSIG(status)) if os.WIFSIGNALED(status) else (os.WEXITSTATUS(status), None)
+            )
             name = signal.Signals(signal_number).name if signal_number else None
             self._master.say(op="exited", pid=pid, code=code, signal=name)

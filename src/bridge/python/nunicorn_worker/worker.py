@@ -7,12 +7,16 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 
+from . import hooks
 from .app import AppLoadError, load_app, prepare_path
 from .control import Control
-from .log import ErrorStream, Log, redirect_failed_stdio
+from .log import ErrorStream, Logger, redirect_failed_stdio
 from .process import die_with_parent, drop_privileges, set_title
+from .settings import load as load_settings
 from .slot import Slot
+from .views import AppView, ServerView, WorkerView
 from .wsgi import FileWrapper
 
 # A front sends it to a worker that does not answer: see src/front/front.ts.
@@ -22,71 +26,121 @@ EXIT_BOOT_ERROR = 3
 EXIT_APP_LOAD_ERROR = 4
 
 
-def set_up_process(config):
-    """What a worker and the mold have in common before the app is imported. Returns the log."""
-    redirect_failed_stdio()
-    set_title(config["title"])
-    log = Log(config["errorlog"], config["loglevel"])
-    os.umask(config["umask"])
-    drop_privileges(config["uid"], config["gid"])
-    if not config["preloaded"]:  # a worker outlives its mold: a new one replaces it first
-        die_with_parent()
-    os.environ["SERVER_SOFTWARE"] = config["software"]
-    sys.argv[:] = config["argv"]
-    prepare_path(config)
-    return log
+class Setup:
+    """What a worker and the mold have in common before the app is imported: settings, log, and what hooks are given."""
 
+    def __init__(self, process):
+        """`process`: what the master answered to the process's call. Exits with 3 if the configuration file fails."""
+        redirect_failed_stdio()
+        set_title(process["title"])
+        sys.argv[:] = process["argv"]
+        try:
+            self.cfg = load_settings(process)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(EXIT_BOOT_ERROR)
+        self.process = process
+        self.log = Logger(self.cfg)
+        os.umask(process["umask"])
+        os.environ["SERVER_SOFTWARE"] = process["software"]
+        prepare_path(process)
+        self.app = AppView(process["app"], self.cfg, lambda: load_app(process["app"]))
+        self.server = ServerView(self.cfg, self.log, process["master_pid"], self.app)
 
-def load_or_exit(config, log):
-    """The app. If there is none to be had the log says why, and the process exits with 3 or 4."""
-    try:
-        return load_app(config["app"])
-    except AppLoadError as error:
-        log.error(str(error))
-        sys.stderr.flush()
-        os._exit(EXIT_APP_LOAD_ERROR)
-    except BaseException:  # an app that calls sys.exit() at import fails to boot all the same
-        log.exception("Exception in worker process")
-        sys.stderr.flush()
-        os._exit(EXIT_BOOT_ERROR)
+    def become_user(self):
+        """Gives up the rights of the start."""
+        drop_privileges(self.process["uid"], self.process["gid"])
+        if not self.process["preloaded"]:  # a worker outlives its mold: a new one replaces it first
+            die_with_parent()
+
+    def load_app(self):
+        """Imports the app. If there is none to be had the log says why; returns the exit code then, else 0."""
+        try:
+            self.app.wsgi()
+        except AppLoadError as error:
+            self.log.error(str(error))
+            return EXIT_APP_LOAD_ERROR
+        except BaseException:  # an app that calls sys.exit() at import fails to boot all the same
+            self.log.exception("Exception in worker process")
+            return EXIT_BOOT_ERROR
+        return 0
 
 
 class Worker:
-    def __init__(self, master, config):
+    def __init__(self, master, process, setup=None):
+        """`setup`: the mold's, if it has imported the app."""
         self._master = master
-        self._config = config
+        self._process = process
+        self._setup = setup or Setup(process)
+        if setup is not None:
+            set_title(process["title"])
+        self._cfg, self._log = self._setup.cfg, self._setup.log
+        self._view = WorkerView(self._setup.server, process["age"], process["number"])
+        self._view.pid = os.getpid()
+        self._view.ask_to_leave = lambda: self._ask_to_leave("asked to leave by a hook")
 
-    def run(self, app=None):
-        """Serves until the master says leave, then exits. `app` is the mold's; without one it is imported here."""
-        config = self._config
-        log = set_up_process(config)
+    def run(self):
+        """Serves until the master says leave. Returns the exit code."""
+        try:
+            return self._boot() or self._serve()
+        finally:
+            self._log.info("Worker exiting (pid: %d)", os.getpid())
+            try:
+                self._cfg.worker_exit(self._setup.server, self._view)
+            except Exception:
+                self._log.warning("Exception during worker exit:\n%s", traceback.format_exc())
+
+    def _boot(self):
+        log, view, process = self._log, self._view, self._process
         # Without the interpreter's lock: stacks on demand while C code holds it, and where a crash happened.
-        stacks = open(os.open(config["stacks_path"], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w")
+        stacks = open(os.open(process["stacks_path"], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w")
         faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
         if not faulthandler.is_enabled():
             faulthandler.enable()
-        log.info("Booting worker with pid: %d" % os.getpid())
+        log.info("Booting worker with pid: %d", os.getpid())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, self._ask_to_leave)
-        if app is None:
-            app = load_or_exit(config, log)
+            signal.signal(number, self._signalled)
+        if self._cfg.worker_abort is not hooks.nothing:
+            signal.signal(signal.SIGABRT, self._aborted)
+        try:
+            self._cfg.post_fork(self._setup.server, view)
+            self._setup.become_user()
+            code = self._setup.load_app()
+            if code:
+                return code
+            view.wsgi = self._setup.app.callable
+            self._cfg.post_worker_init(view)
+        except SystemExit as error:
+            return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        except Exception:
+            log.exception("Exception in worker process")
+            return EXIT_BOOT_ERROR
+        view.booted = True
+        return 0
+
+    def _serve(self):
+        log, process, app = self._log, self._process, self._view.wsgi
         base_environ = {
             "SCRIPT_NAME": "",
-            "SERVER_SOFTWARE": config["software"],
+            "SERVER_SOFTWARE": process["software"],
             "wsgi.version": (1, 0),
             "wsgi.errors": ErrorStream(log),
-            "wsgi.multithread": config["threads"] > 1,
-            "wsgi.multiprocess": config["workers"] > 1,
+            "wsgi.multithread": process["threads"] > 1,
+            "wsgi.multiprocess": process["workers"] > 1,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
         }
-        begun = self._share_begun(config["begun_path"], config["threads"])
-        slots = [Slot(number, app, base_environ, begun, log) for number in range(config["threads"])]
+        if any(getattr(self._cfg, name) is not hooks.nothing for name in hooks.SEE_REQUESTS):
+            from .request_hooks import around_request
+
+            app = around_request(app, self._view)
+        begun = self._share_begun(process["begun_path"], process["threads"])
+        slots = [Slot(number, app, base_environ, begun, log) for number in range(process["threads"])]
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(config["socket_path"])
-        listener.listen(config["threads"] + 8)
-        control = Control(self._master, listener, bytes.fromhex(config["token"]), slots, log)
+        listener.bind(process["socket_path"])
+        listener.listen(process["threads"] + 8)
+        control = Control(self._master, listener, bytes.fromhex(process["token"]), slots, self)
         os.register_at_fork(after_in_child=lambda: self._leave_to_parent(slots, listener))
         control.start()
         self._master.say(op="ready")
@@ -103,10 +157,47 @@ class Worker:
             control.left.wait()
             for thread in threads:
                 thread.join()
-        log.info("Worker exiting (pid: %d)" % os.getpid())
+        return 0
 
-    def _ask_to_leave(self, number, _frame):
-        self._master.say(op="leaving", signal=signal.Signals(number).name)
+    # ---- called by the control thread
+
+    def leaving(self, quick):
+        """The master wants the worker to go; `quick`: at once."""
+        self._view.ask_to_leave = None
+        self._view.alive = False
+        if quick:
+            self._interrupted()
+
+    def reopen_logs(self):
+        self._log.reopen_files()
+
+    # ----
+
+    def _signalled(self, number, _frame):
+        self._ask_to_leave("sent " + signal.Signals(number).name)
+        self._view.ask_to_leave = None
+        self._view.alive = False
+        if number != signal.SIGTERM:
+            self._interrupted()
+
+    def _interrupted(self):
+        try:
+            self._cfg.worker_int(self._view)
+        except Exception:
+            self._log.exception("Exception in worker_int hook")
+
+    def _aborted(self, _number, _frame):
+        self._view.ask_to_leave = None
+        self._view.alive = False
+        try:
+            self._cfg.worker_abort(self._view)
+        except Exception:
+            self._log.exception("Exception in worker_abort hook")
+        finally:
+            os._exit(1)
+
+    def _ask_to_leave(self, why):
+        self._master.say(op="leaving", why=why)
 
     def _leave_to_parent(self, slots, listener):
         """In a process that the app forks: our descriptors are the parent's alone."""

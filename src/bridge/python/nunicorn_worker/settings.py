@@ -1,0 +1,86 @@
+"""`cfg`, as hooks and loggers know it: gunicorn's names for the settings in force, read only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from . import hooks
+
+
+def load(process: dict[str, Any]) -> Config:
+    """The settings of a Python process, from what the master sent. Where hooks are set it runs the configuration file.
+
+    `process["settings"]`: values by name; hooks by the dotted name that names them, or None.
+    `process["file"]`: {"location": of the file, "cwd": folder, "names": what is taken from it}, or None.
+    Raises whatever the file raises, and TypeError for a hook that cannot be called.
+    """
+    values = dict(process["settings"])
+    file = process["file"]
+    if file is not None:
+        from .config import run_location
+
+        os.chdir(file["cwd"])
+        if file["cwd"] not in sys.path:
+            sys.path.insert(0, file["cwd"])
+        found = run_location(file["location"])
+        values.update({name: found[name] for name in file["names"]})
+        # This process has the environment of the start: the file has just made its own changes to it, and now those of raw_env.
+        os.environ.update(entry.split("=", 1) for entry in values["raw_env"])
+    for name in hooks.ARGUMENTS:
+        value = values.get(name)
+        values[name] = hooks.nothing if value is None else hooks.find(name, value)
+    return Config(values)
+
+
+class Config:
+    def __init__(self, values: dict[str, Any]) -> None:
+        """`values`: the settings in the forms that gunicorn gives them, hooks as callables."""
+        self.__dict__["_values"] = values
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError("No configuration setting for: %s" % name) from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("settings cannot be changed while the server runs: %s" % name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._values]
+
+    @property
+    def address(self) -> list[Any]:
+        """Where the server listens: (host, port), or the path of a Unix socket."""
+        return [_address(bind) for bind in self._values["bind"]]
+
+    @property
+    def uid(self) -> int:
+        user = self._values["user"]
+        return os.geteuid() if user is None else user
+
+    @property
+    def gid(self) -> int:
+        group = self._values["group"]
+        return os.getegid() if group is None else group
+
+    @property
+    def env(self) -> dict[str, str]:
+        return dict(entry.split("=", 1) for entry in self._values["raw_env"])
+
+    @property
+    def worker_class_str(self) -> str:
+        return self._values["worker_class"]
+
+    @property
+    def is_ssl(self) -> bool:
+        return bool(self._values.get("certfile") or self._values.get("keyfile"))
+
+
+def _address(bind: str) -> Any:
+    if bind.startswith("unix:"):
+        return bind[len("unix:") :]
+    host, _, port = bind.rpartition(":")
+    return host.strip("[]"), int(port) if port.isdigit() else port

@@ -1,0 +1,27 @@
+/** The settings as a Python process gets them: under gunicorn's names and in its forms, for hooks and loggers to read. */
+import { isPython, namesFromPythonFile } from '../settings/hooks.ts';
+import type { LoadedSettings } from '../settings/load.ts';
+import { NOT_YET } from '../settings/table.ts';
+
+export interface PythonSettings {
+  readonly settings: Readonly<Record<string, unknown>>;
+  /** The configuration file, if the process has to run it, and the settings that are taken from there. */
+  readonly file: { readonly location: string; readonly cwd: string; readonly names: readonly string[] } | null;
+}
+
+export function pythonSettings(loaded: LoadedSettings): PythonSettings {
+  const { settings, sources, cwd } = loaded;
+  const names = namesFromPythonFile(loaded);
+  const location = [...sources.values()].find((source) => source.kind === 'file' && isPython(source.location));
+  const others = Object.entries(NOT_YET).map(([name, { default: byDefault = null }]) => [name, byDefault]);
+  return {
+    settings: {
+      ...Object.fromEntries(others),
+      ...settings,
+      pythonpath: settings.pythonpath.length === 0 ? null : settings.pythonpath.join(','),
+      user: settings.user ?? null,
+      group: settings.group ?? null,
+    },
+    file: names.length === 0 || location?.kind !== 'file' ? null : { location: location.location, cwd, names },
+  };
+}

@@ -1,0 +1,216 @@
+// Server hooks that run in a worker: called in gunicorn's order, with what gunicorn's objects have. Each transcript is that
+// of both servers, run with the same configuration file.
+import { strict as assert } from 'node:assert';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { KINDS } from '../helpers/matrix.ts';
+import { FIXTURES } from '../helpers/paths.ts';
+import { finishing, type Kind, Server, type ServerOptions, withServer } from '../helpers/server.ts';
+
+const CONFIG = join(FIXTURES, 'hooks', 'worker.conf.py');
+
+async function transcriptOf(
+  kind: Kind,
+  options: Partial<ServerOptions>,
+  act: (server: Server, lines: () => string[]) => Promise<void>,
+): Promise<string[]> {
+  const folder = mkdtempSync(join(tmpdir(), 'transcript-'));
+  const path = join(folder, 'transcript');
+  writeFileSync(path, '');
+  const lines = (): string[] => readFileSync(path, 'utf8').trimEnd().split('\n');
+  const server = await Server.spawn({
+    kind,
+    app: 'hooks.app:application',
+    args: ['-c', CONFIG],
+    ...options,
+    env: { TRANSCRIPT: path, ...options.env },
+  });
+  await finishing(server, async () => {
+    await server.ready();
+    await act(server, lines);
+  });
+  const transcript = lines();
+  rmSync(folder, { recursive: true });
+  return transcript;
+}
+
+/** Runs against each server. */
+async function onEach(
+  options: Partial<ServerOptions>,
+  act: (server: Server, lines: () => string[]) => Promise<void>,
+): Promise<void> {
+  for (const kind of KINDS) await transcriptOf(kind as Kind, options, act);
+}
+
+/** Runs against both servers and compares; gives the transcript. */
+async function sameOnBoth(
+  options: Partial<ServerOptions>,
+  act: (server: Server, lines: () => string[]) => Promise<void>,
+): Promise<string[]> {
+  const transcripts: string[][] = [];
+  for (const kind of KINDS) transcripts.push(await transcriptOf(kind as Kind, options, act));
+  const [first = [], second] = transcripts;
+  if (second !== undefined) assert.deepEqual(first, second);
+  return first;
+}
+
+const stops =
+  (signal: NodeJS.Signals) =>
+  async (server: Server): Promise<void> => {
+    server.kill(signal);
+    assert.deepEqual(await server.exit(), { code: 0, signal: null });
+  };
+
+describe('hooks of a worker', () => {
+  it('see a worker from its fork to its end', async () => {
+    const lines = await sameOnBoth({}, async (server) => {
+      assert.match(server.log, /\[INFO\] hello from post_fork/);
+      assert.doesNotMatch(server.log, /not shown/);
+      for (const path of ['/a%20b?c=d', '/stream', '/raise']) await server.get(path, 'X-Test: 1\r\nCookie: a=b\r\n');
+      await stops('SIGTERM')(server);
+    });
+    assert.deepEqual(
+      lines.map((line) => line.split(' ')[0]),
+      [
+        'post_fork',
+        'app',
+        'post_worker_init',
+        ...['pre_request', 'post_request', 'pre_request', 'post_request', 'pre_request', 'post_request'],
+        'worker_exit',
+      ],
+    );
+    assert.match(
+      lines[0] ?? '',
+      /^post_fork 1 True True True True False 1 15\.0 0 False 30 True hooks.app:application$/,
+    );
+    assert.match(lines[3] ?? '', /^pre_request GET \/a%20b\?c=d \/a%20b c=d \(1, 1\) http 127\.0\.0\.1 \[.*'X-TEST'/);
+    assert.deepEqual(
+      lines.slice(3).filter((line) => line.startsWith('post')),
+      [
+        'post_request /a%20b /a b 200 OK 5 True',
+        'post_request /stream /stream 200 OK 6 True',
+        'post_request /raise /raise None 0 True',
+      ],
+    );
+  });
+
+  it('fail as the app does before a request, and harm nobody after it', async () => {
+    await sameOnBoth({}, async (server) => {
+      assert.equal((await server.get('/refuse')).status, 500);
+      assert.equal((await server.get('/after')).status, 200);
+      await server.waitForLog(/Exception in post_request hook\n(.*\n)+ValueError: post_request fails/);
+      assert.match(server.log, /Error handling request .*\/refuse\n(.*\n)+ValueError: pre_request fails/);
+      assert.equal((await server.get('/again')).status, 200);
+    });
+  });
+
+  it('worker.alive = False ends the worker after its request, and another takes its place', async () => {
+    await onEach({}, async (server, lines) => {
+      const [before = 0] = server.workers();
+      assert.equal((await server.get('/recycle')).status, 200);
+      await until(
+        () => lines().some((line) => line.startsWith('worker_exit')) && !server.workers().includes(before),
+        () => `a new worker\n${server.output}`,
+      );
+      await server.ready();
+      assert.equal((await server.get('/after-all')).status, 200);
+      assert.equal(lines().filter((line) => line.startsWith('post_worker_init')).length, 2);
+    });
+  });
+
+  it('worker_int is called at a quick stop, worker_exit after it', async () => {
+    const lines = await sameOnBoth({}, stops('SIGINT'));
+    assert.deepEqual(lines.slice(-2), ['worker_int False True', 'worker_exit True True 1']);
+  });
+
+  it('worker_int is called in a worker that gets SIGQUIT, worker_abort in one that gets SIGABRT', async () => {
+    for (const [signal, hook] of [
+      ['SIGQUIT', 'worker_int False True'],
+      ['SIGABRT', 'worker_abort False'],
+    ] as const) {
+      await onEach({ threads: 2 }, async (server, lines) => {
+        const [pid = 0] = server.workers();
+        process.kill(pid, signal);
+        await until(
+          () => lines().includes(hook) && !server.workers().includes(pid),
+          () => `${hook}\n${lines().join('\n')}\n${server.output}`,
+        );
+        await server.ready();
+      });
+    }
+  });
+
+  it('a post_request that takes its time holds up neither its client nor the next request', async () => {
+    await withConfig(
+      `
+import os, time
+def post_request(worker, req):
+    if req.path == "/slow":
+        while not os.path.exists(os.path.join(os.environ["HOME"], "go")):
+            time.sleep(0.01)
+`,
+      async (path) => {
+        await withServer({ app: 'hooks.app:application', threads: 2, args: ['-c', path] }, async (server) => {
+          assert.equal(String((await server.get('/slow')).body), 'hello');
+          for (let at = 0; at < 20; at++) assert.equal((await server.get('/')).status, 200);
+          server.mark('go');
+        });
+      },
+    );
+  });
+
+  it('with two or three arguments, as a dotted name, and called by every thread', async () => {
+    await withConfig(
+      `
+pre_request = "hooks.by_name.pre_request"
+def post_request(worker, req, environ):
+    worker.log.info("three %s %s", req.path, environ["PATH_INFO"])
+`,
+      async (path) => {
+        for (const kind of KINDS as Kind[]) {
+          await withServer(
+            { kind, app: 'hooks.app:application', threads: 2, args: ['-c', path], env: { PYTHONPATH: FIXTURES } },
+            async (server) => {
+              await server.get('/x%20y');
+              await server.waitForLog(/by name GET \/x%20y\n(.*\n)*.*three \/x%20y \/x y/);
+            },
+          );
+        }
+      },
+    );
+  });
+
+  for (const [what, config, code] of [
+    ['post_fork', 'def post_fork(server, worker): raise ValueError("no")', 3],
+    ['post_worker_init', 'def post_worker_init(worker): raise ValueError("no")', 3],
+    ['a hook with the wrong number of arguments', 'def post_fork(worker): pass', 1],
+    ['a hook that is no function', 'worker_exit = 5', 1],
+    ['a hook that cannot be imported', 'worker_exit = "no.such.hook"', 1],
+  ] as const) {
+    it(`an error in ${what} ends the start with exit code ${code}`, async () => {
+      await withConfig(config, async (path) => {
+        for (const kind of KINDS as Kind[]) {
+          const server = await Server.spawn({ kind, app: 'hooks.app:application', args: ['-c', path] });
+          assert.deepEqual(await server.exit(), { code, signal: null }, server.output);
+          if (kind === 'nunicorn') await server.nothingLeft();
+          server.destroy();
+        }
+      });
+    });
+  }
+});
+
+/** Runs `use` with the path of a configuration file that holds `text`. */
+async function withConfig(text: string, use: (path: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'hooks-'));
+  try {
+    const path = join(folder, 'test.conf.py');
+    writeFileSync(path, text);
+    await use(path);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
