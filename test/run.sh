@@ -85,7 +85,7 @@ node_modules/.bin/biome check --error-on-warnings --vcs-enabled=true --vcs-clien
 say 'ruff check'
 "$VENV/bin/ruff" check src/bridge/python || lint_status=1
 
-mapfile -t files < <(compiled test/unit "$@"; compiled test/integration "$@")
+mapfile -t files < <(compiled test/unit "$@"; compiled test/integration "$@"; compiled test/parity "$@")
 [ ${#files[@]} -gt 0 ] || fail "no test file matches: $*"
 say "node --test, ${#files[@]} files, at most $TIME_LIMIT_S s"
 export PATH="$PATH:/usr/sbin"

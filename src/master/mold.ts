@@ -2,7 +2,6 @@
 import type { ChildProcess } from 'node:child_process';
 import type { ErrorLog } from '../log/error-log.ts';
 import { Backoff } from '../policy/backoff.ts';
-import type { WorkerFacts } from './app-kind.ts';
 import type { ControlConnection, FromPython } from './control-server.ts';
 
 export interface MoldHandler {
@@ -57,9 +56,9 @@ export class Mold {
   }
 
   /** False: it is not ready; ask again when it is. */
-  fork({ serial, number }: WorkerFacts): boolean {
+  fork(serial: number): boolean {
     if (!this.current?.ready) return false;
-    this.current.control?.say({ op: 'fork', serial, number });
+    this.current.control?.say({ op: 'fork', serial });
     return true;
   }
 

@@ -108,7 +108,7 @@ export class PythonApp implements AppKind, ControlHandler {
     const process: PythonProcess = { facts, pid: null, child: null, moldSerial: null, control: null, serving: false };
     this.processes.set(facts.serial, process);
     if (this.mold === null) this.spawnWorker(process);
-    else this.mold.fork(facts);
+    else this.mold.fork(facts.serial);
     return {
       get pid() {
         return process.pid;
@@ -185,7 +185,7 @@ export class PythonApp implements AppKind, ControlHandler {
     const { config, title, preload } = this.options;
     if (this.mold?.serial === serial) {
       this.mold.called(connection);
-      connection.say({ ...config, role: 'mold', title: title('mold'), forked: false, preload, master_hooks: false });
+      connection.say({ ...config, role: 'mold', title: title('mold'), preloaded: false });
       return;
     }
     const process = this.processes.get(serial);
@@ -196,7 +196,7 @@ export class PythonApp implements AppKind, ControlHandler {
       ...config,
       role: 'worker',
       title: title(`worker ${process.facts.number}`),
-      forked: this.mold !== null,
+      preloaded: preload,
       number: process.facts.number,
       age: serial,
       socket_path: this.path(serial, 'sock'),
@@ -241,7 +241,7 @@ export class PythonApp implements AppKind, ControlHandler {
           return { serial, child: this.spawnPython(serial) };
         },
         ready: (again) => {
-          for (const { pid, facts } of this.processes.values()) if (pid === null) this.mold?.fork(facts);
+          for (const { pid, facts } of this.processes.values()) if (pid === null) this.mold?.fork(facts.serial);
           if (again) workers.outdated();
         },
         forked: (serial, pid) => {

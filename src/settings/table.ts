@@ -183,8 +183,7 @@ export const SETTINGS = {
   }),
   keepalive: setting({
     section: 'Worker Processes',
-    // Gunicorn has the first only; the second is what many guides write, after the name in the configuration file.
-    flags: ['--keep-alive', '--keepalive'],
+    flags: ['--keep-alive'],
     type: wholeNumber,
     default: 2,
     metavar: 'SECONDS',
@@ -313,23 +312,6 @@ export const SETTINGS = {
     type: headerValues,
     default: { 'X-FORWARDED-PROTOCOL': 'ssl', 'X-FORWARDED-PROTO': 'https', 'X-FORWARDED-SSL': 'on' },
     help: 'Headers, with their values, by which a trusted proxy says that the request came over https. If two of them disagree, the request gets 400.',
-    origin: 'gunicorn',
-  }),
-
-  check_config: setting({
-    section: 'Debugging',
-    flags: ['--check-config'],
-    type: flag,
-    default: false,
-    help: 'Read the settings and load the application, say what is wrong, and end: exit code 0 if it could be served, else 1.',
-    origin: 'gunicorn',
-  }),
-  print_config: setting({
-    section: 'Debugging',
-    flags: ['--print-config'],
-    type: flag,
-    default: false,
-    help: 'Print the value of each setting and where it came from, in the form of a gunicorn.conf.py; then as --check-config.',
     origin: 'gunicorn',
   }),
 
@@ -534,6 +516,8 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   reload_engine: value('--reload-engine', 'auto'),
   reload_extra_files: value('--reload-extra-file', []),
   spew: nothing('--spew'),
+  check_config: nothing('--check-config'),
+  print_config: nothing('--print-config'),
   sendfile: nothing('--no-sendfile', null),
   reuse_port: nothing('--reuse-port'),
   daemon: nothing('-D --daemon'),

@@ -25,8 +25,6 @@ export interface ValueType<T> {
   readonly label: string;
   /** How the command line takes it: with a value, with a value and repeatable, or alone (true). */
   readonly arity: 'one' | 'many' | 'flag';
-  /** The values to offer, where these are few. */
-  readonly choices?: readonly string[];
   parse(raw: unknown, context: ParseContext): T;
 }
 
@@ -189,7 +187,6 @@ export function choice<const Value extends string>(...values: readonly Value[]):
   return {
     label: values.join(', '),
     arity: 'one',
-    choices: values,
     parse(raw, context) {
       const given = text.parse(raw, context).toLowerCase();
       const value = values.find((known) => known === given);
@@ -296,7 +293,6 @@ export const existingFolder: ValueType<string> = {
 export const logLevel: ValueType<LogLevel> = {
   label: LOG_LEVELS.join(', '),
   arity: 'one',
-  choices: LOG_LEVELS,
   parse(raw, context) {
     const name = text.parse(raw, context).toLowerCase();
     const level = LOG_LEVELS.find((known) => known === name);
@@ -317,7 +313,6 @@ const WORKER_CLASSES: ReadonlyMap<string, WorkerClass> = new Map([
 export const workerClass: ValueType<WorkerClass> = {
   label: 'sync or gthread',
   arity: 'one',
-  choices: ['sync', 'gthread'],
   parse(raw, context) {
     const name = text.parse(raw, context).replace(/^egg:gunicorn#/, '');
     const known = WORKER_CLASSES.get(name);

@@ -15,7 +15,7 @@ export type Kind = 'nunicorn' | 'gunicorn';
 
 export interface ServerOptions {
   readonly kind?: Kind;
-  /** `module:attribute` */
+  /** `module:attribute`. Empty: none is named. */
   readonly app: string;
   readonly workers?: number;
   readonly threads?: number;
@@ -26,6 +26,8 @@ export interface ServerOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Path asked for until it answers 200. */
   readonly readyPath?: string;
+  /** Files to be put into its HOME, the folder it is started in, by name. In `args`, `bind` and `env` `{home}` is that folder. */
+  readonly files?: Readonly<Record<string, string>>;
   /** How long the server may take until its first 200. */
   readonly bootMs?: number;
 }
@@ -71,21 +73,23 @@ export class Server {
   private constructor(options: ServerOptions, binds: readonly string[]) {
     this.#options = options;
     this.kind = options.kind ?? 'nunicorn';
-    this.binds = binds;
     this.home = mkdtempSync(join(tmpdir(), 'nt-'));
     this.temporary = mkdtempSync(join(this.home, 't-'));
+    const atHome = (text: string): string => text.replaceAll('{home}', this.home);
+    this.binds = binds.map(atHome);
+    for (const [name, content] of Object.entries(options.files ?? {})) writeFileSync(join(this.home, name), content);
     this.#marker = `${MARKER}=${randomUUID()}`;
     const [command, first]: [string, string[]] =
       this.kind === 'gunicorn' ? [join(VENV_BIN, 'gunicorn'), ['--no-control-socket']] : [process.execPath, [NUNICORN]];
     const args = [
       ...first,
-      ...binds.flatMap((bind) => ['--bind', bind]),
+      ...this.binds.flatMap((bind) => ['--bind', bind]),
       ...(options.workers === undefined ? [] : ['--workers', String(options.workers)]),
       ...(options.threads === undefined ? [] : ['--threads', String(options.threads)]),
       '--chdir',
-      options.chdir ?? FIXTURES,
-      ...(options.args ?? []),
-      options.app,
+      atHome(options.chdir ?? FIXTURES),
+      ...(options.args ?? []).map(atHome),
+      ...(options.app === '' ? [] : [options.app]),
     ];
     this.#child = spawn(command, args, {
       cwd: this.home,
@@ -99,7 +103,7 @@ export class Server {
         PYTHONDONTWRITEBYTECODE: '1',
         PYTHONUNBUFFERED: '1',
         [MARKER]: this.#marker.slice(MARKER.length + 1),
-        ...options.env,
+        ...Object.fromEntries(Object.entries(options.env ?? {}).map(([name, value]) => [name, atHome(value)])),
       },
     });
     const { stdout, stderr } = this.#child;

@@ -352,7 +352,7 @@ def _run(app, environ, answer, slot, flags, body):
         app_code.leave()
         app_us = int((_perf_counter() - started) * 1e6)
         if not isinstance(error, (ClientGone, RequestTimeout)):
-            slot.log_exception("Error handling request %s" % environ.get("RAW_URI", ""))
+            slot.log_exception(f"Error handling request {environ.get('REQUEST_METHOD', '')} {environ.get('RAW_URI', '')}")
         _fail(answer, slot, app_us)
     finally:
         if source is not None:

@@ -1,0 +1,285 @@
+// Signals to the master and to workers, idle and while a request runs.
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { until } from '../helpers/deadline.ts';
+import { exchange } from '../helpers/http.ts';
+import { isAlive } from '../helpers/processes.ts';
+import type { Server, ServerOptions } from '../helpers/server.ts';
+import { ends, logLines } from './operator.ts';
+import { type Differs, onNewServers, type Scenario, type Transcript } from './parity.ts';
+
+const APP: Omit<ServerOptions, 'kind'> = { app: 'wsgi_matrix:application', threads: 2 };
+const SIGNALS = /Handling signal|Hang up|Quick shutdown|Shutting down/;
+
+interface Case {
+  readonly name: string;
+  readonly options?: Partial<ServerOptions>;
+  readonly run: (server: Server) => Promise<Transcript>;
+  readonly differs?: Differs;
+}
+
+function scenario({ name, options, run, differs }: Case): Scenario {
+  return {
+    name,
+    options: { ...APP, ...options },
+    run: async (server) => {
+      await server.ready();
+      return run(server);
+    },
+    ...(differs && { differs }),
+  };
+}
+
+/** A request that runs until its gate is opened; the application has begun it. */
+async function running(server: Server, gate: string): Promise<{ readonly ended: Promise<Transcript> }> {
+  const ended = exchange(server.address, `GET /wait/${gate} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n`, {
+    ms: 40_000,
+  }).then(
+    (response): Transcript => [`running request: ${response.status} ${response.text().slice(0, 20)}`],
+    (): Transcript => ['running request: no answer'],
+  );
+  await until(async () => (await server.get(`/count/started-${gate}`)).text() === '1', 'the request to begin');
+  return { ended };
+}
+
+async function workersAre(server: Server, count: number): Promise<string> {
+  await until(
+    () => server.workers().length === count,
+    () => `${count} workers\n${server.output}`,
+    30_000,
+  );
+  return `${count} workers`;
+}
+
+onNewServers('signals', APP, [
+  ...(['SIGTERM', 'SIGINT', 'SIGQUIT'] as const).map((signal) =>
+    scenario({
+      name: `${signal} to an idle server`,
+      run: (server) => {
+        server.kill(signal);
+        return ends(server, SIGNALS);
+      },
+    }),
+  ),
+  scenario({
+    name: 'SIGTERM while a request runs',
+    options: { app: 'pathology.faults:application' },
+    run: async (server) => {
+      const connection = await server.connect();
+      await connection.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
+      await server.marked('a.started');
+      server.kill('SIGTERM');
+      await server.waitForLog(/Handling signal: term/);
+      server.mark('a.open');
+      const response = await connection.response();
+      connection.close();
+      return [`${response.status} ${response.text()}`, `exit code ${(await server.exit()).code}`];
+    },
+  }),
+  scenario({
+    name: 'SIGTERM, a request longer than --graceful-timeout',
+    options: { args: ['--graceful-timeout', '1'] },
+    run: async (server) => {
+      const { ended } = await running(server, 'b');
+      server.kill('SIGTERM');
+      return [...(await ended), ...(await ends(server, /Shutting down/))];
+    },
+    differs: {
+      nunicorn: 'the request gets 503',
+      gunicorn: 'the connection ends without an answer',
+      why: 'The client is told',
+    },
+  }),
+  scenario({
+    name: 'SIGQUIT during a graceful stop',
+    run: async (server) => {
+      const { ended } = await running(server, 'c');
+      server.kill('SIGTERM');
+      await server.waitForLog(/Handling signal: term/);
+      server.kill('SIGQUIT');
+      await ended;
+      return ends(server, /Handling signal: term|Quick shutdown/);
+    },
+  }),
+  scenario({
+    name: 'TTIN, TTIN, TTOU',
+    run: async (server) => {
+      const lines: string[] = [];
+      for (const [signal, count] of [
+        ['SIGTTIN', 2],
+        ['SIGTTIN', 3],
+        ['SIGTTOU', 2],
+      ] as const) {
+        const from = server.log.length;
+        server.kill(signal);
+        await server.waitForLog(/Handling signal/, { from });
+        lines.push(await workersAre(server, count), ...logLines(server, /Handling signal/, from));
+      }
+      return lines;
+    },
+  }),
+  scenario({
+    name: 'TTOU of the last worker',
+    run: async (server) => {
+      server.kill('SIGTTOU');
+      await server.waitForLog(/Handling signal: ttou/);
+      return [(await server.get('/')).text(), await workersAre(server, 1)];
+    },
+  }),
+  scenario({
+    name: 'WINCH of a server that is no daemon',
+    run: async (server) => {
+      server.kill('SIGWINCH');
+      return [(await server.get('/')).text(), await workersAre(server, 1)];
+    },
+  }),
+  scenario({
+    name: 'a worker that is killed',
+    run: async (server) => {
+      const [worker] = server.workers();
+      if (worker === undefined) throw new Error('no worker');
+      process.kill(worker, 'SIGKILL');
+      await until(() => !isAlive(worker), 'its end');
+      const line = await server.waitForLog(/Worker \(pid:\d+\) was sent .*/);
+      return [line[0].replace(/\d+/, 'PID'), await workersAre(server, 1), (await server.get('/')).text()];
+    },
+  }),
+  ...(['SIGTERM', 'SIGINT', 'SIGQUIT'] as const).map((signal) =>
+    scenario({
+      name: `${signal} to a worker`,
+      run: async (server) => {
+        const [worker] = server.workers();
+        if (worker === undefined) throw new Error('no worker');
+        process.kill(worker, signal);
+        await until(() => !isAlive(worker), 'its end');
+        return [await workersAre(server, 1), (await server.get('/')).text()];
+      },
+    }),
+  ),
+  scenario({
+    name: 'a worker that exits in a request',
+    run: async (server) => {
+      const [worker] = server.workers();
+      const response = await server.get('/error/system-exit-3').then(
+        ({ status }) => `${status}`,
+        () => 'no answer',
+      );
+      // Gunicorn takes a worker that exits with code 3 for one that failed to boot.
+      await until(() => server.hasExited || server.workers().length === 1, 'a worker or the end');
+      if (server.hasExited) return [response, `the server ends with code ${(await server.exit()).code}`];
+      return [response, server.workers()[0] === worker ? 'the worker stays' : 'another worker'];
+    },
+    differs: {
+      nunicorn: '500; the worker stays',
+      gunicorn: 'no answer; with SystemExit(3) the whole server ends',
+      why: 'SystemExit is an error of one request',
+    },
+  }),
+]);
+
+onNewServers('log files', APP, [
+  {
+    name: 'USR1 opens error and access log anew',
+    options: { ...APP, args: ['--error-logfile', '{home}/error.log', '--access-logfile', '{home}/access.log'] },
+    run: async (server) => {
+      const error = join(server.home, 'error.log');
+      const access = join(server.home, 'access.log');
+      await until(async () => (await server.get('/').catch(() => null))?.status === 200, 'the first 200');
+      await until(() => readFileSync(access, 'utf8').includes('GET /'), 'the access line');
+      renameSync(error, `${error}.1`);
+      renameSync(access, `${access}.1`);
+      server.kill('SIGUSR1');
+      await until(() => existsSync(error) && existsSync(access), 'the new files');
+      await server.get('/list/length');
+      await until(() => readFileSync(access, 'utf8').includes('/list/length'), 'the access line in the new file');
+      server.kill('SIGTERM');
+      await server.exit();
+      const lines = [
+        readFileSync(`${error}.1`, 'utf8').includes('Handling signal: usr1')
+          ? 'usr1 in the old one'
+          : 'usr1 not in the old one',
+        readFileSync(error, 'utf8').includes('Shutting down: Master') ? 'end in the new one' : 'end not in the new one',
+      ];
+      return lines;
+    },
+  },
+]);
+
+const RELOADS = `
+import os
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "3")])
+    return [b"one"]
+`;
+
+function changed(server: Server, content: string): void {
+  writeFileSync(join(server.home, 'changing.py'), content);
+}
+
+onNewServers('reload', { app: 'changing:application', chdir: '{home}', files: { 'changing.py': RELOADS } }, [
+  {
+    name: 'HUP with new code',
+    run: async (server) => {
+      await server.ready();
+      changed(server, RELOADS.replace('one', 'two'));
+      const from = server.log.length;
+      server.kill('SIGHUP');
+      await until(async () => (await server.get('/').catch(() => null))?.text() === 'two', 'the new code');
+      return logLines(server, /Handling signal|Hang up/, from);
+    },
+  },
+  {
+    name: 'HUP with code that cannot be imported',
+    run: async (server) => {
+      await server.ready();
+      changed(server, 'raise RuntimeError("broken")');
+      server.kill('SIGHUP');
+      await server.waitForLog(/RuntimeError: broken/);
+      await until(
+        () => server.hasExited || /did not boot/.test(server.log),
+        () => `an end or a word\n${server.output}`,
+      );
+      return [
+        server.hasExited ? `exit code ${(await server.exit()).code}` : `it serves: ${(await server.get('/')).text()}`,
+      ];
+    },
+    differs: {
+      nunicorn: 'the old workers go on serving',
+      gunicorn: 'the server exits',
+      why: 'A bad deployment is no outage',
+    },
+  },
+  {
+    name: 'HUP with --preload and new code',
+    options: {
+      app: 'changing:application',
+      chdir: '{home}',
+      files: { 'changing.py': RELOADS },
+      args: ['--preload'],
+    },
+    run: async (server) => {
+      await server.ready();
+      const [before] = server.workers();
+      changed(server, RELOADS.replace('one', 'two'));
+      server.kill('SIGHUP');
+      await until(() => server.workers().length === 1 && server.workers()[0] !== before, 'another worker', 30_000);
+      return [(await server.get('/')).text()];
+    },
+    differs: { nunicorn: 'the new code', gunicorn: 'the old code', why: 'That is what a reload is for' },
+  },
+  {
+    name: 'HUP keeps the number of workers',
+    options: { app: 'changing:application', chdir: '{home}', files: { 'changing.py': RELOADS }, workers: 2 },
+    run: async (server) => {
+      await server.ready();
+      const before = server.workers();
+      server.kill('SIGHUP');
+      await until(
+        () => server.workers().length === 2 && server.workers().every((pid) => !before.includes(pid)),
+        () => `two new workers\n${server.output}`,
+        30_000,
+      );
+      return [(await server.get('/')).text()];
+    },
+  },
+]);
