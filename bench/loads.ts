@@ -5,9 +5,9 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { LoadOptions, LoadResult } from '../src/size/load/load.ts';
 import type { BurstOptions, BurstResult } from './load/burst.ts';
-import type { OpenLoopOptions, OpenLoopResult } from './load/open-loop.ts';
-import { Program, runToEnd } from './processes.ts';
+import { Program, runToEnd } from './programs.ts';
 import { ROOT } from './servers.ts';
 
 export interface Target {
@@ -95,19 +95,27 @@ export async function constantRate(
   target: Target,
   load: { readonly perSecond: number; readonly connections: number; readonly seconds: number },
 ): Promise<Outcome> {
-  const options: OpenLoopOptions = {
+  const options: LoadOptions = {
     host: HOST,
     port: target.port,
-    path: target.path,
-    requestsPerSecond: load.perSecond,
+    requests: [
+      {
+        text: `GET ${target.path} HTTP/1.1\r\nHost: ${HOST}:${target.port}\r\n\r\n`,
+        weight: 1,
+        status: 200,
+        ...(target.bodyBytes === undefined ? {} : { bodyBytes: target.bodyBytes }),
+      },
+    ],
+    arrivals: { kind: 'constant', perSecond: load.perSecond },
     durationMs: load.seconds * 1000,
     warmUpMs: WARM_UP_MS,
     connections: load.connections,
     keepAlive: true,
     timeoutMs: TIMEOUT_MS,
-    ...(target.bodyBytes === undefined ? {} : { bodyBytes: target.bodyBytes }),
+    spin: true,
+    seed: 1,
   };
-  const result = await generate<OpenLoopResult>('open-loop', options, target, load.seconds);
+  const result = await generate<LoadResult>('open-loop', options, target, load.seconds);
   return {
     requests: result.answered,
     seconds: result.seconds,
@@ -196,7 +204,7 @@ export async function freePort(): Promise<number> {
 
 async function generate<Result>(
   kind: 'open-loop' | 'burst',
-  options: OpenLoopOptions | BurstOptions,
+  options: LoadOptions | BurstOptions,
   target: Target,
   seconds: number,
 ): Promise<Result> {
@@ -205,7 +213,7 @@ async function generate<Result>(
   return JSON.parse(output) as Result;
 }
 
-function lateness({ late, latency }: OpenLoopResult): string[] {
+function lateness({ late, latency }: LoadResult): string[] {
   const spoils = late.p99Ms > latency.p99Ms * MAX_LATE_SHARE;
   return spoils ? [`generator ${late.p99Ms.toFixed(1)} ms late at p99`] : [];
 }

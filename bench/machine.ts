@@ -3,15 +3,15 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, release } from 'node:os';
+import { coreSet, coresBusyNs, cpuNs } from '../src/size/proc.ts';
 import { options } from './options.ts';
-import { cpuNs, TICK_NS } from './processes.ts';
 
 /** Read before this process is pinned itself. */
 const coreCount = availableParallelism();
 
 /** As `taskset -c` takes them; undefined: not pinned. */
 export const cores = chooseCores();
-const usedCores = new Set([...coreSet(cores.server), ...coreSet(cores.load)]);
+const usedCores = new Set([...coreSet(cores.server ?? ''), ...coreSet(cores.load ?? '')]);
 
 /** The upper half of the cores for the server, the lower, where interrupts usually go, for the load. */
 function chooseCores(): { readonly server: string | undefined; readonly load: string | undefined } {
@@ -23,16 +23,6 @@ function chooseCores(): { readonly server: string | undefined; readonly load: st
   };
 }
 
-/** `0-2,5` as taskset takes it. */
-function coreSet(cores: string | undefined): ReadonlySet<number> {
-  const set = new Set<number>();
-  for (const range of cores?.split(',') ?? []) {
-    const [from = 0, to = from] = range.split('-').map(Number);
-    for (let core = from; core <= to; core++) set.add(core);
-  }
-  return set;
-}
-
 /**
  * Starts watching; the returned function says which share of a core was taken on our cores by what is not ours. Child
  * processes of this one count as ours, also those that have ended.
@@ -40,25 +30,13 @@ function coreSet(cores: string | undefined): ReadonlySet<number> {
 export function watchOthers(): () => number {
   const now = (): { atMs: number; othersNs: number } => ({
     atMs: performance.now(),
-    othersNs: coresBusyNs() - cpuNs(process.pid),
+    othersNs: coresBusyNs(usedCores) - cpuNs(process.pid),
   });
   const start = now();
   return () => {
     const end = now();
     return Math.max(0, (end.othersNs - start.othersNs) / 1e6 / (end.atMs - start.atMs));
   };
-}
-
-/** Time in which our cores were not idle, in ns (proc_stat(5), in ticks). */
-function coresBusyNs(): number {
-  let ticks = 0;
-  for (const [, core, times] of readFileSync('/proc/stat', 'utf8').matchAll(/^cpu(\d+) (.*)$/gm)) {
-    if (!usedCores.has(Number(core))) continue;
-    // user, nice, system, idle, iowait, irq, softirq, steal; the guest times after them are part of user.
-    const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = (times ?? '').split(' ').map(Number);
-    ticks += user + nice + system + irq + softirq + steal;
-  }
-  return ticks * TICK_NS;
 }
 
 /** proc_stat(5): share of all time since the call that was stolen. */

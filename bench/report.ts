@@ -1,5 +1,6 @@
 /** From the raw results to medians, ratios, verdicts and the Markdown page. Pure: everything comes from the JSON. */
 
+import type { Memory } from '../src/size/proc.ts';
 import {
   BURST_LIMIT_MS,
   type Case,
@@ -12,7 +13,6 @@ import {
   type Variant,
 } from './cases.ts';
 import type { Outcome } from './loads.ts';
-import type { Memory } from './processes.ts';
 
 export interface Sample extends Outcome {
   readonly round: number;

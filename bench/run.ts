@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { cpuNs, memoryOfSameProgram, memoryOfTree } from '../src/size/proc.ts';
 import { type Case, MIN_BURST_TRIALS, SITES, type Site, SLEEP_SECONDS, type Variant } from './cases.ts';
 import {
   behindNginx,
@@ -17,7 +18,7 @@ import {
 } from './loads.ts';
 import { cores, describeMachine, pinThisProcess, requirePrograms, watchOthers, watchSteal } from './machine.ts';
 import { options, USAGE } from './options.ts';
-import { cpuNs, killAll, memoryOfSameProgram, memoryOfTree, Program, runToEnd } from './processes.ts';
+import { killAll, Program, runToEnd } from './programs.ts';
 import { type MemorySample, type Results, type Sample, toMarkdown, verdicts } from './report.ts';
 import {
   APPS,

@@ -3,6 +3,12 @@ import { readInThread } from './settings/read-in-thread.ts';
 
 const DEFAULT_COLUMNS = 100;
 
+/** Commands beside serving. Each is loaded only when it is asked for: what it needs is none of the master's. */
+const COMMANDS: ReadonlyMap<
+  string,
+  () => Promise<{ readonly run: (argv: readonly string[], columns: number) => Promise<ExitCode> }>
+> = new Map([['size', () => import('./size/command.ts')]]);
+
 /**
  * The `nunicorn` command. It returns when there is nothing to serve (`--help`, a mistake); otherwise the master runs, and
  * ends the process itself.
@@ -13,6 +19,8 @@ const DEFAULT_COLUMNS = 100;
 export async function main(argv: readonly string[]): Promise<ExitCode> {
   try {
     const columns = process.stdout.columns ?? DEFAULT_COLUMNS;
+    const command = COMMANDS.get(argv[0] ?? '');
+    if (command !== undefined) return await (await command()).run(argv.slice(1), columns);
     const outcome = await readInThread({ argv, env: process.env, cwd: process.cwd(), columns });
     if (outcome.kind === 'print') {
       console.log(outcome.text);

@@ -2,7 +2,7 @@
 
 import { createConnection } from 'node:net';
 import { performance } from 'node:perf_hooks';
-import { ResponseReader } from './response.ts';
+import { ResponseReader } from '../../src/size/load/response.ts';
 
 export interface BurstOptions {
   readonly host: string;

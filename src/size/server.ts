@@ -1,0 +1,169 @@
+/** One server under test: from its start to the proof that nothing of it is left. */
+import { spawn } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Cell } from './cell.ts';
+import { cpuNsOf, isAlive, memoryOf, type Process, read, readTree, sameProgram } from './proc.ts';
+import { CellError, type CellMemory } from './session.ts';
+
+export interface Command {
+  readonly words: readonly string[];
+  readonly cwd: string;
+  readonly env: NodeJS.ProcessEnv;
+}
+
+const BOOT_MS = 60_000;
+const STOP_MS = 8_000;
+const KILLED_MS = 2_000;
+const OUTPUT_TAIL = 20_000;
+/** All workers have booted when the tree has used nearly nothing for so long. */
+const CALM_STEP_MS = 60;
+const CALM_STEPS = 3;
+const CALM_SHARE = 0.1;
+
+export class ServerUnderTest {
+  readonly cell: Cell;
+  readonly port: number;
+  readonly pid: number;
+  /** Requests that it has answered. */
+  answered = 0;
+  #output = '';
+  #ended: string | undefined;
+  readonly #exit: Promise<void>;
+
+  private constructor(cell: Cell, port: number, { words, cwd, env }: Command) {
+    this.cell = cell;
+    this.port = port;
+    const [file = '', ...args] = words;
+    // A session of its own: Ctrl-C in the terminal is for us, and we end the servers.
+    const child = spawn(file, args, { cwd, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (data) => {
+        this.#output = (this.#output + data).slice(-OUTPUT_TAIL);
+      });
+    this.#exit = new Promise((resolve) => {
+      child.on('error', (error) => {
+        this.#ended = error.message;
+        resolve();
+      });
+      child.on('close', (code, signal) => {
+        this.#ended ??= `it ended with ${signal ?? `exit code ${code}`}`;
+        resolve();
+      });
+    });
+    this.pid = child.pid ?? 0;
+    living.add(this);
+  }
+
+  /**
+   * Resolves when it answers and all of its workers have booted.
+   *
+   * @param answers asks it once; true if the answer was as planned
+   * @throws {CellError} with the end of what it wrote, if it does not come up
+   */
+  static async start(
+    cell: Cell,
+    port: number,
+    command: Command,
+    answers: () => Promise<boolean>,
+  ): Promise<ServerUnderTest> {
+    const server = new ServerUnderTest(cell, port, command);
+    try {
+      await server.#untilUp(answers);
+      return server;
+    } catch (error) {
+      await server.stop();
+      throw error;
+    }
+  }
+
+  async #untilUp(answers: () => Promise<boolean>): Promise<void> {
+    const deadline = Date.now() + BOOT_MS;
+    while (!(await answers())) {
+      this.check();
+      if (Date.now() > deadline) throw new CellError(`it did not answer within ${BOOT_MS / 1000} s${this.#tail()}`);
+      await sleep(20);
+    }
+    // One answer proves one worker. The others may still import the application, and would do so beside the measurement.
+    let before = cpuNsOf(this.tree());
+    for (let calm = 0; calm < CALM_STEPS && Date.now() < deadline; ) {
+      await sleep(CALM_STEP_MS);
+      const now = cpuNsOf(this.tree());
+      calm = now - before < CALM_STEP_MS * 1e6 * CALM_SHARE ? calm + 1 : 0;
+      before = now;
+    }
+    this.check();
+  }
+
+  /** @throws {CellError} if it has ended */
+  check(): void {
+    if (this.#ended !== undefined) throw new CellError(`${this.#ended}${this.#tail()}`);
+  }
+
+  tree(): readonly Process[] {
+    return readTree(this.pid).filter(({ zombie }) => !zombie);
+  }
+
+  /** Those that run the application, and those that do not: master and fronts, or gunicorn's arbiter. */
+  parts(): { readonly workers: readonly Process[]; readonly base: readonly Process[] } {
+    const tree = this.tree();
+    const base =
+      this.cell.server === 'gunicorn' ? tree.filter(({ pid }) => pid === this.pid) : sameProgram(this.pid, tree);
+    return { workers: tree.filter((each) => !base.includes(each)), base };
+  }
+
+  memory(): CellMemory {
+    const { workers, base } = this.parts();
+    const ofWorkers = memoryOf(workers.map(({ pid }) => pid));
+    const ofBase = memoryOf(base.map(({ pid }) => pid));
+    return {
+      workersMb: ofWorkers.pssMb,
+      baseMb: ofBase.pssMb,
+      swapMb: ofWorkers.swapMb + ofBase.swapMb,
+      requests: this.answered,
+    };
+  }
+
+  /** Ends it: asked, then killed. */
+  async stop(): Promise<void> {
+    const tree = this.tree();
+    if (this.#ended === undefined) signal(this.pid, 'SIGTERM');
+    await gone(tree, STOP_MS);
+    this.kill(tree);
+    await gone(tree, KILLED_MS);
+    await this.#exit;
+    living.delete(this);
+  }
+
+  kill(tree: readonly Process[] = this.tree()): void {
+    for (const each of tree) if (isAlive(each)) signal(each.pid, 'SIGKILL');
+  }
+
+  #tail(): string {
+    const lines = this.#output.trimEnd().split('\n').slice(-15).join('\n');
+    return lines === '' ? '' : `; it wrote:\n${lines}`;
+  }
+}
+
+const living = new Set<ServerUnderTest>();
+
+// Whatever ends this process, nothing that it has started outlives it.
+process.on('exit', () => {
+  for (const server of living) server.kill();
+});
+
+async function gone(tree: readonly Process[], withinMs: number): Promise<void> {
+  for (const deadline = Date.now() + withinMs; Date.now() < deadline && tree.some(isAlive); ) await sleep(15);
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // Already gone.
+  }
+}
+
+/** Swapped out by the whole machine so far, in pages (proc_vmstat(5)). */
+export function swappedOut(): number {
+  return Number(/^pswpout (\d+)$/m.exec(read('/proc/vmstat') ?? '')?.[1] ?? 0);
+}

@@ -1,0 +1,143 @@
+// `nunicorn size` from the command line to the report, on real servers.
+import { strict as assert } from 'node:assert';
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import type { Report } from '../../src/size/report.ts';
+import { until, withDeadline } from '../helpers/deadline.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { NUNICORN, PYTHON } from '../helpers/paths.ts';
+import { processesOf } from '../helpers/processes.ts';
+
+const skip = !NUNICORN_RUNS;
+/** 2 ms of work, 10 ms of waiting. */
+const APP = `
+import time
+
+
+def application(environ, start_response):
+    end = time.thread_time() + 0.002
+    while time.thread_time() < end:
+        pass
+    time.sleep(0.01)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "3")])
+    return [b"ok\\n"]
+
+
+def broken(environ, start_response):
+    start_response("500 Internal Server Error", [("Content-Length", "0")])
+    return [b""]
+
+
+def picky(environ, start_response):
+    if environ["HTTP_HOST"] != "shop.example":
+        start_response("400 Bad Request", [("Content-Length", "0")])
+        return [b""]
+    return application(environ, start_response)
+`;
+
+interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly folder: string;
+}
+
+/** Runs the command to its end in a folder with the application, and proves that nothing is left of it. */
+async function run(
+  args: readonly string[],
+  look: (ended: Ended) => void,
+  meanwhile: (child: {
+    readonly stderr: () => string;
+    readonly kill: (signal: NodeJS.Signals) => void;
+  }) => Promise<void> = async () => {},
+): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'nt-size-'));
+  const temporary = mkdtempSync(join(folder, 'tmp-'));
+  const marker = randomUUID();
+  try {
+    writeFileSync(join(folder, 'sized.py'), APP);
+    const child = spawn(process.execPath, [NUNICORN, 'size', '--python', PYTHON, ...args], {
+      cwd: folder,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, TMPDIR: temporary, PYTHONDONTWRITEBYTECODE: '1', NUNICORN_TEST_MARKER: marker },
+    });
+    assert(child.pid !== undefined);
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', (data) => {
+      stdout += data;
+    });
+    child.stderr.on('data', (data) => {
+      stderr += data;
+    });
+    const closed = once(child, 'close');
+    await meanwhile({ stderr: () => stderr, kill: (signal) => child.kill(signal) });
+    await withDeadline(closed, () => `the end of nunicorn size\n${stdout}\n${stderr}`, 120_000);
+    look({ code: child.exitCode, stdout, stderr, folder });
+    assert.deepEqual(readdirSync(temporary), [], 'left in the temporary folder');
+    const left = () =>
+      processesOf(child.pid ?? 0, `NUNICORN_TEST_MARKER=${marker}`, new Set()).filter(({ state }) => state !== 'Z');
+    await until(
+      () => left().length === 0,
+      () => `processes left: ${JSON.stringify(left())}`,
+    );
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+it('measures an application and recommends a command line, with the evidence as JSON', { skip }, async () => {
+  await run(
+    ['--path', '/', '--slo', 'p50<5s', '--budget', '20s', '--json', 'report.json', 'sized'],
+    ({ code, stdout, stderr, folder }) => {
+      assert.equal(code, 0, `${stdout}\n${stderr}`);
+      const report = JSON.parse(readFileSync(join(folder, 'report.json'), 'utf8')) as Report;
+      const { recommendation, costs } = report;
+      assert(recommendation !== undefined && costs !== undefined, stdout);
+      const { workers, threads, interval, command, perSecond } = recommendation;
+      assert.equal(command, `nunicorn --python ${PYTHON} --workers ${workers} --threads ${threads} sized`);
+      assert(stdout.includes(`    ${command}\n`), stdout);
+      assert(stdout.includes(`workers = ${workers}`), stdout);
+      assert(interval.low <= perSecond && perSecond <= interval.high);
+      // However busy the machine: sleeping takes at least as long as it was told to, and the work at least its CPU time.
+      assert(costs.waitMs > 5, `waits ${costs.waitMs} ms`);
+      assert(costs.lockedMs + costs.freeMs > 1.9, `CPU ${costs.lockedMs + costs.freeMs} ms`);
+      assert(report.cells.length >= 4);
+      assert(stdout.includes('2 x cores + 1'), stdout);
+    },
+  );
+});
+
+it('gives the report of what is there when it is interrupted', { skip }, async () => {
+  await run(
+    ['--path', '/', '--budget', '100s', 'sized'],
+    ({ stdout, stderr }) => {
+      assert.match(stdout, /Stopped after \d+ s\./);
+      assert.match(stderr, /stopping/);
+    },
+    async ({ stderr, kill }) => {
+      await until(
+        () => stderr().includes('measuring settings'),
+        () => `the first settings\n${stderr()}`,
+        60_000,
+      );
+      kill('SIGINT');
+    },
+  );
+});
+
+it('says what an answer of 400 and one of 500 mean', { skip }, async () => {
+  await run(['--path', '/', '--budget', '10s', 'sized:broken'], ({ code, stderr }) => {
+    assert.equal(code, 1);
+    assert.match(stderr, /\/ is answered with 500/);
+  });
+  await run(['--path', '/', '--budget', '10s', 'sized:picky'], ({ code, stderr }) => {
+    assert.equal(code, 1);
+    assert.match(stderr, /ALLOWED_HOSTS .* --host/);
+  });
+});
