@@ -3,9 +3,10 @@
  * as an Exchange, and keeps the time limits for what clients do. What a request is answered with is not decided here, except
  * where it never gets as far as the app.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type ServerOptions, type ServerResponse } from 'node:http';
 import { Server as NetServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
 import { BODY_IN_FILE, PATH_ENCODED } from '../bridge/frames.ts';
 import { now } from '../clock.ts';
 import type { ErrorLog } from '../log/error-log.ts';
@@ -13,7 +14,9 @@ import type { ClientConnection } from './client-connection.ts';
 import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
 import { rawErrorAnswer } from './error-page.ts';
 import { Exchange } from './exchange.ts';
-import type { FrontConfig, ListenerFacts } from './messages.ts';
+import type { FirstBytes } from './first-bytes.ts';
+import type { FrontConfig, ListenerFacts, TlsConfig } from './messages.ts';
+import type { ProxyHeader } from './proxy-protocol.ts';
 import { finishWithPage } from './respond.ts';
 import { SpoolFile } from './spool.ts';
 import { type TrustCheck, trustCheck } from './trusted-peers.ts';
@@ -33,6 +36,15 @@ export interface ClientHandler {
   exchangeOver(exchange: Exchange): void;
 }
 
+/** A server of node:http or node:https. */
+export type HttpServer = ReturnType<typeof createServer> | import('node:https').Server;
+
+/** What only some configurations need, and only then is loaded. */
+export interface ClientServerParts {
+  readonly tls: typeof import('./tls.ts') | null;
+  readonly firstBytes: FirstBytes | null;
+}
+
 /** A body up to this size is kept in memory, a larger one in a file. */
 const MAX_BODY_IN_MEMORY_BYTES = 256 * 1024;
 /** Bodies in memory, all together; beyond that every body goes to a file. */
@@ -49,7 +61,8 @@ export class ClientServer {
   private readonly config: FrontConfig;
   private readonly handler: ClientHandler;
   private readonly log: ErrorLog;
-  private readonly servers: Server[] = [];
+  private readonly parts: ClientServerParts;
+  private readonly servers: HttpServer[] = [];
   private readonly environ: EnvironBuilder;
   private readonly trusted: TrustCheck;
   private stopping = false;
@@ -57,11 +70,12 @@ export class ClientServer {
   // Not from 1: a worker outlives a front, and the ids of the next front must not be taken for those of the last.
   private lastId = Math.floor(Math.random() * MAX_REQUEST_ID);
 
-  constructor(config: FrontConfig, handler: ClientHandler, log: ErrorLog) {
+  constructor(config: FrontConfig, handler: ClientHandler, log: ErrorLog, parts: ClientServerParts) {
     this.config = config;
     this.handler = handler;
     this.log = log;
-    this.environ = new EnvironBuilder(config.secureSchemeHeaders, config.scriptName, config.limits);
+    this.parts = parts;
+    this.environ = new EnvironBuilder(config.policy, config.limits);
     this.trusted = trustCheck(config.forwardedAllowIps);
   }
 
@@ -74,10 +88,15 @@ export class ClientServer {
     return this.stopping || this.config.keepaliveMs === 0;
   }
 
+  /** Whether no client has a connection. */
+  get isEmpty(): boolean {
+    return this.connections.size === 0 && this.parts.firstBytes?.isEmpty !== false;
+  }
+
   /** A server for one listening socket, to be attached to its handle by the caller. */
-  createServer(listener: ListenerFacts): Server {
-    const config = this.config;
-    const server = createServer({
+  createServer(listener: ListenerFacts): HttpServer {
+    const { config, parts } = this;
+    const options: ServerOptions = {
       keepAliveTimeout: 0, // `sweep` closes idle connections: one timer for all
       headersTimeout: config.headerTimeoutMs,
       requestTimeout: 0,
@@ -85,8 +104,11 @@ export class ClientServer {
       maxHeaderSize: config.maxHeaderBytes,
       requireHostHeader: false,
       noDelay: true,
-    });
-    server.on('connection', (socket: Socket) => this.connected(socket, listener));
+    };
+    const { tls } = config;
+    const server = tls === null || parts.tls === null ? createServer(options) : parts.tls.createTlsServer(tls, options);
+    server.on(tls === null ? 'connection' : 'secureConnection', (socket: Socket) => this.connected(socket, listener));
+    parts.firstBytes?.guard(server);
     server.on('request', (request, response) => this.requested(request, response, false));
     server.on('checkContinue', (request, response) => this.requested(request, response, true));
     server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) =>
@@ -94,7 +116,7 @@ export class ClientServer {
     );
     server.on('checkExpectation', (request, response) => this.requested(request, response, false));
     // A client may end its side when it has sent its request and still read the answer (RFC 9112, 9.6).
-    (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
+    (server as HttpServer & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
     server.maxHeadersCount = 0; // --limit-request-fields
     server.on('connect', (_: IncomingMessage, socket: Duplex) => {
       socket.end(rawErrorAnswer(501, 'CONNECT is not supported'));
@@ -103,8 +125,16 @@ export class ClientServer {
     return server;
   }
 
+  /** For the connections to come. */
+  setCertificates(config: TlsConfig): void {
+    for (const server of this.servers) {
+      if ('setSecureContext' in server) this.parts.tls?.setCertificates(server, config);
+    }
+  }
+
   /** Checks the time limits of all connections. */
   sweep(now: number): void {
+    this.parts.firstBytes?.sweep(now, this.stopping ? STOP_GRACE_MS : Number.POSITIVE_INFINITY);
     for (const connection of this.connections) {
       const { current: exchange, socket } = connection;
       if (socket.writableLength > 0) {
@@ -193,10 +223,19 @@ export class ClientServer {
   }
 
   private connected(socket: Socket, listener: ListenerFacts): void {
+    const { firstBytes, tls } = this.parts;
+    const header = firstBytes?.httpBegins(socket);
+    if (tls !== null && this.config.tls !== null && !tls.isAcceptable(socket as TLSSocket, this.config.tls)) {
+      this.log.warning(
+        `Invalid request from ip=${socket.remoteAddress ?? ''}: the client's certificate is not accepted`,
+      );
+      socket.destroy();
+      return;
+    }
     const connection: ClientConnection = {
       socket,
-      facts: this.factsOf(socket, listener),
-      remoteAddress: socket.remoteAddress ?? '',
+      facts: this.factsOf(socket, listener, header),
+      remoteAddress: header?.addresses?.client ?? socket.remoteAddress ?? '',
       current: null,
       pipelined: [],
       idleSince: now(),
@@ -222,11 +261,18 @@ export class ClientServer {
     });
   }
 
-  private factsOf(socket: Socket, listener: ListenerFacts): ConnectionFacts {
-    if (listener.kind === 'unix') return { block: 'REMOTE_ADDR\0', unixPath: listener.path, trusted: true };
-    const remote = `REMOTE_ADDR\0${socket.remoteAddress}\0REMOTE_PORT\0${socket.remotePort}`;
-    const block = `SERVER_NAME\0${listener.host}\0SERVER_PORT\0${listener.port}\0${remote}`;
-    return { block, unixPath: null, trusted: this.trusted(socket.remoteAddress) };
+  private factsOf(socket: Socket, listener: ListenerFacts, header: ProxyHeader | undefined): ConnectionFacts {
+    const scheme = this.config.tls === null ? 'http' : 'https';
+    const proxied = header === undefined ? '' : proxyBlock(header);
+    // Headers are believed by who sent them, and that is the proxy.
+    const trusted = listener.kind === 'unix' || this.trusted(socket.remoteAddress);
+    if (listener.kind === 'unix') {
+      const block = (header?.addresses ? '' : 'REMOTE_ADDR\0') + proxied;
+      return { block, unixPath: listener.path, trusted, scheme };
+    }
+    const remote = header?.addresses ? '' : `\0REMOTE_ADDR\0${socket.remoteAddress}\0REMOTE_PORT\0${socket.remotePort}`;
+    const block = `SERVER_NAME\0${listener.host}\0SERVER_PORT\0${listener.port}${remote}${proxied}`;
+    return { block, unixPath: null, trusted, scheme };
   }
 
   private requested(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
@@ -250,14 +296,10 @@ export class ClientServer {
     const startedAt = now();
     let head: ReturnType<EnvironBuilder['build']>;
     try {
-      if (request.httpVersionMajor !== 1)
-        throw new RequestError(
-          request.httpVersionMajor === 0 ? 400 : 505,
-          `Invalid HTTP Version: ${request.httpVersion}`,
-        );
       head = this.environ.build(
         request.method ?? '',
         request.url ?? '',
+        request.httpVersionMajor,
         request.httpVersionMinor,
         request.rawHeaders,
         connection.facts,
@@ -361,7 +403,14 @@ export class ClientServer {
       socket.destroySoon();
       return;
     }
-    this.log.warning(`Invalid request from ip=${connection?.remoteAddress ?? ''}: ${error.message}`);
+    if (connection === undefined) {
+      // A handshake that failed: there is nobody to answer.
+      const { reason = error.code } = error as { readonly reason?: string };
+      this.log.warning(`Invalid request from ip=${socket.remoteAddress ?? ''}: TLS: ${reason}`);
+      socket.destroy();
+      return;
+    }
+    this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
     if (exchange !== null && exchange !== undefined && exchange.phase !== 'reading') {
       // It came behind a request that is being served: that one is answered, then the connection ends.
       exchange.closeAfter = true;
@@ -376,3 +425,11 @@ const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
   ERR_HTTP_REQUEST_TIMEOUT: 408,
 };
+
+/** The environ of a connection whose proxy has spoken, to come after other pairs. */
+function proxyBlock({ protocol, addresses }: ProxyHeader): string {
+  const block = `\0PROXY_PROTOCOL\0${protocol}`;
+  if (addresses === null) return block;
+  const { client, clientPort, proxy, proxyPort } = addresses;
+  return `${block}\0REMOTE_ADDR\0${client}\0REMOTE_PORT\0${clientPort}\0PROXY_ADDR\0${proxy}\0PROXY_PORT\0${proxyPort}`;
+}

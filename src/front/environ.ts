@@ -3,14 +3,18 @@
  * way. Runs for each request: names are looked up once, values are joined, nothing else is allocated.
  */
 
+import type { HeaderMap } from '../settings/types.ts';
+
 /** What is the same for all requests of a connection. */
 export interface ConnectionFacts {
-  /** SERVER_NAME, SERVER_PORT, REMOTE_ADDR and REMOTE_PORT as part of a block. Without SERVER_* for a Unix socket. */
+  /** SERVER_NAME, SERVER_PORT, REMOTE_*, PROXY_* as part of a block. Without SERVER_* for a Unix socket. */
   readonly block: string;
   /** Path of the Unix socket that the connection came to, else null. */
   readonly unixPath: string | null;
   /** The peer's X-Forwarded-Proto and SCRIPT_NAME are believed. */
   readonly trusted: boolean;
+  /** What the connection itself says, unless a trusted peer knows better. */
+  readonly scheme: 'http' | 'https';
 }
 
 export interface RequestHead {
@@ -42,7 +46,20 @@ export interface HeadLimits {
   readonly fieldSize: number;
 }
 
-type Kind = 'plain' | 'drop' | 'host' | 'type' | 'length' | 'coding' | 'cookie' | 'script' | 'scheme' | 'expect';
+/** What a head is checked by, beside its limits. */
+export interface HeadPolicy {
+  /** Header (any case) to the value by which a trusted peer says https. */
+  readonly secureSchemeHeaders: Readonly<Record<string, string>>;
+  /** Names with underscores that a trusted peer may send; `*` is all. */
+  readonly forwarderHeaders: readonly string[];
+  readonly headerMap: HeaderMap;
+  /** Also HTTP/0.9 and HTTP/2.0 in the request line, which Node's parser reads as it reads HTTP/1. */
+  readonly anyVersion: boolean;
+  /** Prefix of all paths. */
+  readonly scriptName: string;
+}
+
+type Kind = 'plain' | 'host' | 'type' | 'length' | 'coding' | 'cookie' | 'script' | 'scheme' | 'expect';
 
 interface KnownHeader {
   readonly kind: Kind;
@@ -50,7 +67,14 @@ interface KnownHeader {
   readonly prefix: string;
   /** Lower-case name. */
   readonly name: string;
-  /** The request that had this header last, to notice a second one in the same request. */
+  /** Its name has an underscore. */
+  readonly underscore: 'none' | 'forwarder' | 'other';
+  /** Shared by all names of one environ key. */
+  readonly key: EnvironKey;
+}
+
+interface EnvironKey {
+  /** The request that had this key last, to notice a second one in the same request. */
   seenBy: number;
 }
 
@@ -62,27 +86,34 @@ const FIELD_REST_BYTES = 4;
 
 export class EnvironBuilder {
   private readonly known = new Map<string, KnownHeader>();
+  private readonly keys = new Map<string, EnvironKey>();
   private readonly schemeHeaders: ReadonlyMap<string, string>;
-  private readonly scriptName: string;
+  private readonly forwarderHeaders: ReadonlySet<string>;
+  private readonly policy: HeadPolicy;
   private readonly limits: HeadLimits;
   private serial = 0;
 
-  /** `schemeHeaders`: header (any case) to the value that means https. `scriptName`: prefix of all paths. */
-  constructor(schemeHeaders: Readonly<Record<string, string>>, scriptName: string, limits: HeadLimits) {
+  constructor(policy: HeadPolicy, limits: HeadLimits) {
     this.limits = limits;
-    this.schemeHeaders = new Map(Object.entries(schemeHeaders).map(([name, value]) => [name.toLowerCase(), value]));
-    this.scriptName = scriptName;
+    this.policy = policy;
+    const schemes = Object.entries(policy.secureSchemeHeaders);
+    this.schemeHeaders = new Map(schemes.map(([name, value]) => [name.toLowerCase(), value]));
+    this.forwarderHeaders = new Set(policy.forwarderHeaders.map((name) => name.toLowerCase()));
   }
 
   /** Throws RequestError for a head that is refused. */
   build(
     method: string,
     target: string,
+    httpMajor: number,
     httpMinor: number,
     rawHeaders: readonly string[],
     facts: ConnectionFacts,
   ): RequestHead {
     const { limits } = this;
+    if (httpMajor !== 1 && !this.policy.anyVersion) {
+      throw new RequestError(httpMajor === 0 ? 400 : 505, `Invalid HTTP Version: ${httpMajor}.${httpMinor}`);
+    }
     if (limits.line > 0 && method.length + target.length + LINE_REST_BYTES > limits.line) {
       throw new RequestError(414, `Request Line is too large (more than ${limits.line} bytes)`);
     }
@@ -90,13 +121,16 @@ export class EnvironBuilder {
     const serial = ++this.serial;
     let expectsUnknown = false;
     // Not within a request: what is forgotten then would be taken for the first of its name when it comes again.
-    if (this.known.size >= KNOWN_LIMIT) this.known.clear();
+    if (this.known.size >= KNOWN_LIMIT) {
+      this.known.clear();
+      this.keys.clear();
+    }
     let headers = '';
     let host: string | null = null;
     let contentLength = -1;
     let chunked = false;
     let scheme = '';
-    let scriptName = this.scriptName;
+    let scriptName = this.policy.scriptName;
     for (let at = 0; at < rawHeaders.length; at += 2) {
       const name = rawHeaders[at] as string;
       const value = rawHeaders[at + 1] as string;
@@ -105,14 +139,17 @@ export class EnvironBuilder {
       }
       const header = this.known.get(name) ?? this.learn(name);
       const kind = header.kind;
-      if (kind === 'drop') continue;
-      if (header.seenBy === serial) {
+      if (header.underscore !== 'none' && !(header.underscore === 'forwarder' && facts.trusted)) {
+        if (this.policy.headerMap === 'drop') continue;
+        if (this.policy.headerMap === 'refuse') throw new RequestError(400, `Invalid HTTP header name: '${name}'`);
+      }
+      if (header.key.seenBy === serial) {
         if (kind === 'host' || kind === 'type')
           throw new RequestError(400, `Invalid HTTP Header: two headers '${name}'`);
-        if (kind !== 'script') headers = joinDuplicate(headers, header, value);
+        headers = joinDuplicate(headers, header, value);
       } else {
-        header.seenBy = serial;
-        if (kind !== 'script') headers += header.prefix + value + '\0';
+        header.key.seenBy = serial;
+        headers += `${header.prefix}${value}\0`;
       }
       if (kind === 'plain') continue;
       if (kind === 'host') host = value;
@@ -122,30 +159,33 @@ export class EnvironBuilder {
         if (httpMinor === 0) throw new RequestError(400, 'Transfer-Encoding is not part of HTTP/1.0');
         chunked = true;
       } else if (kind === 'expect') {
-        expectsUnknown = httpMinor > 0 && value.toLowerCase() !== '100-continue';
+        expectsUnknown = value.toLowerCase() !== '100-continue';
       } else if (kind === 'scheme' && facts.trusted) {
         const said = value === this.schemeHeaders.get(header.name) ? 'https' : 'http';
         if (scheme !== '' && scheme !== said) throw new RequestError(400, 'Contradictory scheme headers');
         scheme = said;
-      } else if (kind === 'script' && facts.trusted) scriptName = value;
+      } else if (kind === 'script') scriptName = value;
     }
-    if (host === null && httpMinor > 0) throw new RequestError(400, "Invalid HTTP Header: 'HOST' is missing");
+    if (scheme === '') scheme = facts.scheme;
+    if (host === null && httpMajor === 1 && httpMinor > 0)
+      throw new RequestError(400, "Invalid HTTP Header: 'HOST' is missing");
 
     const { path, query } = splitTarget(target);
     let pathInfo = path;
-    let pathEncoded = false;
-    if (path.includes('%')) {
-      pathInfo = percentDecode(path);
-      pathEncoded = pathInfo.includes('\0');
-      if (pathEncoded) pathInfo = path;
-    }
     let script = '';
     if (scriptName !== '') {
-      if (!pathInfo.startsWith(scriptName)) {
-        throw new RequestError(500, `Request path '${pathInfo}' does not start with SCRIPT_NAME '${scriptName}'`);
+      // As it was sent: a proxy that adds the prefix adds it to the encoded path.
+      if (!path.startsWith(scriptName)) {
+        throw new RequestError(500, `Request path '${path}' does not start with SCRIPT_NAME '${scriptName}'`);
       }
-      pathInfo = pathInfo.slice(scriptName.length);
+      pathInfo = path.slice(scriptName.length);
       script = `SCRIPT_NAME\0${scriptName}\0`;
+    }
+    let pathEncoded = false;
+    if (pathInfo.includes('%')) {
+      const decoded = percentDecode(pathInfo);
+      pathEncoded = decoded.includes('\0');
+      if (!pathEncoded) pathInfo = decoded;
     }
     const block =
       'REQUEST_METHOD\0' +
@@ -156,7 +196,11 @@ export class EnvironBuilder {
       pathInfo +
       '\0QUERY_STRING\0' +
       query +
-      (httpMinor > 0 ? '\0SERVER_PROTOCOL\0HTTP/1.1\0' : '\0SERVER_PROTOCOL\0HTTP/1.0\0') +
+      '\0SERVER_PROTOCOL\0HTTP/' +
+      httpMajor +
+      '.' +
+      httpMinor +
+      '\0' +
       headers +
       script +
       (facts.unixPath === null ? '' : serverOfUnixSocket(facts.unixPath, host, scheme)) +
@@ -170,8 +214,13 @@ export class EnvironBuilder {
     let header = this.known.get(name);
     if (header === undefined) {
       const cgi = name.toUpperCase().replaceAll('-', '_');
-      const plain = name === 'content-type' || name === 'content-length';
-      header = { kind: this.kindOf(name), prefix: `${plain ? '' : 'HTTP_'}${cgi}\0`, name, seenBy: 0 };
+      const prefix = `${name === 'content-type' || name === 'content-length' ? '' : 'HTTP_'}${cgi}\0`;
+      let key = this.keys.get(prefix);
+      if (key === undefined) {
+        key = { seenBy: 0 };
+        this.keys.set(prefix, key);
+      }
+      header = { kind: this.kindOf(name), prefix, name, underscore: this.underscoreOf(name), key };
     }
     this.known.set(name, header);
     this.known.set(rawName, header);
@@ -195,9 +244,13 @@ export class EnvironBuilder {
       case 'script_name':
         return 'script';
     }
-    // `X_A` and `X-A` would be one environ key: a client could forge what a proxy adds.
-    if (name.includes('_')) return 'drop';
     return this.schemeHeaders.has(name) ? 'scheme' : 'plain';
+  }
+
+  /** `X_A` and `X-A` are one environ key: a client could forge what a proxy adds. */
+  private underscoreOf(name: string): KnownHeader['underscore'] {
+    if (!name.includes('_')) return 'none';
+    return this.forwarderHeaders.has(name) || this.forwarderHeaders.has('*') ? 'forwarder' : 'other';
   }
 }
 

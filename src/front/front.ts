@@ -3,7 +3,6 @@
  * queues and dead workers are answered here, so that a client always gets an answer.
  */
 import { readFile } from 'node:fs';
-import type { Server } from 'node:http';
 import type { AnswerHandler } from '../bridge/frames.ts';
 import { WorkerLink } from '../bridge/worker-link.ts';
 import { now } from '../clock.ts';
@@ -13,10 +12,10 @@ import { type AccessFormatter, compileAccessFormat } from '../log/access-format.
 import type { AccessLog } from '../log/access-log.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
-import { ClientServer } from './client-server.ts';
+import { ClientServer, type ClientServerParts, type HttpServer } from './client-server.ts';
 import { percentDecode, splitTarget } from './environ.ts';
 import type { Exchange } from './exchange.ts';
-import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
+import type { FrontConfig, ListenerFacts, TlsConfig, ToMaster, WorkerAddress } from './messages.ts';
 import { finishWithPage, sendHead, sendWhole } from './respond.ts';
 
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
@@ -64,7 +63,13 @@ export class Front {
   /** Requests that were interrupted and whose stack is awaited. */
   private readonly stuckStacks = new Map<number, (stack: string) => void>();
 
-  constructor(config: FrontConfig, log: ErrorLog, accessLog: AccessLog | null, tell: (message: ToMaster) => void) {
+  constructor(
+    config: FrontConfig,
+    log: ErrorLog,
+    accessLog: AccessLog | null,
+    parts: ClientServerParts,
+    tell: (message: ToMaster) => void,
+  ) {
     this.config = config;
     this.log = log;
     this.accessLog = accessLog;
@@ -82,11 +87,12 @@ export class Front {
         exchangeOver: (exchange) => this.logAccess(exchange),
       },
       log,
+      parts,
     );
     this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
   }
 
-  createServer(listener: ListenerFacts): Server {
+  createServer(listener: ListenerFacts): HttpServer {
     return this.clients.createServer(listener);
   }
 
@@ -149,6 +155,10 @@ export class Front {
   reopenLogs(): void {
     this.log.reopen();
     this.accessLog?.reopen();
+  }
+
+  setCertificates(config: TlsConfig): void {
+    this.clients.setCertificates(config);
   }
 
   async closeLogs(): Promise<void> {
@@ -393,7 +403,7 @@ export class Front {
       this.checkDeadline(slot, request, time);
       this.askForHeldAnswer(slot, request, time);
     }
-    if (this.clients.isStopping && this.clients.connections.size === 0) {
+    if (this.clients.isStopping && this.clients.isEmpty) {
       clearInterval(this.sweeper);
       this.tell({ op: 'stopped' });
     }

@@ -2,9 +2,11 @@
 import { rmSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 import { attachHandle } from '../listening-handle.ts';
-import { createErrorLog } from '../log/error-log.ts';
+import { createErrorLog, type ErrorLog } from '../log/error-log.ts';
+import type { ClientServerParts } from './client-server.ts';
 import { Front } from './front.ts';
 import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
+import { trustCheck } from './trusted-peers.ts';
 
 // The terminal sends Ctrl-C to every process of the group, but the master alone decides what ends when.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH'] as const) {
@@ -27,12 +29,29 @@ async function start(given: FrontConfig): Promise<void> {
   try {
     const accessLog =
       given.accesslog === null ? null : await (await import('../log/access-log.ts')).createAccessLog(given.accesslog);
-    front = new Front(given, log, accessLog, tell);
+    front = new Front(given, log, accessLog, await loadParts(given, log), tell);
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;
     log.error(error.message);
     process.exit(1);
   }
+}
+
+/** What only some configurations need is loaded with those only. */
+async function loadParts(given: FrontConfig, log: ErrorLog): Promise<ClientServerParts> {
+  const tls = given.tls === null ? null : await import('./tls.ts');
+  if (tls === null && given.proxyProtocol === 'off') return { tls, firstBytes: null };
+  const { FirstBytes } = await import('./first-bytes.ts');
+  const firstBytes = new FirstBytes(
+    {
+      proxyProtocol: given.proxyProtocol,
+      proxyAllowed: trustCheck(given.proxyAllowIps),
+      tls: tls !== null,
+      limitMs: given.headerTimeoutMs,
+    },
+    log,
+  );
+  return { tls, firstBytes };
 }
 
 const held: { message: ToFront; handle: unknown }[] = [];
@@ -74,6 +93,9 @@ function act(message: Exclude<ToFront, { op: 'start' }> | ToFront, handle: unkno
       return;
     case 'reopen-logs':
       front.reopenLogs();
+      return;
+    case 'certificates':
+      front.setCertificates(message.tls);
       return;
     case 'end':
       void front.closeLogs().then(() => process.exit(0));

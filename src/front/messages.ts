@@ -1,7 +1,7 @@
 /** What the master and a front say to each other over node:cluster's channel. */
 
-import type { LogLevel } from '../settings/types.ts';
-import type { HeadLimits } from './environ.ts';
+import type { ClientCertificates, LogLevel, ProxyProtocol } from '../settings/types.ts';
+import type { HeadLimits, HeadPolicy } from './environ.ts';
 
 /** A worker that is ready to be connected to. */
 export interface WorkerAddress {
@@ -30,6 +30,18 @@ export interface ListenerFacts {
   readonly path: string;
 }
 
+/** PEM texts, read and checked by the master: a key may be readable by root only. */
+export interface TlsConfig {
+  /** The certificate and those between it and its root. */
+  readonly cert: string;
+  readonly key: string;
+  /** Who may have signed a client's certificate; null: the roots that Node knows. */
+  readonly ca: string | null;
+  readonly clientCertificates: ClientCertificates;
+  /** An OpenSSL cipher list; null: Node's. */
+  readonly ciphers: string | null;
+}
+
 export interface FrontConfig {
   readonly number: number;
   readonly title: string;
@@ -50,8 +62,11 @@ export interface FrontConfig {
   /** Request line and headers together, a bound on memory. */
   readonly maxHeaderBytes: number;
   readonly forwardedAllowIps: readonly string[];
-  readonly secureSchemeHeaders: Readonly<Record<string, string>>;
-  readonly scriptName: string;
+  readonly policy: HeadPolicy;
+  readonly proxyProtocol: ProxyProtocol;
+  readonly proxyAllowIps: readonly string[];
+  /** null: plain HTTP. */
+  readonly tls: TlsConfig | null;
   readonly errorlog: string;
   readonly loglevel: LogLevel;
   readonly accesslog: string | null;
@@ -68,6 +83,7 @@ export type ToFront =
   | { readonly op: 'worker-exit'; readonly serial: number }
   | { readonly op: 'stop'; readonly graceful: boolean }
   | { readonly op: 'reopen-logs' }
+  | { readonly op: 'certificates'; readonly tls: TlsConfig }
   /** Write what is left to the logs and exit. */
   | { readonly op: 'end' };
 

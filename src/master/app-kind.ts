@@ -3,6 +3,8 @@
  * replacement and the order of a stop are the same for all kinds, in workers.ts and master.ts.
  */
 
+import type { TlsConfig } from '../front/messages.ts';
+
 /** A worker as it is started. */
 export interface WorkerFacts {
   /** Unique among all workers ever started. */
@@ -65,6 +67,8 @@ export interface AppKind {
   /** Workers that are started from now on run the code that is there now. */
   reload(): void;
   reopenLogs(): void;
+  /** For the connections to come. */
+  setCertificates(tls: TlsConfig): void;
   /** Accepts no more clients and lets go of each as soon as it has its answer; not graceful: now. */
   stop(graceful: boolean): void;
   /** The last worker is gone: ends what else runs, then calls `done`. */

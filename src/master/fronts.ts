@@ -3,7 +3,7 @@ import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { now } from '../clock.ts';
-import type { FrontConfig, ToFront, ToMaster, WorkerAddress } from '../front/messages.ts';
+import type { FrontConfig, TlsConfig, ToFront, ToMaster, WorkerAddress } from '../front/messages.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { Backoff } from '../policy/backoff.ts';
@@ -59,6 +59,7 @@ export class Fronts {
   private readonly log: ErrorLog;
   private readonly fronts: (Front | null)[] = [];
   private readonly backoffs: Backoff[] = [];
+  private tls: TlsConfig | null;
   private listeningSaid = false;
   private stopping = false;
   private ticker: NodeJS.Timeout | null = null;
@@ -68,6 +69,7 @@ export class Fronts {
     this.options = options;
     this.handler = handler;
     this.log = log;
+    this.tls = options.config.tls;
     const { uid, gid } = options;
     cluster.setupPrimary({
       exec: MAIN,
@@ -111,6 +113,12 @@ export class Fronts {
 
   reopenLogs(): void {
     for (const front of this.fronts) this.tell(front, { op: 'reopen-logs' });
+  }
+
+  /** For the connections to come, and for fronts to come. */
+  setCertificates(tls: TlsConfig): void {
+    this.tls = tls;
+    for (const front of this.fronts) this.tell(front, { op: 'certificates', tls });
   }
 
   /** Ends the processes; `done` is called when they are gone. */
@@ -162,7 +170,8 @@ export class Fronts {
     const { options } = this;
     const { number } = front;
     front.online = true;
-    this.tell(front, { op: 'start', config: { ...options.config, number, title: options.title(`front ${number}`) } });
+    const title = options.title(`front ${number}`);
+    this.tell(front, { op: 'start', config: { ...options.config, tls: this.tls, number, title } });
     options.handles.forEach((handle, index) => {
       // Node sends these handles as they are; its types know only sockets and servers.
       front.process.process.send?.({ op: 'listen', index } satisfies ToFront, handle as unknown as Socket);

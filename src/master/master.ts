@@ -3,8 +3,9 @@ import { randomBytes } from 'node:crypto';
 import { chownSync, closeSync, mkdtempSync, openSync, rmSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { EXIT, type ExitCode } from '../errors.ts';
+import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import type { HeadLimits } from '../front/environ.ts';
+import type { TlsConfig } from '../front/messages.ts';
 import { createErrorLog, type ErrorLog } from '../log/error-log.ts';
 import { formatAddress, parseAddress } from '../settings/address.ts';
 import type { LoadedSettings } from '../settings/load.ts';
@@ -28,6 +29,7 @@ const LEAST_EXIT_MS = 1000;
 export async function runMaster(loaded: LoadedSettings): Promise<void> {
   const { settings } = loaded;
   const log = createErrorLog({ path: settings.errorlog, level: settings.loglevel });
+  const tls = await certificatesOf(settings, log);
   const python = await findPython(settings.python, process.env, loaded.cwd);
   const pidFile = settings.pidfile === null ? null : new PidFile(settings.pidfile);
   const uid = settings.user ?? null;
@@ -49,7 +51,7 @@ export async function runMaster(loaded: LoadedSettings): Promise<void> {
   }
   const folder = mkdtempSync(join(tmpdir(), 'nunicorn-'));
   if (owner !== null) chownSync(folder, owner.uid, owner.gid);
-  const master = new Master(loaded, log, python, sockets, folder, pidFile, owner);
+  const master = new Master(loaded, log, python, sockets, folder, pidFile, owner, tls);
   await master.start();
 }
 
@@ -80,6 +82,7 @@ class Master {
     folder: string,
     pidFile: PidFile | null,
     owner: Owner | null,
+    tls: TlsConfig | null,
   ) {
     this.loaded = loaded;
     this.log = log;
@@ -122,10 +125,10 @@ class Master {
       failed: () => this.bootFailed(EXIT.ERROR),
       stopped: () => this.stopWorkers(),
     };
-    this.app = this.pythonApp(python, owner, handler);
+    this.app = this.pythonApp(python, owner, tls, handler);
   }
 
-  private pythonApp(python: Python, owner: Owner | null, handler: AppHandler): AppKind {
+  private pythonApp(python: Python, owner: Owner | null, tls: TlsConfig | null, handler: AppHandler): AppKind {
     const { loaded, folder } = this;
     const { settings } = loaded;
     const token = randomBytes(16).toString('hex');
@@ -177,8 +180,16 @@ class Master {
             limitRequestBody: settings.limit_request_body,
             ...headLimits(settings),
             forwardedAllowIps: settings.forwarded_allow_ips,
-            secureSchemeHeaders: settings.secure_scheme_headers,
-            scriptName: loaded.env.SCRIPT_NAME ?? '',
+            policy: {
+              secureSchemeHeaders: settings.secure_scheme_headers,
+              forwarderHeaders: settings.forwarder_headers,
+              headerMap: settings.header_map,
+              anyVersion: settings.permit_unconventional_http_version,
+              scriptName: loaded.env.SCRIPT_NAME ?? '',
+            },
+            proxyProtocol: settings.proxy_protocol,
+            proxyAllowIps: settings.proxy_allow_ips,
+            tls,
             errorlog,
             loglevel: settings.loglevel,
             accesslog: settings.accesslog,
@@ -206,6 +217,7 @@ class Master {
       this.log.info('Handling signal: hup');
       this.log.info('Hang up: Master');
       this.log.warning('The application is loaded anew; settings are read only at the start');
+      void this.reloadCertificates();
       this.app.reload();
       this.workers.reload();
     });
@@ -230,7 +242,8 @@ class Master {
 
   private listening(): void {
     const { settings, app } = this.loaded;
-    const scheme = (socket: ListeningSocket): string => (socket.address.kind === 'tcp' ? 'http://' : '');
+    const protocol = settings.certfile === null ? 'http://' : 'https://';
+    const scheme = (socket: ListeningSocket): string => (socket.address.kind === 'tcp' ? protocol : '');
     const where = this.sockets.map((socket) => scheme(socket) + formatAddress(socket.address)).join(',');
     const requests = settings.workers * settings.threads;
     this.log.info(`Listening at: ${where} (${process.pid})`);
@@ -239,6 +252,17 @@ class Master {
       `Serving ${app} with ${count(settings.workers, 'worker')} x ${count(settings.threads, 'thread')} = ` +
         `${count(requests, 'request')} at a time, ${this.app.description}`,
     );
+  }
+
+  /** Renewed certificates serve the connections to come; files that do not fit leave the old ones in use. */
+  private async reloadCertificates(): Promise<void> {
+    try {
+      const tls = await certificatesOf(this.loaded.settings, this.log);
+      if (tls !== null) this.app.setCertificates(tls);
+    } catch (error) {
+      if (!(error instanceof NunicornError)) throw error;
+      this.log.error(`The certificates stay as they are: ${error.message}`);
+    }
   }
 
   private bootFailed(code: ExitCode): void {
@@ -315,6 +339,13 @@ function titleOf({ settings, app }: LoadedSettings, role: string): string {
 
 function errorLogPath({ settings, cwd }: LoadedSettings): string {
   return settings.errorlog === '-' ? '-' : resolve(cwd, settings.errorlog);
+}
+
+/** Null without TLS. Throws NunicornError if the files do not fit. */
+async function certificatesOf(settings: Settings, log: ErrorLog): Promise<TlsConfig | null> {
+  if (settings.certfile === null && settings.keyfile === null) return null;
+  const { readCertificates } = await import('./certificates.ts');
+  return readCertificates(settings, (message) => log.warning(message));
 }
 
 /** Fronts and workers open the log as the user they run as. */

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { unlink } from 'node:fs';
 import { join } from 'node:path';
-import type { WorkerAddress } from '../front/messages.ts';
+import type { TlsConfig, WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
 import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
@@ -122,6 +122,10 @@ export class PythonApp implements AppKind, ControlHandler {
 
   reload(): void {
     this.mold?.reload();
+  }
+
+  setCertificates(tls: TlsConfig): void {
+    this.fronts.setCertificates(tls);
   }
 
   reopenLogs(): void {

@@ -6,6 +6,7 @@ import { EXIT, NunicornError } from '../errors.ts';
 import { nearest } from './nearest.ts';
 import { SECTIONS, type Setting } from './setting.ts';
 import { asksForNothing, NOT_YET, SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
+import type { ValueType } from './types.ts';
 import { VERSION } from './version.ts';
 
 export interface CommandLine {
@@ -38,7 +39,8 @@ function collectFlags(): ReadonlyMap<string, Flag> {
   };
   for (const name of SETTING_NAMES) {
     const { flags: names, type, origin } = SETTINGS[name];
-    add(names, { name, takes: type.arity === 'flag' ? 'nothing' : 'value', origin });
+    const takes = type.arity === 'flag' ? 'nothing' : type.arity === 'optional' ? 'optional' : 'value';
+    add(names, { name, takes, origin });
   }
   for (const [name, { flags: names, takes }] of Object.entries(NOT_YET))
     add(names, { name, takes, origin: 'gunicorn' });
@@ -66,7 +68,7 @@ export async function parseCommandLine(words: readonly string[], where: string):
 }
 
 /** A scalar that is given more than once: the last counts. A list: each counts. */
-function rawValue(value: unknown, arity: 'one' | 'many' | 'flag'): string | readonly string[] | boolean {
+function rawValue(value: unknown, arity: ValueType<unknown>['arity']): string | readonly string[] | boolean {
   if (arity === 'flag') return true;
   const list = (Array.isArray(value) ? value : [value]).map(String);
   return arity === 'many' ? list : (list.at(-1) ?? '');

@@ -3,7 +3,7 @@
  * that the user is told. One that comes to work moves to table.ts.
  */
 import { setting } from './setting.ts';
-import { choice, flag, list, networks, text, wholeNumber } from './types.ts';
+import { choice, flag, hook, list, networks, sslVersion, text, wholeNumber } from './types.ts';
 
 export const INERT = {
   worker_connections: setting({
@@ -71,6 +71,66 @@ export const INERT = {
       kind: 'no effect',
       because:
         'Gunicorn hands it to ASGI applications only; a WSGI application has SCRIPT_NAME: set it with --env SCRIPT_NAME=/path',
+    },
+  }),
+  permit_unconventional_http_method: setting({
+    section: 'Security',
+    flags: ['--permit-unconventional-http-method'],
+    type: flag,
+    default: false,
+    help: 'Take methods that are unusually short, long or in lower case.',
+    origin: 'gunicorn',
+    status: { kind: 'no effect', because: "Node's HTTP parser knows a fixed list of methods and refuses all others" },
+  }),
+  casefold_http_method: setting({
+    section: 'Security',
+    flags: ['--casefold-http-method'],
+    type: flag,
+    default: false,
+    help: 'Turn methods into upper case.',
+    origin: 'gunicorn',
+    status: { kind: 'no effect', because: "Node's HTTP parser refuses methods in lower case" },
+  }),
+  permit_obsolete_folding: setting({
+    section: 'Security',
+    flags: ['--permit-obsolete-folding'],
+    type: flag,
+    default: false,
+    help: 'Take headers that go over several lines.',
+    origin: 'gunicorn',
+    status: { kind: 'no effect', because: "Node's HTTP parser refuses them" },
+  }),
+  strip_header_spaces: setting({
+    section: 'Security',
+    flags: ['--strip-header-spaces'],
+    type: flag,
+    default: false,
+    help: 'Take headers with a space before the colon.',
+    origin: 'gunicorn',
+    status: { kind: 'no effect', because: "Node's HTTP parser refuses them, since they are a way to smuggle requests" },
+  }),
+  ssl_version: setting({
+    section: 'TLS',
+    flags: ['--ssl-version'],
+    type: sslVersion,
+    default: 2,
+    metavar: 'VERSION',
+    defaultText: 'TLS 1.2 and newer',
+    help: 'Version of TLS.',
+    origin: 'gunicorn',
+    status: { kind: 'no effect', because: 'as in Gunicorn; TLS 1.2 and 1.3 are spoken' },
+  }),
+  ssl_context: setting({
+    section: 'Server Hooks',
+    flags: [],
+    type: hook,
+    default: null,
+    defaultText: 'none',
+    help: 'Called as ssl_context(config, default_ssl_context_factory) to make the context of TLS.',
+    origin: 'gunicorn',
+    status: {
+      kind: 'refused',
+      instead: 'TLS is not done in Python here: use certfile, keyfile, ca_certs, cert_reqs and ciphers',
     },
   }),
   suppress_ragged_eofs: setting({

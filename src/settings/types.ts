@@ -23,8 +23,8 @@ export class ValueError extends Error {}
 export interface ValueType<T> {
   /** For the documentation, e.g. `whole number`. */
   readonly label: string;
-  /** How the command line takes it: with a value, with a value and repeatable, or alone (true). */
-  readonly arity: 'one' | 'many' | 'flag';
+  /** How the command line takes it: with a value, with a value and repeatable, alone (true), or either (alone: ''). */
+  readonly arity: 'one' | 'many' | 'flag' | 'optional';
   parse(raw: unknown, context: ParseContext): T;
 }
 
@@ -219,6 +219,12 @@ export const folders: ValueType<readonly string[]> = {
   parse: (raw) => commaList(raw, 'a folder'),
 };
 
+export const headerNames: ValueType<readonly string[]> = {
+  label: 'header names, separated by commas',
+  arity: 'one',
+  parse: (raw) => commaList(raw, 'a header name'),
+};
+
 export const networks: ValueType<readonly string[]> = {
   label: 'IP addresses or networks, separated by commas, or *',
   arity: 'one',
@@ -276,6 +282,67 @@ export const headerValues: ValueType<Readonly<Record<string, string>>> = {
     });
     return Object.fromEntries(entries);
   },
+};
+
+/** What becomes of headers with an underscore, which would be the same environ key as those with a hyphen. */
+export type HeaderMap = 'drop' | 'refuse' | 'dangerous';
+
+export const headerMap: ValueType<HeaderMap> = {
+  label: 'drop, refuse or dangerous',
+  arity: 'one',
+  parse(raw, context) {
+    const value = text.parse(raw, context).toLowerCase();
+    if (value === 'drop' || value === 'refuse' || value === 'dangerous') return value;
+    throw new ValueError('drop, refuse or dangerous is needed');
+  },
+};
+
+/** Which versions of the PROXY protocol are looked for. */
+export type ProxyProtocol = 'off' | 'v1' | 'v2' | 'auto';
+
+/** Gunicorn's spellings. Alone on the command line it is auto. */
+const PROXY_PROTOCOLS: Readonly<Record<string, ProxyProtocol>> = {
+  off: 'off',
+  false: 'off',
+  none: 'off',
+  '0': 'off',
+  v1: 'v1',
+  v2: 'v2',
+  auto: 'auto',
+  true: 'auto',
+  '1': 'auto',
+  '': 'auto',
+};
+
+export const proxyProtocol: ValueType<ProxyProtocol> = {
+  label: 'off, v1, v2 or auto',
+  arity: 'optional',
+  parse(raw) {
+    const name = raw === null ? 'off' : typeof raw === 'boolean' || typeof raw === 'string' ? String(raw) : '?';
+    const mode = PROXY_PROTOCOLS[name.trim().toLowerCase()];
+    if (mode === undefined) throw new ValueError('off, v1, v2 or auto is needed');
+    return mode;
+  },
+};
+
+export type ClientCertificates = 'none' | 'optional' | 'required';
+
+export const clientCertificates: ValueType<ClientCertificates> = {
+  label: '0 (none), 1 (optional) or 2 (required)',
+  arity: 'one',
+  parse(raw) {
+    const kinds: readonly ClientCertificates[] = ['none', 'optional', 'required'];
+    const kind = kinds[integer(raw) ?? -1];
+    if (kind === undefined) throw new ValueError('0 (none), 1 (optional) or 2 (required) is needed');
+    return kind;
+  },
+};
+
+/** Whatever names a version of TLS: a constant of Python's ssl, or its name. 2 is ssl.PROTOCOL_TLS, Gunicorn's default. */
+export const sslVersion: ValueType<string | number> = {
+  label: 'anything',
+  arity: 'one',
+  parse: (raw) => (typeof raw === 'string' || typeof raw === 'number' ? raw : 2),
 };
 
 export const existingFolder: ValueType<string> = {

@@ -6,16 +6,23 @@ import fc from 'fast-check';
 import {
   type ConnectionFacts,
   EnvironBuilder,
+  type HeadPolicy,
   percentDecode,
   RequestError,
   splitTarget,
 } from '../../src/front/environ.ts';
 
-const SCHEMES = { 'X-FORWARDED-PROTOCOL': 'ssl', 'X-FORWARDED-PROTO': 'https', 'X-FORWARDED-SSL': 'on' };
+const POLICY: HeadPolicy = {
+  secureSchemeHeaders: { 'X-FORWARDED-PROTOCOL': 'ssl', 'X-FORWARDED-PROTO': 'https', 'X-FORWARDED-SSL': 'on' },
+  forwarderHeaders: ['SCRIPT_NAME', 'PATH_INFO'],
+  headerMap: 'drop',
+  anyVersion: false,
+  scriptName: '',
+};
 const TCP = 'SERVER_NAME\x00127.0.0.1\0SERVER_PORT\x008000\0REMOTE_ADDR\x0010.0.0.7\0REMOTE_PORT\x0040000';
-const STRANGER: ConnectionFacts = { block: TCP, unixPath: null, trusted: false };
-const PROXY: ConnectionFacts = { block: TCP, unixPath: null, trusted: true };
-const UNIX: ConnectionFacts = { block: 'REMOTE_ADDR\0', unixPath: '/run/app.sock', trusted: true };
+const STRANGER: ConnectionFacts = { block: TCP, unixPath: null, trusted: false, scheme: 'http' };
+const PROXY: ConnectionFacts = { block: TCP, unixPath: null, trusted: true, scheme: 'http' };
+const UNIX: ConnectionFacts = { block: 'REMOTE_ADDR\0', unixPath: '/run/app.sock', trusted: true, scheme: 'http' };
 const HOST = ['Host', 'example.org'] as const;
 
 interface Asked {
@@ -27,15 +34,19 @@ interface Asked {
   readonly host?: boolean;
   readonly facts?: ConnectionFacts;
   readonly scriptName?: string;
+  readonly policy?: Partial<HeadPolicy>;
+  readonly major?: number;
   readonly builder?: EnvironBuilder;
 }
 
 const LIMITS = { line: 4094, fields: 100, fieldSize: 8190 };
 
 function build(asked: Asked) {
-  const builder = asked.builder ?? new EnvironBuilder(SCHEMES, asked.scriptName ?? '', LIMITS);
+  const builder =
+    asked.builder ?? new EnvironBuilder({ ...POLICY, scriptName: asked.scriptName ?? '', ...asked.policy }, LIMITS);
   const headers = [...(asked.host === false ? [] : HOST), ...(asked.headers ?? [])];
-  return builder.build(asked.method ?? 'GET', asked.target ?? '/', asked.minor ?? 1, headers, asked.facts ?? STRANGER);
+  const { method = 'GET', target = '/', major = 1, minor = 1, facts = STRANGER } = asked;
+  return builder.build(method, target, major, minor, headers, facts);
 }
 
 /** The environ of a block. A key that is there twice is a mistake. */
@@ -159,7 +170,7 @@ for (const [name, headers, expected] of HEADERS) {
 }
 
 test('a builder keeps nothing of the request before', () => {
-  const builder = new EnvironBuilder(SCHEMES, '', LIMITS);
+  const builder = new EnvironBuilder(POLICY, LIMITS);
   for (let round = 0; round < 3; round++) {
     const got = environ({ builder, headers: ['X-A', '1', 'Cookie', 'a'] });
     assert.deepEqual([got.HTTP_X_A, got.HTTP_COOKIE], ['1', 'a']);
@@ -168,7 +179,7 @@ test('a builder keeps nothing of the request before', () => {
 });
 
 test('a refused request leaves nothing behind', () => {
-  const builder = new EnvironBuilder(SCHEMES, '', LIMITS);
+  const builder = new EnvironBuilder(POLICY, LIMITS);
   refused({ builder, headers: ['X-A', '1', 'Host', 'two'] }, 400);
   assert.equal(environ({ builder, headers: ['X-A', '2'] }).HTTP_X_A, '2');
 });
@@ -196,7 +207,7 @@ test('any headers give what joining them by hand gives', () => {
 });
 
 test('many different names neither fill the memory nor hide a duplicate', () => {
-  const builder = new EnvironBuilder(SCHEMES, '', LIMITS);
+  const builder = new EnvironBuilder(POLICY, LIMITS);
   for (let round = 0; round < 100; round++) {
     const fresh = Array.from({ length: 97 }, (_, at) => [`X-${round}-${at}`, `${at}`]);
     const middle = [...fresh.slice(0, 50), ['X-Twice', '1'], ...fresh.slice(50), ['X-Twice', '2']].flat();
@@ -317,6 +328,13 @@ test('a path outside SCRIPT_NAME is an error of the configuration', () => {
   refused({ target: '/other', headers: ['SCRIPT_NAME', '/mnt'], facts: PROXY }, 500, /does not start with SCRIPT_NAME/);
 });
 
+test('SCRIPT_NAME is compared with the path as it was sent', () => {
+  const headers = ['SCRIPT_NAME', '/a%20b'];
+  const got = environ({ target: '/a%20b/%41', headers, facts: PROXY });
+  assert.deepEqual([got.SCRIPT_NAME, got.PATH_INFO], ['/a%20b', '/A']);
+  refused({ target: '/a%20b', headers: ['SCRIPT_NAME', '/a b'], facts: PROXY }, 500);
+});
+
 test('SCRIPT_NAME from a stranger is dropped, once and twice', () => {
   for (const headers of [
     ['SCRIPT_NAME', '/mnt'],
@@ -344,6 +362,67 @@ test('SCRIPT_NAME from the environment', () => {
   const proxied = environ({ target: '/other/x', scriptName, headers: ['SCRIPT_NAME', '/other'], facts: PROXY });
   assert.deepEqual([proxied.SCRIPT_NAME, proxied.PATH_INFO], ['/other', '/x']);
   assert.equal(environ({ target: '/x', scriptName, headers: ['SCRIPT_NAME', ''], facts: PROXY }).PATH_INFO, '/x');
+});
+
+// ---- names with underscores
+
+test('forwarder_headers are taken from a trusted peer, joined with their hyphened twins', () => {
+  const policy = { forwarderHeaders: ['REMOTE_USER'] };
+  const headers = ['Remote_User', 'ann', 'Remote-User', 'bob', 'X_Other', '1', 'SCRIPT_NAME', '/mnt'];
+  for (const facts of [PROXY, UNIX]) {
+    const got = environ({ headers, facts, policy });
+    assert.deepEqual(
+      [got.HTTP_REMOTE_USER, got.HTTP_X_OTHER, got.HTTP_SCRIPT_NAME, got.SCRIPT_NAME],
+      ['ann,bob', undefined, undefined, undefined],
+    );
+  }
+  const stranger = environ({ headers, policy });
+  assert.equal(stranger.HTTP_REMOTE_USER, 'bob');
+});
+
+test('forwarder_headers * takes all from a trusted peer', () => {
+  const policy = { forwarderHeaders: ['*'] };
+  const got = environ({ headers: ['X_A', '1', 'x-a', '2', '_', '3'], facts: PROXY, policy });
+  assert.deepEqual([got.HTTP_X_A, got.HTTP__], ['1,2', '3']);
+  assert.equal(environ({ headers: ['X_A', '1'], policy }).HTTP_X_A, undefined);
+});
+
+test('header_map refuse: a name with an underscore is an error, but those of a forwarder', () => {
+  const policy = { headerMap: 'refuse' } as const;
+  refused({ headers: ['X_A', '1'], policy }, 400, /'X_A'/);
+  refused({ headers: ['X_A', '1'], facts: PROXY, policy }, 400);
+  refused({ headers: ['SCRIPT_NAME', '/mnt'], target: '/mnt', policy }, 400);
+  assert.equal(environ({ headers: ['SCRIPT_NAME', '/mnt'], target: '/mnt', facts: PROXY, policy }).SCRIPT_NAME, '/mnt');
+  assert.equal(environ({ headers: ['X-A', '1'], policy }).HTTP_X_A, '1');
+});
+
+test('header_map dangerous: names with an underscore are as those with a hyphen, also SCRIPT_NAME', () => {
+  const policy = { headerMap: 'dangerous' } as const;
+  const got = environ({ headers: ['X-A', '1', 'X_A', '2', 'Content_Length', '7', 'Content_Type', 'x'], policy });
+  assert.deepEqual(
+    [got.HTTP_X_A, got.HTTP_CONTENT_LENGTH, got.CONTENT_LENGTH, got.HTTP_CONTENT_TYPE, got.CONTENT_TYPE],
+    ['1,2', '7', undefined, 'x', undefined],
+  );
+  assert.equal(environ({ headers: ['SCRIPT_NAME', '/mnt'], target: '/mnt/x', policy }).PATH_INFO, '/x');
+  assert.equal(build({ headers: ['Transfer_Encoding', 'chunked'], policy }).hasBody, false);
+});
+
+// ---- versions
+
+test('a version that is not HTTP/1 is refused, unless any is permitted', () => {
+  refused({ major: 2, minor: 0 }, 505);
+  refused({ major: 0, minor: 9 }, 400);
+  const policy = { anyVersion: true };
+  assert.equal(environ({ major: 2, minor: 0, policy, host: false }).SERVER_PROTOCOL, 'HTTP/2.0');
+  assert.equal(environ({ major: 0, minor: 9, policy, host: false }).SERVER_PROTOCOL, 'HTTP/0.9');
+});
+
+test('the scheme of the connection holds, unless a trusted peer says otherwise', () => {
+  const facts = { ...STRANGER, scheme: 'https' } as const;
+  assert.equal(environ({ facts })['wsgi.url_scheme'], 'https');
+  const headers = ['X-Forwarded-Proto', 'http'];
+  assert.equal(environ({ facts, headers })['wsgi.url_scheme'], 'https');
+  assert.equal(environ({ facts: { ...facts, trusted: true }, headers })['wsgi.url_scheme'], 'http');
 });
 
 // ---- targets

@@ -170,7 +170,7 @@ describe('the command line', () => {
   });
 
   test("completes to Gunicorn's flag first: what is unambiguous there stays so", async () => {
-    await refused(load(['--header', 'refuse', 'app']), 1, /^--header-map is a Gunicorn setting/);
+    assert.equal((await load(['--header', 'refuse', 'app'])).settings.header_map, 'refuse');
     assert.equal((await load(['--header-t', '3', 'app'])).settings.header_timeout, 3);
   });
 
