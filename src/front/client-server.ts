@@ -262,17 +262,30 @@ export class ClientServer {
   }
 
   private factsOf(socket: Socket, listener: ListenerFacts, header: ProxyHeader | undefined): ConnectionFacts {
-    const scheme = this.config.tls === null ? 'http' : 'https';
-    const proxied = header === undefined ? '' : proxyBlock(header);
-    // Headers are believed by who sent them, and that is the proxy.
-    const trusted = listener.kind === 'unix' || this.trusted(socket.remoteAddress);
-    if (listener.kind === 'unix') {
-      const block = (header?.addresses ? '' : 'REMOTE_ADDR\0') + proxied;
-      return { block, unixPath: listener.path, trusted, scheme };
-    }
-    const remote = header?.addresses ? '' : `\0REMOTE_ADDR\0${socket.remoteAddress}\0REMOTE_PORT\0${socket.remotePort}`;
-    const block = `SERVER_NAME\0${listener.host}\0SERVER_PORT\0${listener.port}${remote}${proxied}`;
-    return { block, unixPath: null, trusted, scheme };
+    const unix = listener.kind === 'unix';
+    const pairs = unix ? [] : ['SERVER_NAME', listener.host, 'SERVER_PORT', `${listener.port}`];
+    if (header !== undefined) pairs.push('PROXY_PROTOCOL', header.protocol);
+    if (header?.addresses) {
+      const { client, clientPort, proxy, proxyPort } = header.addresses;
+      pairs.push(
+        'REMOTE_ADDR',
+        client,
+        'REMOTE_PORT',
+        `${clientPort}`,
+        'PROXY_ADDR',
+        proxy,
+        'PROXY_PORT',
+        `${proxyPort}`,
+      );
+    } else if (unix) pairs.push('REMOTE_ADDR', '');
+    else pairs.push('REMOTE_ADDR', `${socket.remoteAddress}`, 'REMOTE_PORT', `${socket.remotePort}`);
+    return {
+      block: pairs.join('\0'),
+      unixPath: unix ? listener.path : null,
+      // Headers are believed by who sent them, and that is the proxy.
+      trusted: unix || this.trusted(socket.remoteAddress),
+      scheme: this.config.tls === null ? 'http' : 'https',
+    };
   }
 
   private requested(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
@@ -425,11 +438,3 @@ const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
   ERR_HTTP_REQUEST_TIMEOUT: 408,
 };
-
-/** The environ of a connection whose proxy has spoken, to come after other pairs. */
-function proxyBlock({ protocol, addresses }: ProxyHeader): string {
-  const block = `\0PROXY_PROTOCOL\0${protocol}`;
-  if (addresses === null) return block;
-  const { client, clientPort, proxy, proxyPort } = addresses;
-  return `${block}\0REMOTE_ADDR\0${client}\0REMOTE_PORT\0${clientPort}\0PROXY_ADDR\0${proxy}\0PROXY_PORT\0${proxyPort}`;
-}

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { connect as tlsConnect } from 'node:tls';
 import { SOON_MS, withDeadline } from './deadline.ts';
 import type { Address } from './ports.ts';
 
@@ -73,10 +74,15 @@ export class Connection {
   }
 
   static async open(address: Address): Promise<Connection> {
-    const socket = connect({ ...address, allowHalfOpen: true });
-    await withDeadline(once(socket, 'connect'), `connect to ${JSON.stringify(address)}`);
+    const { tls, prelude, ...place } = address;
+    const socket = connect({ ...place, allowHalfOpen: true });
+    await withDeadline(once(socket, 'connect'), `connect to ${JSON.stringify(place)}`);
     socket.setNoDelay(true);
-    return new Connection(socket);
+    if (prelude !== undefined) socket.write(prelude);
+    if (tls === undefined) return new Connection(socket);
+    const secure = tlsConnect({ ...place, ...tls, socket });
+    await withDeadline(once(secure, 'secureConnect'), 'the handshake');
+    return new Connection(secure);
   }
 
   #ended(how: End): void {

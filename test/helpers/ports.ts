@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { connect, createServer } from 'node:net';
+import type { ConnectionOptions } from 'node:tls';
 
 // Below the range from which the kernel takes source ports, so that no client's socket can sit on ours.
 const LOWEST = 15_000;
@@ -17,7 +18,12 @@ export async function freePort(host = '127.0.0.1'): Promise<number> {
   }
 }
 
-export type Address = { readonly host: string; readonly port: number } | { readonly path: string };
+export type Address = ({ readonly host: string; readonly port: number } | { readonly path: string }) & {
+  /** HTTPS, with these options of the client. */
+  readonly tls?: ConnectionOptions;
+  /** Sent first, before the handshake. */
+  readonly prelude?: string | Buffer;
+};
 
 /** True when somebody accepts connections there. */
 export function isListening(address: Address): Promise<boolean> {

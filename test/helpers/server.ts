@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { ConnectionOptions } from 'node:tls';
 import { SOON_MS, until, withDeadline } from './deadline.ts';
 import { Connection, exchange, get, type Response } from './http.ts';
 import { FIXTURES, NUNICORN, VENV, VENV_BIN } from './paths.ts';
@@ -24,6 +25,8 @@ export interface ServerOptions {
   readonly bind?: readonly string[];
   readonly chdir?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** It speaks HTTPS: what its clients need to know. */
+  readonly tls?: ConnectionOptions;
   /** Path asked for until it answers 200. */
   readonly readyPath?: string;
   /** Files to be put into its HOME, the folder it is started in, by name. In `args`, `bind` and `env` `{home}` is that folder. */
@@ -179,7 +182,8 @@ export class Server {
 
   get address(): Address {
     assert(this.binds[0] !== undefined);
-    return parseBind(this.binds[0]);
+    const { tls } = this.#options;
+    return { ...parseBind(this.binds[0]), ...(tls === undefined ? {} : { tls }) };
   }
 
   get port(): number {
