@@ -174,6 +174,42 @@ describe('the command line', () => {
     assert.equal((await load(['--header-t', '3', 'app'])).settings.header_timeout, 3);
   });
 
+  test('--proxy-protocol takes a mode or none', async () => {
+    const cases = [
+      [['app'], 'off'],
+      [['app', '--proxy-protocol'], 'auto'],
+      [['--proxy-protocol', 'v2', 'app'], 'v2'],
+      [['--proxy-protocol=V1', 'app'], 'v1'],
+      [['--proxy-protocol', '-w', '2', 'app'], 'auto'],
+    ] as const;
+    for (const [words, mode] of cases) assert.equal((await load([...words])).settings.proxy_protocol, mode);
+    await refused(load(['--proxy-protocol', 'v3', 'app']), 1, /off, v1, v2 or auto is needed/);
+    for (const [value, mode] of [
+      ['True', 'auto'],
+      ['False', 'off'],
+      ['None', 'off'],
+    ] as const) {
+      configFile(`proxy_protocol = ${value}`);
+      assert.equal((await load(['app'])).settings.proxy_protocol, mode, value);
+    }
+  });
+
+  test('what has no effect says so, once it is asked for', async () => {
+    configFile('casefold_http_method = False\nsuppress_ragged_eofs = True');
+    assert.deepEqual((await load(['app'])).warnings, []);
+    configFile('import ssl\nssl_version = ssl.PROTOCOL_TLSv1_2\nsuppress_ragged_eofs = False');
+    const { warnings } = await load(['--strip-header-spaces', 'app']);
+    assert.equal(warnings.length, 3);
+    for (const warning of warnings) assert.match(warning, /has no effect/);
+    assert.match(warnings.at(-1) ?? '', /^--strip-header-spaces: .*the command line/);
+  });
+
+  test("certificates of clients are asked for by the constants of Python's ssl", async () => {
+    configFile('import ssl\ncert_reqs = ssl.CERT_REQUIRED');
+    assert.equal((await load(['app'])).settings.cert_reqs, 'required');
+    await refused(load(['--cert-reqs', '3', 'app']), 1, /0 \(none\), 1 \(optional\) or 2 \(required\) is needed/);
+  });
+
   test('keeps values as they are', async () => {
     const { settings, env } = await load([
       '-e',
