@@ -170,6 +170,7 @@ export class EnvironBuilder {
     if (host === null && httpMajor === 1 && httpMinor > 0)
       throw new RequestError(400, "Invalid HTTP Header: 'HOST' is missing");
 
+    if (target === '*' && method !== 'OPTIONS') throw new RequestError(400, `Invalid Request Line: ${method} *`);
     const { path, query } = splitTarget(target);
     let pathInfo = path;
     let script = '';

@@ -459,12 +459,16 @@ const TARGETS: readonly (readonly [target: string, path: string, query: string])
 ];
 for (const [target, path, query] of TARGETS) {
   test(`target ${target}`, () => {
-    const got = environ({ target });
+    const got = environ({ method: 'OPTIONS', target });
     assert.deepEqual([got.PATH_INFO, got.QUERY_STRING, got.RAW_URI], [path, query, target]);
-    assert.equal(build({ target }).pathEncoded, false);
+    assert.equal(build({ method: 'OPTIONS', target }).pathEncoded, false);
     assert.equal(percentDecode(splitTarget(target).path), path);
   });
 }
+
+test('* is the target of OPTIONS only', () => {
+  refused({ target: '*' }, 400);
+});
 
 test('a path with %00 stays encoded for the worker to decode, less SCRIPT_NAME', () => {
   const head = build({ target: '/a%00b%C3?q=%00', scriptName: '/a' });

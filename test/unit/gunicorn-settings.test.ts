@@ -12,6 +12,8 @@ interface GunicornSetting {
   readonly flags: readonly string[];
   /** argparse's action. */
   readonly action: 'store_true' | 'store_const' | 'append' | null;
+  /** `?`: the flag may stand alone. */
+  readonly nargs: string | null;
   readonly validator: string;
   /** null also for what has no form in JSON. */
   readonly default: unknown;
@@ -26,7 +28,7 @@ def plain(value):
     except TypeError:
         return None
 print(json.dumps([
-    dict(name=s.name, flags=s.cli or [], action=s.action, validator=getattr(s.validator, "__name__", ""), default=plain(s.default))
+    dict(name=s.name, flags=s.cli or [], action=s.action, nargs=s.nargs, validator=getattr(s.validator, "__name__", ""), default=plain(s.default))
     for s in config.KNOWN_SETTINGS
 ]))
 `;
@@ -72,14 +74,15 @@ describe("gunicorn's own table", { skip: existsSync(PYTHON) ? false : 'no .test/
   });
 
   test('takes the same kinds of value', () => {
-    for (const { name, flags, action, validator } of gunicorns) {
+    for (const { name, flags, action, nargs, validator } of gunicorns) {
       if (!isSettingName(name)) continue;
       const { type }: Setting<unknown> = SETTINGS[name];
       if (flags.length > 0) {
-        const arity = action === 'append' ? 'many' : action === null ? 'one' : 'flag';
+        const arity = action === 'append' ? 'many' : action !== null ? 'flag' : nargs === '?' ? 'optional' : 'one';
         assert.equal(type.arity, arity, name);
       }
-      if (validator === 'validate_pos_int') assert.equal(type.parse('0x10', context), 16, name);
+      if (name === 'cert_reqs') assert.equal(type.parse('0x2', context), 'required');
+      else if (validator === 'validate_pos_int') assert.equal(type.parse('0x10', context), 16, name);
       if (validator === 'validate_bool') {
         assert.deepEqual([type.parse('True', context), type.parse(false, context)], [true, false], name);
         assert.throws(() => type.parse('maybe', context), name);
