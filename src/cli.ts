@@ -1,7 +1,7 @@
 import { EXIT, type ExitCode, NunicornError } from './errors.ts';
 import { readInThread } from './settings/read-in-thread.ts';
 
-const DEFAULT_COLUMNS = 100;
+const DEFAULT_COLUMNS = 80;
 
 /** Commands beside serving. Each is loaded only when it is asked for: what it needs is none of the master's. */
 const COMMANDS: ReadonlyMap<
@@ -27,6 +27,12 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
       return EXIT.OK;
     }
     for (const warning of outcome.loaded.warnings) console.error(`Warning: ${warning}`);
+    if (outcome.kind === 'check') {
+      for (const notice of outcome.loaded.notices) console.error(notice);
+      if (outcome.printed !== undefined) console.log(outcome.printed);
+      const { checkApp } = await import('./settings/check.ts');
+      return await checkApp(outcome.loaded);
+    }
     const { runMaster } = await import('./master/master.ts');
     await runMaster(outcome.loaded);
     return EXIT.OK;

@@ -21,7 +21,7 @@ export type ToPython =
   | { readonly op: 'leave'; readonly quick: boolean }
   | { readonly op: 'reopen' }
   /** To the mold. */
-  | { readonly op: 'fork'; readonly serial: number };
+  | { readonly op: 'fork'; readonly serial: number; readonly number: number };
 
 export interface ControlConnection {
   say(message: ToPython | object): void;

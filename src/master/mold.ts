@@ -2,6 +2,7 @@
 import type { ChildProcess } from 'node:child_process';
 import type { ErrorLog } from '../log/error-log.ts';
 import { Backoff } from '../policy/backoff.ts';
+import type { WorkerFacts } from './app-kind.ts';
 import type { ControlConnection, FromPython } from './control-server.ts';
 
 export interface MoldHandler {
@@ -56,9 +57,9 @@ export class Mold {
   }
 
   /** False: it is not ready; ask again when it is. */
-  fork(serial: number): boolean {
+  fork({ serial, number }: WorkerFacts): boolean {
     if (!this.current?.ready) return false;
-    this.current.control?.say({ op: 'fork', serial });
+    this.current.control?.say({ op: 'fork', serial, number });
     return true;
   }
 

@@ -108,7 +108,7 @@ export class PythonApp implements AppKind, ControlHandler {
     const process: PythonProcess = { facts, pid: null, child: null, moldSerial: null, control: null, serving: false };
     this.processes.set(facts.serial, process);
     if (this.mold === null) this.spawnWorker(process);
-    else this.mold.fork(facts.serial);
+    else this.mold.fork(facts);
     return {
       get pid() {
         return process.pid;
@@ -189,7 +189,7 @@ export class PythonApp implements AppKind, ControlHandler {
     const { config, title, preload } = this.options;
     if (this.mold?.serial === serial) {
       this.mold.called(connection);
-      connection.say({ ...config, role: 'mold', title: title('mold'), preloaded: false });
+      connection.say({ ...config, role: 'mold', title: title('mold'), forked: false, preload, master_hooks: false });
       return;
     }
     const process = this.processes.get(serial);
@@ -200,7 +200,7 @@ export class PythonApp implements AppKind, ControlHandler {
       ...config,
       role: 'worker',
       title: title(`worker ${process.facts.number}`),
-      preloaded: preload,
+      forked: this.mold !== null,
       number: process.facts.number,
       age: serial,
       socket_path: this.path(serial, 'sock'),
@@ -245,7 +245,7 @@ export class PythonApp implements AppKind, ControlHandler {
           return { serial, child: this.spawnPython(serial) };
         },
         ready: (again) => {
-          for (const { pid, facts } of this.processes.values()) if (pid === null) this.mold?.fork(facts.serial);
+          for (const { pid, facts } of this.processes.values()) if (pid === null) this.mold?.fork(facts);
           if (again) workers.outdated();
         },
         forked: (serial, pid) => {

@@ -1,10 +1,10 @@
 /**
  * The command line. Words are first brought into one form (`--name=value`) with argparse's rules, which Gunicorn's users
- * know: unambiguous prefixes, `-w2`, `-w 2`, `-w=2`, `--`. yargs then parses that form and writes the help.
+ * know: unambiguous prefixes, `-w2`, `-w 2`, `-w=2`, `--`. yargs then parses that form.
  */
 import { EXIT, NunicornError } from '../errors.ts';
 import { nearest } from './nearest.ts';
-import { SECTIONS, type Setting } from './setting.ts';
+import type { Setting } from './setting.ts';
 import { asksForNothing, NOT_YET, SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
 import type { ValueType } from './types.ts';
 import { VERSION } from './version.ts';
@@ -56,7 +56,7 @@ export async function parseCommandLine(words: readonly string[], where: string):
   const { options, positionals, request } = normalize(words, where);
   if (request !== undefined) return { values: new Map(), positionals, request };
   const { default: yargs } = await import('yargs');
-  const parsed = await define(yargs([...options]), 'parse').parseAsync();
+  const parsed = await define(yargs([...options])).parseAsync();
   const values = new Map<SettingName, string | readonly string[] | boolean>();
   for (const name of SETTING_NAMES) {
     const flags: readonly string[] = SETTINGS[name].flags;
@@ -74,19 +74,13 @@ function rawValue(value: unknown, arity: ValueType<unknown>['arity']): string | 
   return arity === 'many' ? list : (list.at(-1) ?? '');
 }
 
-/** The text of `--help`. */
-export async function helpText(columns: number): Promise<string> {
-  const { default: yargs } = await import('yargs');
-  return await define(yargs([]), 'help').wrap(Math.min(columns, 110)).getHelp();
-}
-
 export function versionText(): string {
   return `nunicorn (version ${VERSION})`;
 }
 
 type Yargs = ReturnType<typeof import('yargs')['default']>;
 
-function define(parser: Yargs, purpose: 'parse' | 'help'): Yargs {
+function define(parser: Yargs): Yargs {
   let y = parser
     .scriptName('nunicorn')
     .help(false)
@@ -105,52 +99,13 @@ function define(parser: Yargs, purpose: 'parse' | 'help'): Yargs {
       'parse-numbers': false,
       'parse-positional-numbers': false,
     });
-  for (const section of SECTIONS) {
-    for (const name of SETTING_NAMES) {
-      const setting: Setting<unknown> = SETTINGS[name];
-      if (setting.section !== section || setting.flags.length === 0) continue;
-      const [first = '', ...alias] = [...setting.flags].sort((a, b) => b.length - a.length).map(stripDashes);
-      const key = stripDashes(FLAGS.get(`--${first}`)?.long ?? first);
-      y = y.option(key, {
-        alias: [first, ...alias].filter((other) => other !== key),
-        group: `${section}:`,
-        ...(purpose === 'help'
-          ? { hidden: setting.status !== undefined, describe: setting.help, defaultDescription: defaultText(name) }
-          : setting.type.arity === 'flag'
-            ? { boolean: true, default: undefined }
-            : { string: true }),
-      });
-    }
+  for (const name of SETTING_NAMES) {
+    const { flags, type }: Setting<unknown> = SETTINGS[name];
+    const long = flags.find((flag) => flag.startsWith('--'));
+    if (long === undefined) continue;
+    y = y.option(stripDashes(long), type.arity === 'flag' ? { boolean: true, default: undefined } : { string: true });
   }
-  if (purpose === 'parse') return y.strictOptions();
-  return y
-    .usage(
-      'Usage: $0 [OPTIONS] APP\n\nServes a Python WSGI application from pre-forked workers, as Gunicorn does, behind an HTTP front.\nAPP is MODULE, MODULE:CALLABLE or MODULE:FACTORY(ARGUMENTS); CALLABLE is "application" unless named.',
-    )
-    .option('help', { alias: 'h', describe: 'Show this help.', group: 'Help:' })
-    .option('version', { alias: 'v', describe: 'Show the version.', group: 'Help:' })
-    .example([
-      ['$0 project.wsgi', 'One worker, one request at a time, at 127.0.0.1:8000.'],
-      [
-        '$0 -w 2 --threads 4 -b 0.0.0.0:8000 project.wsgi:application',
-        'Eight requests at a time, reachable from outside.',
-      ],
-      [
-        '$0 -b unix:/run/app.sock --access-logfile - "project:create_app(debug=False)"',
-        'Behind nginx on the same machine; the application comes from a factory.',
-      ],
-    ])
-    .epilogue(
-      'Settings are read from ./gunicorn.conf.py (or -c), then GUNICORN_CMD_ARGS, then the command line: later ones win.\nEvery setting is described in docs/settings.md.',
-    );
-}
-
-/** The default as the help and the documentation show it. */
-export function defaultText(name: SettingName): string {
-  const { default: value, defaultText: text }: Setting<unknown> = SETTINGS[name];
-  if (text !== undefined) return text;
-  if (value === false) return 'off';
-  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+  return y.strictOptions();
 }
 
 /** The shell has taken its quotes off; yargs takes off a pair that is part of the value. */

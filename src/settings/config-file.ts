@@ -19,6 +19,8 @@ export type FileValue =
 
 export interface ConfigFile {
   readonly values: ReadonlyMap<string, FileValue>;
+  /** The line that gave a name its value, as far as it could be found. */
+  readonly lines: ReadonlyMap<string, number>;
   /** What the file changed in `os.environ`. */
   readonly env: { readonly set: Readonly<Record<string, string>>; readonly unset: readonly string[] };
 }
@@ -30,6 +32,11 @@ const REPORT_FD = 3;
 export function configLocation(named: string | undefined, cwd: string): string | undefined {
   if (named) return named;
   return existsSync(join(cwd, DEFAULT_FILE)) ? `./${DEFAULT_FILE}` : undefined;
+}
+
+/** The text names a file that exists and whose name is that of a configuration file. */
+export function isConfigFile(text: string, cwd: string): boolean {
+  return /\.(?:py|json|[mc]?[jt]s)$/.test(text) && existsSync(resolve(cwd, text));
 }
 
 /**
@@ -53,7 +60,7 @@ export async function runConfigFile(
     throw new NunicornError(`the configuration file ${location} could not be used: ${report.problem}${traceback}`);
   }
   const values = Object.entries(report.values).map(([name, value]): [string, FileValue] => [name, decode(value)]);
-  return { values: new Map(values), env: report.env };
+  return { values: new Map(values), lines: new Map(Object.entries(report.lines)), env: report.env };
 }
 
 function checkLocation(location: string, cwd: string): void {
@@ -79,7 +86,11 @@ type Encoded =
 
 type Report =
   | { readonly problem: string; readonly traceback: string | null }
-  | { readonly values: Readonly<Record<string, Encoded>>; readonly env: ConfigFile['env'] };
+  | {
+      readonly values: Readonly<Record<string, Encoded>>;
+      readonly lines: Readonly<Record<string, number>>;
+      readonly env: ConfigFile['env'];
+    };
 
 function decode(encoded: Encoded): FileValue {
   switch (encoded[0]) {

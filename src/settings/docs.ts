@@ -4,7 +4,7 @@
 import { realpathSync, writeFileSync } from 'node:fs';
 import { argv } from 'node:process';
 import { fileURLToPath } from 'node:url';
-import { defaultText } from './command-line.ts';
+import { defaultText } from './help.ts';
 import { SECTIONS, type Setting } from './setting.ts';
 import { NOT_YET, SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
 
@@ -67,7 +67,7 @@ function describe(name: SettingName): string {
 
 function codeOrText(name: SettingName): string {
   const text = defaultText(name);
-  return 'defaultText' in SETTINGS[name] ? text : `\`${text}\``;
+  return 'defaultText' in SETTINGS[name] || text === 'none' ? text : `\`${text}\``;
 }
 
 function gunicornsTable(): string {

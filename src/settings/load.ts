@@ -9,7 +9,7 @@ import { readMachine } from '../machine.ts';
 import { parseAppUri } from './app.ts';
 import { type Counts, chooseCounts } from './auto.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
-import { type ConfigFile, configLocation, type FileValue, runConfigFile } from './config-file.ts';
+import { type ConfigFile, configLocation, type FileValue, isConfigFile, runConfigFile } from './config-file.ts';
 import { nearest } from './nearest.ts';
 import type { Setting } from './setting.ts';
 import { shellWords } from './shell-words.ts';
@@ -30,12 +30,16 @@ export type Source =
   | { readonly kind: 'default' }
   /** `variable` itself holds the value (PORT), or words of a command line (GUNICORN_CMD_ARGS). */
   | { readonly kind: 'environment'; readonly variable: string }
-  | { readonly kind: 'file'; readonly location: string }
+  /** `line`: of the assignment, where it could be found. */
+  | { readonly kind: 'file'; readonly location: string; readonly line?: number }
   | { readonly kind: 'command line' };
 
 export interface LoadedSettings {
   readonly settings: Settings;
-  /** The application as the user named it: `MODULE`, `MODULE:CALLABLE` or `MODULE:FACTORY(ARGUMENTS)`. */
+  /**
+   * The application as the user named it: `MODULE`, `MODULE:CALLABLE` or `MODULE:FACTORY(ARGUMENTS)`. Empty only where a
+   * configuration file that names none is checked.
+   */
   readonly app: string;
   readonly sources: ReadonlyMap<SettingName, Source>;
   /** The application's environment: that of the start, what the configuration file changed in it, and `raw_env`. */
@@ -50,7 +54,7 @@ export interface LoadedSettings {
 
 /** One source's raw values. */
 interface Layer {
-  readonly source: Source;
+  sourceOf(name: SettingName): Source;
   readonly values: ReadonlyMap<SettingName, unknown>;
 }
 
@@ -70,7 +74,7 @@ export async function loadSettings(
   cwd: string,
 ): Promise<LoadedSettings> {
   const warnings: string[] = [];
-  const commandLine = await parseCommandLine(argv, describeSource(COMMAND_LINE));
+  const commandLine = fileToCheck(await parseCommandLine(argv, describeSource(COMMAND_LINE)), cwd);
   const layers: Layer[] = [...(await environmentLayers(env, warnings)), layerOf(COMMAND_LINE, commandLine)];
 
   const location = configLocation(lastText(layers, 'config'), cwd);
@@ -87,6 +91,15 @@ export async function loadSettings(
   return { settings, app, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
 }
 
+/** `--check-config gunicorn.conf.py`, as guides write it: a file in the application's place is the file to check. */
+function fileToCheck(commandLine: CommandLine, cwd: string): CommandLine {
+  const { values, positionals } = commandLine;
+  const [file = '', ...more] = positionals;
+  const checks = values.has('check_config') || values.has('print_config');
+  if (!checks || more.length > 0 || values.has('config') || !isConfigFile(file, cwd)) return commandLine;
+  return { values: new Map([...values, ['config', file]]), positionals: [] };
+}
+
 /** E.g. `from the command line`, for messages. */
 export function describeSource(source: Source): string {
   switch (source.kind) {
@@ -95,7 +108,7 @@ export function describeSource(source: Source): string {
     case 'environment':
       return `the environment variable ${source.variable}`;
     case 'file':
-      return source.location;
+      return source.line === undefined ? source.location : `${source.location}:${source.line}`;
     case 'command line':
       return 'the command line';
   }
@@ -129,7 +142,7 @@ async function environmentLayers(env: NodeJS.ProcessEnv, warnings: string[]): Pr
 }
 
 function layerOf(source: Source, { values }: CommandLine): Layer {
-  return { source, values };
+  return { sourceOf: () => source, values };
 }
 
 function lastText(layers: readonly Layer[], name: SettingName): string | undefined {
@@ -139,31 +152,36 @@ function lastText(layers: readonly Layer[], name: SettingName): string | undefin
 
 function fileLayer(location: string, file: ConfigFile, warnings: string[]): Layer {
   const values = new Map<SettingName, unknown>();
+  const sourceOf = (name: string): Source => {
+    const line = file.lines.get(name);
+    return { kind: 'file', location, ...(line === undefined ? {} : { line }) };
+  };
   for (const [name, value] of file.values) {
+    const from = describeSource(sourceOf(name));
     const notYet = Object.hasOwn(NOT_YET, name) ? NOT_YET[name] : undefined;
     if (isSettingName(name)) {
-      values.set(name, rawOf(name, value, location));
+      values.set(name, rawOf(name, value, from));
     } else if (notYet === undefined) {
       const meant = likelyMeant(name, value);
-      if (meant !== undefined) warnings.push(`${location}: ${name} is not a setting, did you mean ${meant}?`);
+      if (meant !== undefined) warnings.push(`${from}: ${name} is not a setting, did you mean ${meant}?`);
     } else if (
       value.kind === 'class'
         ? notYet.default !== value.name
         : value.kind !== 'value' || !asksForNothing(notYet, value.value)
     ) {
-      throw new NunicornError(`${name} is a Gunicorn setting that nunicorn does not support yet (from ${location})`);
+      throw new NunicornError(`${name} is a Gunicorn setting that nunicorn does not support yet (from ${from})`);
     }
   }
   // Gunicorn takes the location from the command line only.
   values.delete('config');
-  return { source: { kind: 'file', location }, values };
+  return { sourceOf, values };
 }
 
-function rawOf(name: SettingName, value: FileValue, location: string): unknown {
+function rawOf(name: SettingName, value: FileValue, from: string): unknown {
   if (value.kind === 'value') return value.value;
   if (value.kind === 'class' || value.kind === 'hook') return value.name;
-  if (value.kind === 'bad') throw new NunicornError(`invalid value for ${name}: ${value.problem} (from ${location})`);
-  throw new NunicornError(`invalid value for ${name}: a ${value.type} cannot be a setting's value (from ${location})`);
+  if (value.kind === 'bad') throw new NunicornError(`invalid value for ${name}: ${value.problem} (from ${from})`);
+  throw new NunicornError(`invalid value for ${name}: a ${value.type} cannot be a setting's value (from ${from})`);
 }
 
 /** Most names in a file are variables of its own. Only plain values under a name that is nearly a setting's are worth a word. */
@@ -184,8 +202,9 @@ interface Merged {
 function merge(layers: readonly Layer[], env: NodeJS.ProcessEnv, context: ParseContext): Merged {
   const values = new Map<SettingName, unknown>();
   const sources = new Map<SettingName, Source>();
-  for (const { source, values: given } of layers) {
+  for (const { sourceOf, values: given } of layers) {
     for (const [name, raw] of given) {
+      const source = sourceOf(name);
       values.set(name, parse(name, raw, source, context));
       sources.set(name, source);
     }
@@ -267,6 +286,8 @@ function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknow
     );
   }
   const app = positional ?? values.get('wsgi_app');
+  const checksFileOnly = values.get('check_config') === true || values.get('print_config') === true;
+  if (app === null && checksFileOnly && commandLine.values.has('config')) return '';
   if (typeof app !== 'string' || app === '') {
     throw new NunicornError(
       'No application module specified. Name one: nunicorn MODULE:CALLABLE, or wsgi_app in gunicorn.conf.py',

@@ -4,6 +4,7 @@
  */
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { type ExitCode, NunicornError } from '../errors.ts';
+import type { Shell } from './completion.ts';
 import type { LoadedSettings } from './load.ts';
 
 export interface CommandLineInput {
@@ -16,7 +17,9 @@ export interface CommandLineInput {
 
 export type CommandLineOutcome =
   | { readonly kind: 'serve'; readonly loaded: LoadedSettings }
-  /** --help, --version. */
+  /** --check-config: the application is to be loaded, no more. `printed`: of --print-config, to be shown before. */
+  | { readonly kind: 'check'; readonly loaded: LoadedSettings; readonly printed: string | undefined }
+  /** --help, --version, completion. */
   | { readonly kind: 'print'; readonly text: string };
 
 type Told = CommandLineOutcome | { readonly kind: 'error'; readonly message: string; readonly exitCode: ExitCode };
@@ -33,15 +36,33 @@ export async function readInThread(input: CommandLineInput): Promise<CommandLine
   return told;
 }
 
+/** `nunicorn completion bash`; an application that is named `completion` has no second word. */
+function shellToComplete([command, name, ...rest]: readonly string[]): Shell | undefined {
+  return command === 'completion' && rest.length === 0
+    ? (['bash', 'zsh'] as const).find((shell) => shell === name)
+    : undefined;
+}
+
 async function read({ argv, env, cwd, columns }: CommandLineInput): Promise<Told> {
   try {
-    const { helpText, parseCommandLine, versionText } = await import('./command-line.ts');
+    const shell = shellToComplete(argv);
+    if (shell !== undefined) {
+      const { completionScript } = await import('./completion.ts');
+      return { kind: 'print', text: completionScript(shell) };
+    }
+    const { parseCommandLine, versionText } = await import('./command-line.ts');
     const { request } = await parseCommandLine(argv, 'the command line');
-    if (request !== undefined) {
-      return { kind: 'print', text: request === 'version' ? versionText() : await helpText(columns) };
+    if (request === 'version') return { kind: 'print', text: versionText() };
+    if (request === 'help') {
+      const { helpText } = await import('./help.ts');
+      return { kind: 'print', text: helpText(columns) };
     }
     const { loadSettings } = await import('./load.ts');
-    return { kind: 'serve', loaded: await loadSettings(argv, env, cwd) };
+    const loaded = await loadSettings(argv, env, cwd);
+    const { check_config: check, print_config: print } = loaded.settings;
+    if (!check && !print) return { kind: 'serve', loaded };
+    const { printedSettings } = await import('./print.ts');
+    return { kind: 'check', loaded, printed: print ? printedSettings(loaded) : undefined };
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;
     return { kind: 'error', message: error.message, exitCode: error.exitCode };

@@ -187,7 +187,8 @@ export const SETTINGS = {
   }),
   keepalive: setting({
     section: 'Worker Processes',
-    flags: ['--keep-alive'],
+    // Gunicorn has the first only; the second is what many guides write, after the name in the configuration file.
+    flags: ['--keep-alive', '--keepalive'],
     type: wholeNumber,
     default: 2,
     metavar: 'SECONDS',
@@ -417,6 +418,23 @@ export const SETTINGS = {
     origin: 'gunicorn',
   }),
 
+  check_config: setting({
+    section: 'Debugging',
+    flags: ['--check-config'],
+    type: flag,
+    default: false,
+    help: 'Read the settings and load the application, say what is wrong, and end: exit code 0 if it could be served, else 1.',
+    origin: 'gunicorn',
+  }),
+  print_config: setting({
+    section: 'Debugging',
+    flags: ['--print-config'],
+    type: flag,
+    default: false,
+    help: 'Print the value of each setting and where it came from, in the form of a gunicorn.conf.py; then as --check-config.',
+    origin: 'gunicorn',
+  }),
+
   preload_app: setting({
     section: 'Server Mechanics',
     flags: ['--preload'],
@@ -618,8 +636,6 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   reload_engine: value('--reload-engine', 'auto'),
   reload_extra_files: value('--reload-extra-file', []),
   spew: nothing('--spew'),
-  check_config: nothing('--check-config'),
-  print_config: nothing('--print-config'),
   sendfile: nothing('--no-sendfile', null),
   reuse_port: nothing('--reuse-port'),
   daemon: nothing('-D --daemon'),

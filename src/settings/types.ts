@@ -25,6 +25,8 @@ export interface ValueType<T> {
   readonly label: string;
   /** How the command line takes it: with a value, with a value and repeatable, alone (true), or either (alone: ''). */
   readonly arity: 'one' | 'many' | 'flag' | 'optional';
+  /** The values to offer, where these are few. */
+  readonly choices?: readonly string[];
   parse(raw: unknown, context: ParseContext): T;
 }
 
@@ -187,6 +189,7 @@ export function choice<const Value extends string>(...values: readonly Value[]):
   return {
     label: values.join(', '),
     arity: 'one',
+    choices: values,
     parse(raw, context) {
       const given = text.parse(raw, context).toLowerCase();
       const value = values.find((known) => known === given);
@@ -332,7 +335,7 @@ export const clientCertificates: ValueType<ClientCertificates> = {
   arity: 'one',
   parse(raw) {
     const kinds: readonly ClientCertificates[] = ['none', 'optional', 'required'];
-    const kind = kinds[integer(raw) ?? -1];
+    const kind = kinds.find((name) => name === raw) ?? kinds[integer(raw) ?? -1];
     if (kind === undefined) throw new ValueError('0 (none), 1 (optional) or 2 (required) is needed');
     return kind;
   },
@@ -360,6 +363,7 @@ export const existingFolder: ValueType<string> = {
 export const logLevel: ValueType<LogLevel> = {
   label: LOG_LEVELS.join(', '),
   arity: 'one',
+  choices: LOG_LEVELS,
   parse(raw, context) {
     const name = text.parse(raw, context).toLowerCase();
     const level = LOG_LEVELS.find((known) => known === name);
@@ -380,6 +384,7 @@ const WORKER_CLASSES: ReadonlyMap<string, WorkerClass> = new Map([
 export const workerClass: ValueType<WorkerClass> = {
   label: 'sync or gthread',
   arity: 'one',
+  choices: ['sync', 'gthread'],
   parse(raw, context) {
     const name = text.parse(raw, context).replace(/^egg:gunicorn#/, '');
     const known = WORKER_CLASSES.get(name);

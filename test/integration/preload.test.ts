@@ -53,6 +53,9 @@ it('a request in a worker that dies gets 502', { skip }, async () => {
 it('the mold killed -9: service goes on and workers come from a new one', { skip }, async () => {
   await withServer(OPTIONS, async (server) => {
     const mold = moldOf(server);
+    const held = await server.connect();
+    await held.send('GET /hold?kept HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('kept.started');
     process.kill(mold, 'SIGKILL');
     for (let i = 0; i < 20; i++) assert.equal((await server.get('/')).text(), 'ok');
     await until(
@@ -65,6 +68,10 @@ it('the mold killed -9: service goes on and workers come from a new one', { skip
       30_000,
     );
     assert.equal((await server.get('/')).text(), 'ok');
+    // The workers of the mold that died finish what they run.
+    server.mark('kept.open');
+    assert.equal((await held.response()).status, 200);
+    held.close();
   });
 });
 

@@ -1,14 +1,18 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { NunicornError } from '../../src/errors.ts';
-import { helpText, parseCommandLine, versionText } from '../../src/settings/command-line.ts';
+import { parseCommandLine, versionText } from '../../src/settings/command-line.ts';
+import { completionScript } from '../../src/settings/completion.ts';
 import { SETTINGS_DOC, settingsDocument } from '../../src/settings/docs.ts';
+import { helpText } from '../../src/settings/help.ts';
 import { defaultFronts, type LoadedSettings, loadSettings } from '../../src/settings/load.ts';
 import { nearest } from '../../src/settings/nearest.ts';
+import { printedSettings } from '../../src/settings/print.ts';
 import { SECTIONS, type Setting } from '../../src/settings/setting.ts';
 import { shellWords } from '../../src/settings/shell-words.ts';
 import { NOT_YET, SETTING_NAMES, SETTINGS } from '../../src/settings/table.ts';
@@ -110,7 +114,7 @@ describe('precedence', () => {
     assert.equal(settings.backlog, 33);
     assert.deepEqual(sources.get('workers'), { kind: 'command line' });
     assert.deepEqual(sources.get('threads'), { kind: 'environment', variable: 'NUNICORN_CMD_ARGS' });
-    assert.deepEqual(sources.get('backlog'), { kind: 'file', location: './gunicorn.conf.py' });
+    assert.deepEqual(sources.get('backlog'), { kind: 'file', location: './gunicorn.conf.py', line: 4 });
     assert.equal((await load(['app'], { WEB_CONCURRENCY: '7' })).settings.workers, 3);
   });
 
@@ -250,7 +254,7 @@ describe('the command line', () => {
   });
 
   const USAGE: readonly (readonly [readonly string[], RegExp])[] = [
-    [['--keepalive', '3', 'app'], /unknown option --keepalive: did you mean --keep-alive\?/],
+    [['--keep-live', '3', 'app'], /unknown option --keep-live: did you mean --keep-alive\?/],
     [['--worker', '3', '--thread', '2', 'app'], /ambiguous/],
     [['--accesslog', '-', 'app'], /did you mean --access-logfile\?/],
     [['--tiemout', '3', 'app'], /did you mean --timeout\?/],
@@ -342,7 +346,7 @@ describe('a setting of Gunicorn that changes nothing here', () => {
     assert.deepEqual(notices, [
       '--worker-connections = 2000 has no effect: the front holds the connections, not the workers; --max-queue limits the requests that wait (from the command line)',
       "--http-parser = 'fast' has no effect: the front reads HTTP with Node's parser (from the command line)",
-      'dirty_timeout = 10 has no effect: it belongs to dirty arbiters, which nunicorn does not have (from ./gunicorn.conf.py)',
+      'dirty_timeout = 10 has no effect: it belongs to dirty arbiters, which nunicorn does not have (from ./gunicorn.conf.py:3)',
     ]);
     assert.deepEqual(warnings, []);
   });
@@ -470,7 +474,7 @@ del os.environ["GONE"]
     await refused(
       load(['app']),
       1,
-      /^invalid value for workers: 'many': a whole number, 0 or more, or auto, is needed \(from \.\/gunicorn\.conf\.py\)$/,
+      /^invalid value for workers: 'many': a whole number, 0 or more, or auto, is needed \(from \.\/gunicorn\.conf\.py:1\)$/,
     );
     await refused(load(['-w', '2', 'app']), 1, /'many'/);
     configFile('workers = None');
@@ -479,12 +483,30 @@ del os.environ["GONE"]
     await refused(load(['app']), 1, /workers: a function cannot be a setting's value/);
   });
 
+  test('is named with the line of the assignment', async () => {
+    const LINES: readonly (readonly [string, number | undefined])[] = [
+      ['\n\nworkers = "x"', 3],
+      ['import os\nif os:\n    workers = "x"\nelse:\n    workers = 2', 5],
+      ['try:\n    workers = 1\nexcept OSError:\n    pass\nworkers: str = "x"', 5],
+      ['threads, workers = 2, "x"', 1],
+      ['def workers(): pass', 1],
+      ['globals()["workers"] = "x"', undefined],
+    ];
+    for (const [content, line] of LINES) {
+      configFile(content);
+      const place = line === undefined ? '' : `:${line}`;
+      await refused(load(['app']), 1, new RegExp(`\\(from \\./gunicorn\\.conf\\.py${place}\\)$`));
+    }
+    configFile('workers = "x"', 'other.py');
+    await refused(load(['-c', 'python:other', 'app']), 1, /\(from python:other:1\)$/);
+  });
+
   test('is named when it asks for what is not supported yet', async () => {
     configFile('def on_dirty_starting(arbiter):\n    pass\n');
     await refused(
       load(['app']),
       1,
-      /^on_dirty_starting is a Gunicorn setting that nunicorn does not support yet \(from \.\/gunicorn\.conf\.py\)$/,
+      /^on_dirty_starting is a Gunicorn setting that nunicorn does not support yet \(from \.\/gunicorn\.conf\.py:1\)$/,
     );
   });
 
@@ -501,10 +523,10 @@ del os.environ["GONE"]
     );
     const { warnings } = await load(['app']);
     assert.deepEqual(warnings, [
-      './gunicorn.conf.py: worker is not a setting, did you mean workers?',
-      './gunicorn.conf.py: keep_alive is not a setting, did you mean keepalive?',
-      './gunicorn.conf.py: Threads is not a setting, did you mean threads?',
-      './gunicorn.conf.py: log_level is not a setting, did you mean loglevel?',
+      './gunicorn.conf.py:1: worker is not a setting, did you mean workers?',
+      './gunicorn.conf.py:2: keep_alive is not a setting, did you mean keepalive?',
+      './gunicorn.conf.py:3: Threads is not a setting, did you mean threads?',
+      './gunicorn.conf.py:4: log_level is not a setting, did you mean loglevel?',
     ]);
   });
 });
@@ -540,7 +562,7 @@ describe('GUNICORN_CMD_ARGS', () => {
 
 describe('help', () => {
   test('lists every flag that has an effect, in groups', async () => {
-    const help = await helpText(100);
+    const help = helpText(80);
     for (const name of SETTING_NAMES) {
       if ('status' in SETTINGS[name]) continue;
       for (const flag of SETTINGS[name].flags) assert.match(help, new RegExp(`(^|[ ,])${flag}([ ,]|$)`, 'm'));
@@ -551,6 +573,15 @@ describe('help', () => {
           SETTINGS[name].section === section && SETTINGS[name].flags.length > 0 && !('status' in SETTINGS[name]),
       );
       assert.equal(help.includes(`\n${section}:\n`), shown, section);
+    }
+  });
+
+  test('fits the terminal, but for an example that is longer', () => {
+    for (const columns of [60, 80, 100]) {
+      const wide = helpText(columns)
+        .split('\n')
+        .filter((line) => line.length > columns && !line.includes('nunicorn'));
+      assert.deepEqual(wide, []);
     }
   });
 
@@ -585,6 +616,81 @@ describe('the table', () => {
 
   test('is what docs/settings.md says (npm run docs)', () => {
     assert.equal(readFileSync(SETTINGS_DOC, 'utf8'), settingsDocument());
+  });
+});
+
+describe('--print-config', () => {
+  test('shows each value with its source', async () => {
+    configFile(`threads = 2\nraw_env = ["A=it's"]\nworker_connections = 5`);
+    const text = printedSettings(await load(['-w', '3', 'app:app'], { PORT: '5000' }));
+    const line = (name: string): string => text.split('\n').find((each) => each.startsWith(`${name} `)) ?? '';
+    assert.match(line('workers'), /^workers +=\s3 +# the command line$/);
+    assert.match(line('threads'), /= 2 +# \.\/gunicorn\.conf\.py:1$/);
+    assert.match(line('raw_env'), /= \["A=it's"\] +# \.\/gunicorn\.conf\.py:2$/);
+    assert.match(line('worker_connections'), /= 5 +# \.\/gunicorn\.conf\.py:3, no effect$/);
+    assert.match(line('bind'), /= \['0\.0\.0\.0:5000'\] +# the environment variable PORT$/);
+    assert.match(line('timeout'), /= 30 +# the default$/);
+    assert.match(line('accesslog'), /= None +# the default$/);
+    assert.match(line('wsgi_app'), /= 'app:app' /);
+    for (const name of SETTING_NAMES) {
+      if (name !== 'print_config' && name !== 'check_config') assert.notEqual(line(name), '', name);
+    }
+  });
+
+  test('is a configuration file that means the same', async () => {
+    const first = await load(['-w', '3', '--env', 'A="b\\n"', '--umask', '022', '-u', 'root', 'app:app'], {
+      PORT: '5000',
+    });
+    configFile(printedSettings(first));
+    const second = await load([]);
+    assert.deepEqual(second.settings, { ...first.settings, wsgi_app: 'app:app' });
+    assert.deepEqual([second.app, second.warnings], ['app:app', []]);
+  });
+});
+
+describe('--check-config', () => {
+  test('takes a file in the place of the application for the file to check', async () => {
+    configFile('workers = 3', 'my.conf.py');
+    const { app, settings } = await load(['--check-config', 'my.conf.py']);
+    assert.deepEqual([app, settings.workers], ['', 3]);
+    configFile('wsgi_app = "named:app"', 'my.conf.py');
+    assert.equal((await load(['--print-config', 'my.conf.py'])).app, 'named:app');
+    assert.equal((await load(['--check-config', 'app.py'])).app, 'app.py');
+    await refused(load(['--check-config']), 1, /^No application module/);
+    await refused(load(['my.conf.py', '-c', 'my.conf.py', '--check-config', 'two']), 2, /one application/);
+  });
+});
+
+describe('completion', () => {
+  const complete = (...words: readonly string[]): readonly string[] =>
+    execFileSync(
+      'bash',
+      [
+        '-c',
+        `${completionScript('bash')}\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _nunicorn; printf '%s\\n' "\${COMPREPLY[@]}"`,
+        'bash',
+        'nunicorn',
+        ...words,
+      ],
+      { encoding: 'utf8' },
+    )
+      .split('\n')
+      .filter((word) => word !== '');
+
+  test('of bash offers flags, values where these are few, and leaves the rest to files', () => {
+    assert.deepEqual(complete('--work'), ['--workers', '--worker-class']);
+    assert.deepEqual(complete('-w', '2', '--worker-class', ''), ['sync', 'gthread']);
+    assert.deepEqual(complete('--log-level', 'w'), ['warning']);
+    assert.ok(complete('-').includes('--help'));
+    assert.deepEqual(complete('--config', 'x'), []);
+    assert.deepEqual(complete('app'), []);
+  });
+
+  test('of zsh has each flag with its description', () => {
+    const script = completionScript('zsh');
+    assert.match(script, /^#compdef nunicorn\n/);
+    assert.match(script, /\{-k,--worker-class\}'\[How a worker [^']*\]:STRING:\(sync gthread\)'/);
+    assert.match(script, /--preload'\[Import the application once/);
   });
 });
 

@@ -5,12 +5,14 @@
 LOCATION is PATH, file:PATH or python:MODULE. The report is one line of JSON on descriptor 3, because the file may print:
 
     {"values": {NAME: ["value", JSON] | ["class", DOTTED_NAME] | ["hook", NAME] | ["bad", PROBLEM] | ["other", TYPE]},
+     "lines": {NAME: LINE},
      "env": {"set": {...}, "unset": [...]}}
     {"problem": TEXT, "traceback": TEXT or null}
 """
 
 from __future__ import annotations
 
+import _ast
 import importlib
 import importlib.machinery
 import importlib.util
@@ -80,6 +82,34 @@ def to_json(value: Any) -> Any:
     raise _NoJson
 
 
+def assignment_lines(path: str | None) -> dict[str, int]:
+    """The line of the last assignment to each name at the file's top level, `if` and the like included."""
+    if path is None:
+        return {}
+    try:
+        with open(path, "rb") as file:
+            tree = compile(file.read(), path, "exec", flags=_ast.PyCF_ONLY_AST, dont_inherit=True)
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    lines: dict[str, int] = {}
+    _note_lines(tree.body, lines)
+    return lines
+
+
+def _note_lines(statements: list[Any], lines: dict[str, int]) -> None:
+    for statement in statements:
+        if isinstance(statement, (_ast.FunctionDef, _ast.ClassDef)):
+            lines[statement.name] = statement.lineno
+            continue
+        targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
+        for target in targets:
+            for name in getattr(target, "elts", None) or [target]:
+                if isinstance(name, _ast.Name):
+                    lines[name.id] = statement.lineno
+        for block in ("body", "handlers", "orelse", "finalbody"):
+            _note_lines(getattr(statement, block, None) or [], lines)
+
+
 def environment_changes(before: dict[str, str]) -> dict[str, Any]:
     after = dict(os.environ)
     return {
@@ -114,7 +144,11 @@ def report(location: str) -> dict[str, Any]:
         # The first frames are of this file and of the import system.
         return {"problem": f"it raised {type(error).__name__}", "traceback": user_traceback(error)}
     values = {name: encode(name, value) for name, value in list(names.items()) if not name.startswith("_")}
-    return {"values": values, "env": environment_changes(before)}
+    return {
+        "values": values,
+        "lines": assignment_lines(names.get("__file__")),
+        "env": environment_changes(before),
+    }
 
 
 def user_traceback(error: BaseException) -> str:

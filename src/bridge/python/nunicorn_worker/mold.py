@@ -1,4 +1,8 @@
-"""The mold (--preload): imports the app once and forks the workers, so that they share its memory."""
+"""The mold: a Python process that forks the workers, so that they share its memory.
+
+With --preload it has imported the app. Where the configuration sets hooks of the master they run here, as in gunicorn's
+master: what they leave behind is there in each worker.
+"""
 
 import gc
 import os
@@ -7,77 +11,199 @@ import signal
 import sys
 import threading
 
+from .hooks import nothing
 from .main import call_master, leave
-from .worker import Setup, Worker
+from .process import die_with_parent
+from .settings import load as load_settings
+from .views import ListenerView, WorkerView
+from .worker import Setup, Worker, become_user
+
+# Exit codes as gunicorn's: a hook of the start failed; one failed while the server ran.
+_EXIT_AT_START = 1
+_EXIT_LATER = 255
+_AT_START = ("on_starting", "when_ready", "on_exit")
+
+
+class HookFailed(Exception):
+    """The server is to end with `code`."""
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
 
 
 class Mold:
-    def __init__(self, master, config, address, token):
+    def __init__(self, master, process, address, token):
         self._master = master
-        self._config = config
+        self._process = process
         self._address = address
         self._token = token
+        self._setup = Setup(process)
+        self._server = self._setup.server
 
     def run(self):
         """Forks a worker for each `fork` of the master and tells how each ended. Ends with the master."""
-        setup = Setup(self._config)
-        setup.become_user()
+        server = self._server
+        if self._process["master_hooks"]:
+            die_with_parent()  # with the rights of the start, which hooks have in gunicorn too; the workers give them up
+        else:
+            become_user(self._process)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
-        code = setup.load_app()
-        if code:
-            leave(code)
-        if threading.active_count() > 1:
-            names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
-            setup.log.warning(
-                "--preload: the app started threads at import, which forked workers will not have: " + names
-            )
-        wakeup, wake = os.pipe()
-        os.set_blocking(wake, False)
+        try:
+            server.num_workers = self._process["workers"]
+            self._call("nworkers_changed", server.num_workers, None, code=_EXIT_AT_START)
+            if self._process["preload"]:
+                self._import_app()
+            self._call("on_starting")
+        except HookFailed as failed:
+            leave(failed.code)
+        self._wakeup, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         # What is there now is never garbage: the collector need not touch, and so copy, its pages in the workers.
         gc.collect()
         gc.freeze()
         self._master.say(op="ready")
         while True:
-            readable, _, _ = select.select([self._master.sock, wakeup], [], [])
-            if wakeup in readable:
-                os.read(wakeup, 4096)
+            readable, _, _ = select.select([self._master.sock, self._wakeup], [], [])
+            if self._wakeup in readable:
+                os.read(self._wakeup, 4096)
                 self._reap()
             if self._master.sock in readable:
                 messages = self._master.hear()
-                if messages is None or any(message["op"] == "leave" for message in messages):
+                if messages is None:
                     os._exit(0)
                 for message in messages:
-                    self._fork(message["serial"], setup, (wakeup, wake))
+                    self._act(message)
 
-    def _fork(self, serial, setup, descriptors):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    def _import_app(self):
+        code = self._setup.load_app()
+        if code:
+            leave(code)
+        if threading.active_count() > 1:
+            names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+            self._setup.log.warning(
+                "--preload: the app started threads at import, which forked workers will not have: %s", names
+            )
+
+    def _act(self, message):
+        op = message["op"]
+        if op == "leave":
+            if self._process["master_hooks"]:
+                sys.exit(0)  # what hooks have registered with atexit is run
+            self._flush()
+            os._exit(0)
+        elif op == "reopen":
+            self._setup.log.reopen_files()
+        elif op == "fork":
+            try:
+                self._fork(message["serial"], message["number"])
+            except HookFailed as failed:
+                self._master.say(op="hook-failed", hook="pre_fork", code=failed.code)
+        elif op == "hook":
+            code = None
+            try:
+                self._hook(message)
+            except HookFailed as failed:
+                code = failed.code
+            self._flush()
+            self._master.say(op="hooked", code=code)
+
+    def _hook(self, message):
+        name, server = message["hook"], self._server
+        if name == "when_ready":
+            server.LISTENERS[:] = [ListenerView(one["url"], one["address"]) for one in message["listeners"]]
+        elif name == "nworkers_changed":
+            old, server.num_workers = server.num_workers, message["workers"]
+            self._call(name, server.num_workers, old)
+            return
+        elif name == "on_reload":
+            self._reload(message["process"])
+        self._call(name)
+
+    def _call(self, name, *arguments, code=None):
+        """Runs a hook of the server. Raises HookFailed with the exit code that an error in it means."""
+        try:
+            getattr(self._setup.cfg, name)(self._server, *arguments)
+        except SystemExit as error:
+            raise HookFailed(error.code if isinstance(error.code, int) else 0 if error.code is None else 1) from None
+        except BaseException:
+            self._setup.log.exception("Exception in %s hook", name)
+            raise HookFailed(code or (_EXIT_AT_START if name in _AT_START else _EXIT_LATER)) from None
+
+    def _reload(self, process):
+        """Runs the configuration file again, for the workers that are forked from now on. The app stays as it is."""
+        for entry in self._setup.cfg.raw_env:
+            os.environ.pop(entry.split("=", 1)[0], None)
+        try:
+            cfg = load_settings(process)
+            os.chdir(process["chdir"])
+            self._setup.log.setup(cfg)
+        except BaseException:
+            self._setup.log.exception("The configuration file failed: the hooks stay as they were")
+            return
+        self._process = process
+        self._setup.cfg = self._server.cfg = self._setup.app.cfg = cfg
+        old, self._server.num_workers = self._server.num_workers, process["workers"]
+        self._call("nworkers_changed", process["workers"], old)
+
+    def _fork(self, serial, number):
+        self._server.worker_age += 1
+        view = WorkerView(self._server, self._server.worker_age, number)
+        try:
+            self._setup.cfg.pre_fork(self._server, view)
+        except SystemExit as error:
+            raise HookFailed(error.code if isinstance(error.code, int) else 1) from None
+        except BaseException:
+            self._setup.log.exception("Exception in pre_fork hook")
+            raise HookFailed(_EXIT_LATER) from None
+        self._flush()
         pid = os.fork()
         if pid:
+            view.pid = pid
+            self._server.WORKERS[pid] = view
             self._master.say(op="forked", serial=serial, pid=pid)
             return
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
-        for descriptor in descriptors:
-            os.close(descriptor)
+        os.close(self._wakeup)
+        os.close(self._wake)
         self._master.sock.close()
-        master, config = call_master(self._address, self._token, serial)
-        leave(Worker(master, config, setup).run())
+        master, process = call_master(self._address, self._token, serial)
+        leave(Worker(master, process, self._setup, view).run())
 
     def _reap(self):
-        while True:
+        # Children that hooks or the app have started are theirs.
+        for pid, view in list(self._server.WORKERS.items()):
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                ended, status = os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code, signal_number = (
-                (None, os.WTERMSIG(status)) if os.WIFSIGNALED(status) else (os.WEXITSTATUS(status), None)
+                ended, status = pid, 0  # a hook has taken it
+            if ended == 0:
+                continue
+            del self._server.WORKERS[pid]
+            killed = os.WIFSIGNALED(status)
+            self._master.say(
+                op="exited",
+                pid=pid,
+                code=None if killed else os.WEXITSTATUS(status),
+                signal=signal.Signals(os.WTERMSIG(status)).name if killed else None,
             )
-            name = signal.Signals(signal_number).name if signal_number else None
-            self._master.say(op="exited", pid=pid, code=code, signal=name)
+            if self._setup.cfg.child_exit is not nothing:
+                self._child_exit(view)
+
+    def _child_exit(self, view):
+        try:
+            self._setup.cfg.child_exit(self._server, view)
+        except Exception:
+            self._setup.log.exception("Exception in child_exit hook")
+            self._master.say(op="hook-failed", hook="child_exit", code=_EXIT_LATER)
+        self._flush()
+
+    @staticmethod
+    def _flush():
+        sys.stdout.flush()
+        sys.stderr.flush()

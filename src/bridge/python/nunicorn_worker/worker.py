@@ -39,19 +39,12 @@ class Setup:
         except BaseException:
             traceback.print_exc()
             os._exit(EXIT_BOOT_ERROR)
-        self.process = process
         self.log = Logger(self.cfg)
         os.umask(process["umask"])
         os.environ["SERVER_SOFTWARE"] = process["software"]
         prepare_path(process)
         self.app = AppView(process["app"], self.cfg, lambda: load_app(process["app"]))
         self.server = ServerView(self.cfg, self.log, process["master_pid"], self.app)
-
-    def become_user(self):
-        """Gives up the rights of the start."""
-        drop_privileges(self.process["uid"], self.process["gid"])
-        if not self.process["preloaded"]:  # a worker outlives its mold: a new one replaces it first
-            die_with_parent()
 
     def load_app(self):
         """Imports the app. If there is none to be had the log says why; returns the exit code then, else 0."""
@@ -66,16 +59,23 @@ class Setup:
         return 0
 
 
+def become_user(process):
+    """Gives up the rights of the start, for good."""
+    drop_privileges(process["uid"], process["gid"])
+    if not process["forked"]:  # a worker outlives its mold: a new one replaces it first
+        die_with_parent()
+
+
 class Worker:
-    def __init__(self, master, process, setup=None):
-        """`setup`: the mold's, if it has imported the app."""
+    def __init__(self, master, process, setup=None, view=None):
+        """`setup` and `view`: the mold's, if it has forked this process."""
         self._master = master
         self._process = process
         self._setup = setup or Setup(process)
         if setup is not None:
             set_title(process["title"])
         self._cfg, self._log = self._setup.cfg, self._setup.log
-        self._view = WorkerView(self._setup.server, process["age"], process["number"])
+        self._view = view or WorkerView(self._setup.server, process["age"], process["number"])
         self._view.pid = os.getpid()
         self._view.ask_to_leave = lambda: self._ask_to_leave("asked to leave by a hook")
 
@@ -104,7 +104,7 @@ class Worker:
             signal.signal(signal.SIGABRT, self._aborted)
         try:
             self._cfg.post_fork(self._setup.server, view)
-            self._setup.become_user()
+            become_user(self._process)
             code = self._setup.load_app()
             if code:
                 return code

@@ -1,0 +1,38 @@
+"""Loads the app as a worker would and exits with 0, or with 1 and the reason on stderr: `--check-config`.
+
+    python -m nunicorn_worker.check SETTINGS
+
+SETTINGS is JSON: {"app": ..., "chdir": ..., "pythonpath": ...}
+"""
+
+import json
+import os
+import sys
+import traceback
+
+from .app import AppLoadError, load_app, prepare_path
+from .config import leave_no_trace
+
+
+def main():
+    settings = json.loads(sys.argv[1])
+    leave_no_trace()
+    sys.argv[:] = ["nunicorn"]
+    status = 1
+    try:
+        prepare_path(settings)
+        load_app(settings["app"])
+        status = 0
+    except AppLoadError as error:
+        print("\nError while loading the application: %s" % error, file=sys.stderr)
+    except BaseException:
+        print("\nError while loading the application:\n", file=sys.stderr)
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that the app may have started must not keep this process.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

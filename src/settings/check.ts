@@ -1,0 +1,29 @@
+/** `--check-config`: can the application be loaded? */
+import { spawn } from 'node:child_process';
+import { delimiter } from 'node:path';
+import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
+import type { LoadedSettings } from './load.ts';
+import { findPython, PYTHON_PACKAGE_DIR } from './python.ts';
+
+/** Loads it in a Python of its own, as a worker would; what is wrong goes to stderr. */
+export async function checkApp({ settings, app, env, cwd }: LoadedSettings): Promise<ExitCode> {
+  if (app === '') return EXIT.OK;
+  const { path } = await findPython(settings.python, env, cwd);
+  const given = JSON.stringify({
+    app,
+    chdir: settings.chdir,
+    pythonpath: settings.pythonpath.join(','),
+  });
+  const child = spawn(path, ['-m', 'nunicorn_worker.check', given], {
+    cwd,
+    env: {
+      ...env,
+      PYTHONPATH: env.PYTHONPATH ? `${PYTHON_PACKAGE_DIR}${delimiter}${env.PYTHONPATH}` : PYTHON_PACKAGE_DIR,
+    },
+    stdio: 'inherit',
+  });
+  return await new Promise((resolve, reject) => {
+    child.once('error', (error) => reject(new NunicornError(`${path} could not be started: ${error.message}`)));
+    child.once('exit', (code) => resolve(code === 0 ? EXIT.OK : EXIT.ERROR));
+  });
+}

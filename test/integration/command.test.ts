@@ -1,0 +1,133 @@
+// The command itself, without serving: what it prints, and its exit codes beside those of gunicorn.
+import { strict as assert } from 'node:assert';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { KINDS } from '../helpers/matrix.ts';
+import { FIXTURES, NUNICORN, VENV, VENV_BIN } from '../helpers/paths.ts';
+import type { Kind } from '../helpers/server.ts';
+
+const LIMIT_MS = 60_000;
+
+interface Ran {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+let folder = '';
+before(() => {
+  folder = mkdtempSync(join(tmpdir(), 'nt-command-'));
+  writeFileSync(
+    join(folder, 'good.py'),
+    'import os\nprint("loaded", os.environ.get("MODE"))\ndef app(environ, start_response): return []\n',
+  );
+  writeFileSync(join(folder, 'bad.py'), 'raise RuntimeError("broken on purpose")\n');
+  writeFileSync(join(folder, 'leaves.py'), 'import sys\nsys.exit(7)\n');
+  writeFileSync(join(folder, 'good.conf.py'), 'workers = 3\nraw_env = ["MODE=configured"]\n');
+  writeFileSync(join(folder, 'bad.conf.py'), 'workers = 3\nthreads = "many"\n');
+});
+after(() => rmSync(folder, { recursive: true }));
+
+function run(kind: Kind, args: readonly string[], env: Record<string, string> = {}): Ran {
+  const [command, first] = kind === 'gunicorn' ? [join(VENV_BIN, 'gunicorn'), []] : [process.execPath, [NUNICORN]];
+  const { status, stdout, stderr } = spawnSync(command, [...first, ...args], {
+    cwd: folder,
+    encoding: 'utf8',
+    timeout: LIMIT_MS,
+    env: {
+      PATH: `${VENV_BIN}:${process.env.PATH}`,
+      VIRTUAL_ENV: VENV,
+      HOME: folder,
+      PYTHONDONTWRITEBYTECODE: '1',
+      ...env,
+    },
+  });
+  return { code: status, stdout, stderr };
+}
+
+for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
+  if (!KINDS.includes(kind)) continue;
+  describe(`${kind} --check-config`, () => {
+    it('ends with 0 when the application can be loaded', () => {
+      const { code, stdout } = run(kind, ['--check-config', 'good:app']);
+      assert.deepEqual([code, stdout], [0, 'loaded None\n']);
+    });
+
+    it('ends with 1 and the traceback when it cannot', () => {
+      const { code, stderr } = run(kind, ['--check-config', 'bad:app']);
+      assert.equal(code, 1, stderr);
+      assert.match(stderr, /Error while loading the application:[\s\S]*bad\.py[\s\S]*broken on purpose/);
+    });
+
+    it('ends with 1 when the module has no such application', () => {
+      const { code, stderr } = run(kind, ['--check-config', 'good:other']);
+      assert.equal(code, 1, stderr);
+      assert.match(stderr, /Failed to find attribute 'other' in 'good'/);
+    });
+
+    it('ends with 1 when the configuration file holds a wrong value', () => {
+      const { code, stderr } = run(kind, ['--check-config', '-c', 'bad.conf.py', 'good:app']);
+      assert.equal(code, 1);
+      assert.match(stderr, /[Ii]nvalid value for threads: /);
+    });
+
+    it('is implied by --print-config', () => {
+      const { code, stdout } = run(kind, ['--print-config', '-c', 'good.conf.py', '--threads', '2', 'good:app']);
+      assert.equal(code, 0);
+      assert.match(stdout, /^workers\s+= 3\b/m);
+      assert.match(stdout, /^threads\s+= 2\b/m);
+      assert.equal(run(kind, ['--print-config', 'bad:app']).code, 1);
+    });
+  });
+
+  describe(`${kind} that is misunderstood`, () => {
+    it('ends with 2 on an unknown flag', () => assert.equal(run(kind, ['--no-such-flag', 'good:app']).code, 2));
+    it('ends with 1 without an application', () => {
+      const { code, stderr } = run(kind, ['--workers', '2']);
+      assert.equal(code, 1);
+      assert.match(stderr, /\nError: No application module specified\./);
+    });
+    it('ends with 0 after --version and --help', () => {
+      assert.match(run(kind, ['--version']).stdout, new RegExp(`^${kind} \\(version \\d+\\.\\d+\\.\\d+\\)\n$`));
+      const help = run(kind, ['--help']);
+      assert.equal(help.code, 0);
+      assert.match(help.stdout, /--workers INT/);
+    });
+  });
+}
+
+describe('nunicorn', { skip: !KINDS.includes('nunicorn') }, () => {
+  it('loads the application in the environment that it would be served in', () => {
+    const { code, stdout } = run('nunicorn', ['--check-config', '-c', 'good.conf.py', 'good:app']);
+    assert.deepEqual([code, stdout], [0, 'loaded configured\n']);
+    const moved = run('nunicorn', ['--check-config', '--chdir', FIXTURES, 'flask_app:app'], { PYTHONPATH: folder });
+    assert.equal(moved.code, 0, moved.stderr);
+  });
+
+  it('takes an application that ends the process for one that cannot be loaded', () => {
+    const { code, stderr } = run('nunicorn', ['--check-config', 'leaves:app']);
+    assert.equal(code, 1);
+    assert.match(stderr, /SystemExit: 7/);
+  });
+
+  it('says what is wrong, where, and what would be right', () => {
+    assert.equal(
+      run('nunicorn', ['-c', 'bad.conf.py', 'good:app']).stderr,
+      "\nError: invalid value for threads: 'many': a whole number, 1 or more, or auto, is needed (from bad.conf.py:2)\n",
+    );
+  });
+
+  it('checks a file that stands in the place of the application', () => {
+    assert.deepEqual(run('nunicorn', ['--check-config', 'good.conf.py']), { code: 0, stdout: '', stderr: '' });
+    assert.equal(run('nunicorn', ['--check-config', 'bad.conf.py']).code, 1);
+  });
+
+  it('prints a completion script that the shell understands', () => {
+    const { code, stdout } = run('nunicorn', ['completion', 'bash']);
+    assert.equal(code, 0);
+    assert.equal(spawnSync('bash', ['-n'], { input: stdout }).status, 0);
+  });
+});
