@@ -15,6 +15,7 @@ export const HINTS = 7;
 export const LAST = 8;
 export const EXTEND = 9;
 export const READY = 10;
+export const ENVIRON = 11;
 
 /** Flags of REQUEST. */
 export const PATH_ENCODED = 1;
@@ -78,6 +79,8 @@ export interface AnswerHandler {
   ready(): void;
   /** The app asks for this much time from now on. */
   extend(id: number, us: number): void;
+  /** What the access log shows of the environ: NAME, value ..., joined by NUL. The last frame of the answer follows. */
+  environ(id: number, head: string): void;
   /** The body is complete; `end` follows. */
   last(id: number): void;
 }
@@ -134,7 +137,7 @@ export class AnswerDecoder {
     const length = buffer.readUInt32LE(offset + AT.length);
     const kind = buffer[offset + AT.kind];
     const headBytes = buffer.readUInt32LE(offset + AT.head);
-    if (kind === undefined || kind < ANSWER || kind > READY) throw new FrameError(`a frame of unknown kind ${kind}`);
+    if (kind === undefined || kind < ANSWER || kind > ENVIRON) throw new FrameError(`a frame of unknown kind ${kind}`);
     const streams = kind === HEAD || kind === DATA;
     const wholeBytes = streams ? headBytes : length;
     if (headBytes > length || wholeBytes > MAX_FRAME_BYTES) throw new FrameError('a frame of impossible size');
@@ -168,6 +171,9 @@ export class AnswerDecoder {
         break;
       case HINTS:
         this.handler.hints(id, buffer.toString('latin1', headStart, headEnd));
+        break;
+      case ENVIRON:
+        this.handler.environ(id, buffer.toString('latin1', headStart, headEnd));
         break;
       case READY:
         this.handler.ready();

@@ -46,6 +46,11 @@ export class Exchange implements RequestFrame, Dispatched {
   closeAfter = false;
   /** The process that it was sent to last. */
   workerPid = 0;
+  /** Its worker's number and thread's, from 1. */
+  worker = 0;
+  thread = 0;
+  /** What the access log shows of the environ. */
+  environ: ReadonlyMap<string, string> | null = null;
   status = 0;
   bytesSent = 0;
   responseHeaders: readonly string[] = NO_HEADERS;

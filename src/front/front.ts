@@ -8,8 +8,7 @@ import { WorkerLink } from '../bridge/worker-link.ts';
 import { now } from '../clock.ts';
 import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
 import { StallWatch } from '../dispatch/stall-watch.ts';
-import { type AccessFormatter, compileAccessFormat } from '../log/access-format.ts';
-import type { AccessLog } from '../log/access-log.ts';
+import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
 import { ClientServer, type ClientServerParts, type HttpServer } from './client-server.ts';
@@ -47,8 +46,7 @@ interface Attached {
 export class Front {
   private readonly config: FrontConfig;
   private readonly log: ErrorLog;
-  private readonly accessLog: AccessLog | null;
-  private readonly formatAccess: AccessFormatter;
+  private readonly access: Access | null;
   private readonly tell: (message: ToMaster) => void;
   private readonly dispatcher: Dispatcher<Exchange>;
   private readonly clients: ClientServer;
@@ -66,14 +64,13 @@ export class Front {
   constructor(
     config: FrontConfig,
     log: ErrorLog,
-    accessLog: AccessLog | null,
+    access: Access | null,
     parts: ClientServerParts,
     tell: (message: ToMaster) => void,
   ) {
     this.config = config;
     this.log = log;
-    this.accessLog = accessLog;
-    this.formatAccess = compileAccessFormat(config.accessLogFormat);
+    this.access = access;
     this.tell = tell;
     this.dispatcher = new Dispatcher<Exchange>({
       maxQueue: config.maxQueue,
@@ -154,7 +151,7 @@ export class Front {
 
   reopenLogs(): void {
     this.log.reopen();
-    this.accessLog?.reopen();
+    this.access?.reopen();
   }
 
   setCertificates(config: TlsConfig): void {
@@ -162,7 +159,7 @@ export class Front {
   }
 
   async closeLogs(): Promise<void> {
-    await this.accessLog?.close();
+    await this.access?.close();
   }
 
   // ---- requests
@@ -192,6 +189,8 @@ export class Front {
     const attached = this.attached.get(slot.worker.serial);
     if (attached === undefined) return;
     exchange.workerPid = attached.address.pid;
+    exchange.worker = attached.address.number;
+    exchange.thread = slot.number + 1;
     const link = attached.link;
     link.send(slot.number, exchange);
     if (slot.requests.length === 1) {
@@ -267,6 +266,9 @@ export class Front {
         const exchange = current(id);
         answered(appUs);
         this.fail(exchange, 500, '');
+      },
+      environ: (id, head) => {
+        current(id).environ = pairs(head);
       },
       ready: () => this.slotReady(serial, number),
       extend: (id, us) => {
@@ -472,26 +474,27 @@ export class Front {
   }
 
   private logAccess(exchange: Exchange): void {
-    if (this.accessLog === null || exchange.status === 0) return;
+    if (this.access === null || exchange.status === 0) return;
     const { request, connection } = exchange;
     const target = request.url ?? '';
     const { path, query } = splitTarget(target);
-    this.accessLog.write(
-      this.formatAccess({
-        remoteAddress: connection.remoteAddress,
-        method: request.method ?? '',
-        rawUri: target,
-        path: percentDecode(path),
-        query,
-        protocol: `HTTP/${request.httpVersion}`,
-        status: exchange.status,
-        bytesSent: exchange.bytesSent,
-        durationUs: (now() - exchange.startedAt) * 1000,
-        requestHeaders: request.rawHeaders,
-        responseHeaders: exchange.responseHeaders,
-        pid: exchange.workerPid,
-      }),
-    );
+    this.access.write({
+      remoteAddress: connection.remoteAddress,
+      method: request.method ?? '',
+      rawUri: target,
+      path: percentDecode(path),
+      query,
+      protocol: `HTTP/${request.httpVersion}`,
+      status: exchange.status,
+      bytesSent: exchange.bytesSent,
+      durationUs: (now() - exchange.startedAt) * 1000,
+      requestHeaders: request.rawHeaders,
+      responseHeaders: exchange.responseHeaders,
+      pid: exchange.workerPid,
+      worker: exchange.worker,
+      thread: exchange.thread,
+      environ: exchange.environ,
+    });
   }
 }
 
@@ -501,6 +504,13 @@ function hasBegun(exchange: Exchange, begun: readonly number[]): boolean {
   if (slot === null) return true;
   const last = slot.requests.findIndex((request) => request.id === begun[slot.number]);
   return slot.requests.indexOf(exchange) <= last;
+}
+
+function pairs(head: string): ReadonlyMap<string, string> {
+  const parts = head.split('\0');
+  const map = new Map<string, string>();
+  for (let at = 0; at + 1 < parts.length; at += 2) map.set(parts[at] ?? '', parts[at + 1] ?? '');
+  return map;
 }
 
 function sendHints(exchange: Exchange, head: string): void {

@@ -2,7 +2,7 @@
 import { rmSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 import { attachHandle } from '../listening-handle.ts';
-import { createErrorLog, type ErrorLog } from '../log/error-log.ts';
+import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
 import type { ClientServerParts } from './client-server.ts';
 import { Front } from './front.ts';
 import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
@@ -25,11 +25,11 @@ function tell(message: ToMaster): void {
 async function start(given: FrontConfig): Promise<void> {
   config = given;
   process.title = given.title;
-  const log = createErrorLog({ path: given.errorlog, level: given.loglevel });
+  const log = await openErrorLog(given.errorLog);
   try {
-    const accessLog =
-      given.accesslog === null ? null : await (await import('../log/access-log.ts')).createAccessLog(given.accesslog);
-    front = new Front(given, log, accessLog, await loadParts(given, log), tell);
+    const access =
+      given.access === null ? null : await (await import('../log/access.ts')).Access.open(given.access, log);
+    front = new Front(given, log, access, await loadParts(given, log), tell);
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;
     log.error(error.message);

@@ -1,6 +1,8 @@
 /** What the master and a front say to each other over node:cluster's channel. */
 
-import type { ClientCertificates, LogLevel, ProxyProtocol } from '../settings/types.ts';
+import type { AccessSettings } from '../log/access.ts';
+import type { ErrorLogSettings } from '../log/error-log.ts';
+import type { ClientCertificates, ProxyProtocol } from '../settings/types.ts';
 import type { HeadLimits, HeadPolicy } from './environ.ts';
 
 /** A worker that is ready to be connected to. */
@@ -67,10 +69,8 @@ export interface FrontConfig {
   readonly proxyAllowIps: readonly string[];
   /** null: plain HTTP. */
   readonly tls: TlsConfig | null;
-  readonly errorlog: string;
-  readonly loglevel: LogLevel;
-  readonly accesslog: string | null;
-  readonly accessLogFormat: string;
+  readonly errorLog: ErrorLogSettings;
+  readonly access: AccessSettings | null;
   readonly listeners: readonly ListenerFacts[];
 }
 

@@ -26,10 +26,13 @@ export interface AccessRecord {
   /** Name, value, name, value ... */
   readonly requestHeaders: readonly string[];
   readonly responseHeaders: readonly string[];
-  /** Variables of the WSGI environ, under their own names. */
-  readonly environ?: ReadonlyMap<string, string>;
-  /** The process that ran the application. */
+  /** Variables of the WSGI environ that the format asks for; null: none are known. */
+  readonly environ: ReadonlyMap<string, string> | null;
+  /** The process that ran the application; 0: the front answered by itself. */
   readonly pid: number;
+  /** The worker's number, from 1, and its thread's; 0: none. */
+  readonly worker: number;
+  readonly thread: number;
 }
 
 export type AccessFormatter = (record: AccessRecord) => string;
@@ -132,6 +135,11 @@ function convert(format: string, directive: string, name: string, conversion: st
   return TEXT_ATOMS.get(name) ?? namedAtom(name) ?? (() => MISSING);
 }
 
+/** The variables of the environ that a format names, as it names them: `REMOTE_USER` of `%({REMOTE_USER}e)s`. */
+export function environNames(format: string): readonly string[] {
+  return [...format.matchAll(/%\(\{([^{}()]*)\}e\)/gi)].map((match) => match[1] ?? '');
+}
+
 /** `{Name}i`, `{name}o` and `{name}e`: a request header, a response header, a variable of the environ. */
 function namedAtom(name: string): Atom | undefined {
   const match = /^\{([^{}]*)\}([ioe])$/i.exec(name);
@@ -169,24 +177,30 @@ function timeAtom(now: () => number): Atom {
   };
 }
 
-/** The last header of this name, as Gunicorn shows it. */
-function header(headers: readonly string[], lowerName: string): string {
+/** The last header of this name, which is the one that Gunicorn shows. `headers`: name, value, name, value ... */
+export function headerValue(headers: readonly string[], lowerName: string): string | undefined {
   for (let i = headers.length - 2; i >= 0; i -= 2) {
     const name = headers[i] ?? '';
-    if (name.length === lowerName.length && name.toLowerCase() === lowerName) return escapeValue(headers[i + 1] ?? '');
+    if (name.length === lowerName.length && name.toLowerCase() === lowerName) return headers[i + 1];
   }
-  return MISSING;
+  return undefined;
 }
 
-function variable(environ: ReadonlyMap<string, string> | undefined, name: string, lowerName: string): string {
-  if (environ === undefined) return MISSING;
+function header(headers: readonly string[], lowerName: string): string {
+  const value = headerValue(headers, lowerName);
+  return value === undefined ? MISSING : escapeValue(value);
+}
+
+function variable(environ: ReadonlyMap<string, string> | null, name: string, lowerName: string): string {
+  if (environ === null) return MISSING;
   const value = environ.get(name) ?? environ.get(name.toUpperCase());
   if (value !== undefined) return escapeValue(value);
   for (const [key, other] of environ) if (key.toLowerCase() === lowerName) return escapeValue(other);
   return MISSING;
 }
 
-function basicUser(headers: readonly string[]): string | undefined {
+/** Of HTTP Basic authentication. */
+export function basicUser(headers: readonly string[]): string | undefined {
   for (let i = headers.length - 2; i >= 0; i -= 2) {
     if (headers[i]?.toLowerCase() !== 'authorization') continue;
     const match = /^basic\s+(\S+)\s*$/i.exec(headers[i + 1] ?? '');

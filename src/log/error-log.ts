@@ -1,8 +1,8 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
-import { LOG_LEVELS, type LogLevel } from '../settings/types.ts';
+import { LOG_LEVELS, type LogFormat, type LogLevel } from '../settings/types.ts';
 import { clock } from './local-time.ts';
-import { openStandardStream, STDERR } from './standard-stream.ts';
+import { openStandardStream, STDERR, STDOUT } from './standard-stream.ts';
 
 export interface ErrorLog {
   debug(message: string): void;
@@ -15,13 +15,25 @@ export interface ErrorLog {
   close(): void;
 }
 
-export interface ErrorLogOptions {
+type LineFormat = (level: LogLevel, message: string, now: Date) => string;
+
+/** What the settings say of the error log. */
+export interface ErrorLogSettings {
   /** A file, or `-` for standard error. */
   readonly path: string;
   /** The least severe level that is written. */
   readonly level: LogLevel;
+  readonly format: LogFormat;
+  /** Of a log on standard error: lines of level info and below go to standard output. */
+  readonly split: boolean;
+}
+
+export interface ErrorLogOptions {
+  readonly path: string;
+  readonly level: LogLevel;
   /** Makes a line, without its end, of a message. The default is Gunicorn's form. */
-  readonly format?: (level: LogLevel, message: string, now: Date) => string;
+  readonly format?: LineFormat;
+  readonly split?: boolean;
 }
 
 /** How long one line may wait for a reader that does not read, before it is dropped. */
@@ -34,6 +46,14 @@ export function gunicornLine(level: LogLevel, message: string, now: Date): strin
   return `[${year}-${month}-${day} ${time} ${zone}] [${process.pid}] [${level.toUpperCase()}] ${message}`;
 }
 
+/** @throws {NunicornError} if the file cannot be opened */
+export async function openErrorLog({ path, level, format, split }: ErrorLogSettings): Promise<ErrorLog> {
+  if (format === 'text') return createErrorLog({ path, level, split });
+  // Only who wants JSON pays for the library.
+  const line = await (await import('./json-lines.ts')).jsonLines(process.pid);
+  return createErrorLog({ path, level, split, format: (at, message) => line(at, {}, message) });
+}
+
 /**
  * The server's own log. Lines are few, so each is written at once and synchronously: none is lost in a crash. A destination
  * that is full or gone never throws and never holds the server up for more than a moment; the lines that it did not take are
@@ -41,45 +61,21 @@ export function gunicornLine(level: LogLevel, message: string, now: Date): strin
  *
  * @throws {NunicornError} if the file cannot be opened
  */
-export function createErrorLog(options: ErrorLogOptions): ErrorLog {
-  const format = options.format ?? gunicornLine;
-  const leastSevere = LOG_LEVELS.indexOf(options.level);
-  let fd = open(options.path);
-  let closed = false;
-  let dropped = 0;
-  /** What of the last line was not taken, because the destination blocked in the middle of it. */
-  let rest: Buffer = Buffer.alloc(0);
-
-  function write(level: LogLevel, message: string): void {
-    if (closed) return;
-    const lines: string[] = [];
-    if (dropped > 0)
-      lines.push(format('warning', `${dropped} lines of this log were dropped: nobody read it`, new Date()));
-    lines.push(format(level, message, new Date()));
-    // A destination that blocked before gets one try, so that a flood of lines does not stop the server.
-    const tries = dropped > 0 ? 1 : BLOCKED_TRIES;
-    const before = rest;
-    const content = Buffer.concat([before, Buffer.from(`${lines.join('\n')}\n`)]);
-    const written = writeAll(fd, content, tries);
-    if (written === content.length) {
-      rest = Buffer.alloc(0);
-      dropped = 0;
-    } else if (written <= before.length) {
-      rest = before.subarray(written);
-      dropped += 1;
-    } else {
-      // Some of the new lines went out: they are owed in full.
-      rest = content.subarray(written);
-      dropped = 0;
-    }
-  }
-
+export function createErrorLog({
+  path,
+  level: least,
+  format = gunicornLine,
+  split = false,
+}: ErrorLogOptions): ErrorLog {
+  const leastSevere = LOG_LEVELS.indexOf(least);
+  const main = new Outlet(open(path, STDERR), format);
+  const chatter = split && path === '-' ? new Outlet(open(path, STDOUT), format) : main;
   const at =
     (level: LogLevel) =>
     (message: string): void => {
-      if (LOG_LEVELS.indexOf(level) >= leastSevere) write(level, message);
+      if (LOG_LEVELS.indexOf(level) < leastSevere) return;
+      (level === 'debug' || level === 'info' ? chatter : main).write(level, message);
     };
-
   return {
     debug: at('debug'),
     info: at('info'),
@@ -87,25 +83,72 @@ export function createErrorLog(options: ErrorLogOptions): ErrorLog {
     error: at('error'),
     critical: at('critical'),
     reopen() {
-      if (closed || options.path === '-') return;
+      if (main.closed || path === '-') return;
       try {
-        const next = open(options.path);
-        closeSync(fd);
-        fd = next;
-        rest = Buffer.alloc(0);
+        main.reopen(open(path, STDERR));
       } catch (error) {
-        write('error', error instanceof Error ? error.message : String(error));
+        main.write('error', error instanceof Error ? error.message : String(error));
       }
     },
     close() {
-      if (!closed && fd !== STDERR) closeSync(fd);
-      closed = true;
+      main.close();
+      chatter.close();
     },
   };
 }
 
-function open(path: string): number {
-  if (path === '-') return openStandardStream(STDERR);
+/** Where lines go, and what it owes to whoever does not read. */
+class Outlet {
+  closed = false;
+  private fd: number;
+  private readonly format: LineFormat;
+  private dropped = 0;
+  /** What of the last line was not taken, because the destination blocked in the middle of it. */
+  private rest: Buffer = Buffer.alloc(0);
+
+  constructor(fd: number, format: LineFormat) {
+    this.fd = fd;
+    this.format = format;
+  }
+
+  write(level: LogLevel, message: string): void {
+    if (this.closed) return;
+    const lines: string[] = [];
+    if (this.dropped > 0)
+      lines.push(this.format('warning', `${this.dropped} lines of this log were dropped: nobody read it`, new Date()));
+    lines.push(this.format(level, message, new Date()));
+    // A destination that blocked before gets one try, so that a flood of lines does not stop the server.
+    const tries = this.dropped > 0 ? 1 : BLOCKED_TRIES;
+    const before = this.rest;
+    const content = Buffer.concat([before, Buffer.from(`${lines.join('\n')}\n`)]);
+    const written = writeAll(this.fd, content, tries);
+    if (written === content.length) {
+      this.rest = Buffer.alloc(0);
+      this.dropped = 0;
+    } else if (written <= before.length) {
+      this.rest = before.subarray(written);
+      this.dropped += 1;
+    } else {
+      // Some of the new lines went out: they are owed in full.
+      this.rest = content.subarray(written);
+      this.dropped = 0;
+    }
+  }
+
+  reopen(fd: number): void {
+    closeSync(this.fd);
+    this.fd = fd;
+    this.rest = Buffer.alloc(0);
+  }
+
+  close(): void {
+    if (!this.closed && this.fd !== STDERR && this.fd !== STDOUT) closeSync(this.fd);
+    this.closed = true;
+  }
+}
+
+function open(path: string, standard: typeof STDOUT | typeof STDERR): number {
+  if (path === '-') return openStandardStream(standard);
   try {
     return openSync(path, 'a');
   } catch (error) {

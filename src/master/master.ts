@@ -6,7 +6,8 @@ import { join, resolve } from 'node:path';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import type { HeadLimits } from '../front/environ.ts';
 import type { TlsConfig } from '../front/messages.ts';
-import { createErrorLog, type ErrorLog } from '../log/error-log.ts';
+import { environNames } from '../log/access-format.ts';
+import { type ErrorLog, type ErrorLogSettings, openErrorLog } from '../log/error-log.ts';
 import { formatAddress, parseAddress } from '../settings/address.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import { findPython, type Python } from '../settings/python.ts';
@@ -28,7 +29,7 @@ const LEAST_EXIT_MS = 1000;
 /** Starts the server and returns; the process ends when the server does. Throws NunicornError if it cannot start. */
 export async function runMaster(loaded: LoadedSettings): Promise<void> {
   const { settings } = loaded;
-  const log = createErrorLog({ path: settings.errorlog, level: settings.loglevel });
+  const log = await openErrorLog(errorLogSettings(loaded));
   const tls = await certificatesOf(settings, log);
   const python = await findPython(settings.python, process.env, loaded.cwd);
   const pidFile = settings.pidfile === null ? null : new PidFile(settings.pidfile);
@@ -133,7 +134,6 @@ class Master {
     const { settings } = loaded;
     const token = randomBytes(16).toString('hex');
     const forPython = pythonSettings(loaded);
-    const errorlog = errorLogPath(loaded);
     const uid = settings.user ?? null;
     const gid = settings.group ?? null;
     return new PythonApp(
@@ -155,6 +155,7 @@ class Master {
           uid,
           gid,
           ...forPython,
+          environ_names: settings.accesslog === null ? [] : environNames(settings.access_log_format),
           master_pid: process.pid,
           software: SOFTWARE,
           argv: process.argv.slice(1),
@@ -190,10 +191,9 @@ class Master {
             proxyProtocol: settings.proxy_protocol,
             proxyAllowIps: settings.proxy_allow_ips,
             tls,
-            errorlog,
-            loglevel: settings.loglevel,
-            accesslog: settings.accesslog,
-            accessLogFormat: settings.access_log_format,
+            errorLog: errorLogSettings(loaded),
+            access:
+              settings.accesslog === null ? null : { path: settings.accesslog, format: settings.access_log_format },
             listeners: this.sockets.map((socket) => socket.facts),
           },
         },
@@ -335,6 +335,11 @@ const REASONS: Readonly<Partial<Record<ExitCode, string>>> = {
 
 function titleOf({ settings, app }: LoadedSettings, role: string): string {
   return `nunicorn: ${role} [${settings.proc_name || app}]`;
+}
+
+function errorLogSettings(loaded: LoadedSettings): ErrorLogSettings {
+  const { loglevel: level, log_format: format, log_split: split } = loaded.settings;
+  return { path: errorLogPath(loaded), level, format, split };
 }
 
 function errorLogPath({ settings, cwd }: LoadedSettings): string {

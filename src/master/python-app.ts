@@ -14,6 +14,8 @@ import type { PythonSettings } from './python-settings.ts';
 /** Settings of a Python process, as `nunicorn_worker` takes them. */
 export interface PythonConfig extends PythonSettings {
   readonly master_pid: number;
+  /** Variables of the environ that the access log shows. */
+  readonly environ_names: readonly string[];
   readonly app: string;
   readonly threads: number;
   readonly workers: number;

@@ -17,6 +17,7 @@ import {
   headerNames,
   headerValues,
   hook,
+  logFormat,
   logLevel,
   networks,
   octal,
@@ -541,7 +542,7 @@ export const SETTINGS = {
     type: text,
     default: '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
     metavar: 'STRING',
-    help: 'What a line of the access log shows, with the identifiers of Gunicorn: %(h)s address, %(r)s request line, %(s)s status, %(b)s bytes, %(D)s microseconds, %({Name}i)s a request header ...',
+    help: 'What a line of the access log shows, with the identifiers of Gunicorn: %(h)s address, %(r)s request line, %(s)s status, %(b)s bytes, %(D)s microseconds, %({Name}i)s a request header, %({Name}o)s a response header, %({NAME}e)s a variable of the environ ... json: one JSON object a line, with time, remote_address, method, path, status, bytes, duration_ms, pid, worker, thread and more.',
     origin: 'gunicorn',
   }),
   errorlog: setting({
@@ -562,6 +563,23 @@ export const SETTINGS = {
     metavar: 'LEVEL',
     help: 'The least severe lines that the error log shows: debug, info, warning, error or critical.',
     origin: 'gunicorn',
+  }),
+  log_format: setting({
+    section: 'Logging',
+    flags: ['--log-format'],
+    type: logFormat,
+    default: 'text',
+    metavar: 'FORMAT',
+    help: 'The form of the error log: text, as Gunicorn writes it, or json, one JSON object a line with time, level, pid and message.',
+    origin: 'nunicorn',
+  }),
+  log_split: setting({
+    section: 'Logging',
+    flags: ['--log-split'],
+    type: flag,
+    default: false,
+    help: 'Lines of the error log of level info and below go to standard output, warnings and errors to standard error, which some collectors take for errors whole. Without effect where the error log is a file.',
+    origin: 'nunicorn',
   }),
 
   proc_name: setting({

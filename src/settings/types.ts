@@ -124,6 +124,18 @@ export const text: ValueType<string> = {
   },
 };
 
+export type LogFormat = 'text' | 'json';
+
+export const logFormat: ValueType<LogFormat> = {
+  label: 'text or json',
+  arity: 'one',
+  parse(raw) {
+    const value = typeof raw === 'string' ? raw.trim().toLowerCase() : raw;
+    if (value === 'text' || value === 'json') return value;
+    throw new ValueError('text or json is needed');
+  },
+};
+
 /** A server hook, by the name of its function. The function itself stays in the configuration file. */
 export const hook: ValueType<string | null> = {
   label: 'function',

@@ -4,8 +4,9 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
-import { withServer } from '../helpers/server.ts';
+import { finishing, Server, withServer } from '../helpers/server.ts';
 
 const skip = !NUNICORN_RUNS;
 
@@ -32,4 +33,65 @@ it('every answer has its line in the access log when the server is gone', { skip
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+const APP = { app: 'hooks.app:application' };
+
+it('--access-logformat json and --log-format json: one JSON object a line, of every process', { skip }, async () => {
+  const args = ['--access-logfile', '-', '--access-logformat', 'json', '--log-format', 'json', '--log-split'];
+  const server = await Server.spawn({ ...APP, threads: 2, args });
+  await finishing(server, async () => {
+    await until(async () => (await server.get('/').catch(() => null))?.status === 200, 'the first answer', 30_000);
+    await server.get('/a%20b?c="d"', 'User-Agent: "x\\"\r\nAuthorization: Basic Ym9iOnB3\r\n');
+    await server.get('/raise');
+    server.kill('SIGTERM');
+    await server.exit();
+    const [out, err] = [server.stdout, server.log].map((text) =>
+      text
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line) as Record<string, unknown>),
+    );
+    const request = out?.find(({ path }) => path === '/a b');
+    const { time, duration_ms, pid, thread, ...rest } = request ?? {};
+    assert.match(String(time), /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+    assert.equal(typeof duration_ms, 'number');
+    assert.ok(thread === 1 || thread === 2);
+    assert.deepEqual(rest, {
+      level: 'info',
+      remote_address: '127.0.0.1',
+      user: 'bob',
+      method: 'GET',
+      path: '/a b',
+      query: 'c="d"',
+      protocol: 'HTTP/1.1',
+      host: 'test',
+      status: 200,
+      bytes: 5,
+      user_agent: '"x\\"',
+      worker: 1,
+    });
+    const booted = out?.find(({ message }) => message === `Booting worker with pid: ${pid}`);
+    assert.equal(booted?.pid, pid);
+    assert.equal(booted?.level, 'info');
+    assert.ok(out?.some(({ message, pid: master }) => message === 'Shutting down: Master' && master === server.pid));
+    assert.equal(err?.length, 1);
+    assert.match(String(err?.[0]?.message), /^Error handling request/);
+    assert.match(String(err?.[0]?.exception), /ValueError: the app fails$/);
+  });
+});
+
+it('variables of the environ that the format names are those that the app has set', { skip }, async () => {
+  const format = '%(U)s [%({app.user}e)s] [%({REQUEST_METHOD}e)s] [%({nothing}e)s]';
+  await withServer(
+    { app: 'hooks.app:naming_a_user', threads: 2, args: ['--access-logfile', '-', '--access-logformat', format] },
+    async (server) => {
+      for (const path of ['/list', '/stream', '/raise']) await server.get(path);
+      server.kill('SIGTERM');
+      await server.exit();
+      for (const path of ['/list', '/stream', '/raise']) {
+        assert.ok(server.stdout.includes(`${path} [bob\\" of ${path}] [GET] [-]\n`), server.stdout);
+      }
+    },
+  );
 });

@@ -12,6 +12,7 @@ from itertools import chain, repeat
 from unittest import mock
 
 from nunicorn_worker import wsgi
+from nunicorn_worker.environ_atoms import telling_environ
 from nunicorn_worker.slot import Slot
 from support import ROOT
 
@@ -189,6 +190,12 @@ def sending_file(environ, start_response):
     return environ["wsgi.file_wrapper"](file)
 
 
+def naming_a_user(environ, start_response):
+    environ.update({"REMOTE_USER": "bob", "X.Y": "\u20ac\0\xe9"})
+    start_response("200 OK", [])
+    return [b"ok"]
+
+
 COOKIES = [("Content-Type", "text/plain"), ("X-Latin", "\xe9\xff"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
 
 # What gives the golden answers: method and app.
@@ -202,6 +209,7 @@ APPS = {
     "hints": ("GET", hinting),
     "head only": ("HEAD", started("200 OK", [("Content-Length", "5")], [b"12345"])),
     "file": ("GET", sending_file),
+    "environ": ("GET", telling_environ(naming_a_user, ["Remote_User", "X.Y", "NOT_THERE"])),
 }
 
 

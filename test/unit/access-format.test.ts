@@ -33,6 +33,8 @@ const RECORD: AccessRecord = {
     ['wsgi.url_scheme', 'https'],
   ]),
   pid: 4711,
+  worker: 1,
+  thread: 2,
 };
 
 const line = (format: string, change: Partial<AccessRecord> = {}, now?: () => number): string =>

@@ -27,6 +27,7 @@ type Event =
   | readonly ['end', id: number, cut: boolean, appUs: number]
   | readonly ['error', id: number, appUs: number]
   | readonly ['hints', id: number, head: string]
+  | readonly ['environ', id: number, head: string]
   | readonly ['last', id: number]
   | readonly ['extend', id: number, us: number]
   | readonly ['ready'];
@@ -67,6 +68,7 @@ function decode(chunks: Iterable<Buffer>): { events: Event[]; betweenFrames: boo
     end: (id, cut, appUs) => events.push(['end', id, cut, appUs]),
     error: (id, appUs) => events.push(['error', id, appUs]),
     hints: (id, head) => events.push(['hints', id, head]),
+    environ: (id, head) => events.push(['environ', id, head]),
     last: (id) => events.push(['last', id]),
     extend: (id, us) => events.push(['extend', id, us]),
     ready: () => events.push(['ready']),
@@ -319,7 +321,7 @@ const IMPOSSIBLE: readonly (readonly [string, Buffer])[] = [
   ['kind 0', header(0, 0, 0)],
   ['a request', header(1, 0, 0)],
   ['a request with a payload that never comes', header(1, MAX_FRAME_BYTES, 0)],
-  ['kind 11', header(11, 0, 0)],
+  ['kind 12', header(12, 0, 0)],
   ['kind 255', header(255, 1000, 0)],
 ];
 
@@ -347,6 +349,7 @@ test('a DATA may be longer than the limit of other frames, and is not kept', () 
     end: fail,
     error: fail,
     hints: fail,
+    environ: fail,
     last: fail,
     extend: fail,
     ready: fail,
@@ -370,6 +373,7 @@ test('the largest ANSWER', () => {
     end: ignore,
     error: ignore,
     hints: ignore,
+    environ: ignore,
     last: ignore,
     extend: ignore,
     ready: ignore,

@@ -131,6 +131,7 @@ async function connected(threads: number) {
     end: (id, cut) => calls.note('end', slot, id, cut),
     error: (id) => calls.note('error', slot, id),
     hints: (id, head) => calls.note('hints', slot, id, head),
+    environ: (id, head) => calls.note('environ', slot, id, head),
     last: (id) => calls.note('last', slot, id),
     extend: (id, us) => calls.note('extend', slot, id, us),
     ready: () => calls.note('ready', slot),

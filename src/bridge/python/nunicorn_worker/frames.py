@@ -33,6 +33,7 @@ ERROR = 6  # the app failed before its head was sent: the front answers 500
 HINTS = 7  # 103 Early Hints
 READY = 10  # the thread has taken the connection and runs nothing
 EXTEND = 9  # the app asks for app_us more time from now on
+ENVIRON = 11  # what the access log shows of the environ: NAME NUL value ..., in lower case
 LAST = 8  # the body is complete, END follows when the app has cleaned up
 
 # The first bytes of a connection from a front: token, kind of connection, slot number.

@@ -5,9 +5,11 @@ Its lines go through `logging.getLogger("gunicorn.error")`, since apps take that
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -25,15 +27,18 @@ class _WholeLines:
         except Exception:
             self.handleError(record)  # type: ignore[attr-defined]
             return
-        self.write(text)
+        self.write(text, record.levelno)
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, level: int = logging.ERROR) -> None:
         data = text.encode("utf-8", "backslashreplace")
         while data:
             try:
-                data = data[os.write(self.stream.fileno(), data) :]  # type: ignore[attr-defined]
+                data = data[os.write(self.stream_for(level).fileno(), data) :]
             except (OSError, ValueError):
                 return  # nobody reads the log: serving goes on
+
+    def stream_for(self, level: int) -> Any:
+        return self.stream  # type: ignore[attr-defined]
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -43,8 +48,32 @@ class StreamHandler(_WholeLines, logging.StreamHandler):  # type: ignore[type-ar
     """Into a standard stream."""
 
 
+class SplitHandler(StreamHandler):
+    """Into standard error; what is no warning into standard output."""
+
+    def stream_for(self, level: int) -> Any:
+        return self.stream if level >= logging.WARNING else sys.stdout
+
+
 class FileHandler(_WholeLines, logging.FileHandler):
     """Into a file."""
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line, with the names of `src/log/json-lines.ts`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "level": record.levelname.lower(),
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack"] = record.stack_info
+        return json.dumps(fields, ensure_ascii=False)
 
 
 class Logger:
@@ -70,7 +99,9 @@ class Logger:
         """Writes to what the settings `errorlog` and `loglevel` say from now on."""
         self.cfg = cfg
         self.error_log.setLevel(self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO))
-        self._set_handler(self.error_log, cfg.errorlog, logging.Formatter(self.error_fmt, self.datefmt))
+        is_json = cfg.log_format == "json"
+        formatter = JsonFormatter() if is_json else logging.Formatter(self.error_fmt, self.datefmt)
+        self._set_handler(self.error_log, cfg.errorlog, formatter)
 
     def critical(self, msg: object, *args: object, **kwargs: Any) -> None:
         self.error_log.critical(msg, *args, **kwargs)
@@ -114,7 +145,11 @@ class Logger:
             if getattr(handler, "_nunicorn", False):
                 logger.removeHandler(handler)
                 handler.close()
-        handler = StreamHandler(sys.stderr) if output == "-" else FileHandler(output)
+        handler: logging.Handler
+        if output == "-":
+            handler = SplitHandler(sys.stderr) if self.cfg.log_split else StreamHandler(sys.stderr)
+        else:
+            handler = FileHandler(output)
         handler._nunicorn = True  # type: ignore[attr-defined]
         handler.setFormatter(formatter)
         logger.addHandler(handler)
@@ -127,10 +162,17 @@ class ErrorStream:
 
     def __init__(self, log: Logger) -> None:
         self._logger = log.error_log
+        self._as_records = log.cfg.log_format == "json"
+        self._rest = ""
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError("wsgi.errors takes str, not %s" % type(text).__name__)
+        if self._as_records:
+            *lines, self._rest = (self._rest + text).split("\n")
+            for line in lines:
+                self._logger.error("%s", line)
+            return len(text)
         for handler in self._logger.handlers:
             if isinstance(handler, _WholeLines):
                 handler.write(text)

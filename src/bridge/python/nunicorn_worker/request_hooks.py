@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .closing import at_close
 from .hooks import nothing
 from .views import RequestView, ResponseView
-from .wsgi import FileWrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def around_request(app: Any, worker: WorkerView) -> Any:
         except BaseException:
             unfinished.end()
             raise
-        return unfinished.behind(result, answer)
+        return at_close(result, answer, unfinished.end)
 
     return run_both
 
@@ -59,32 +59,3 @@ class _Request:
             self.post_request(self.worker, self.request, self.environ, self.response)
         except Exception:
             self.worker.log.exception("Exception in post_request hook")
-
-    def behind(self, result: Any, answer: Any) -> Any:
-        """`result` with a close() that calls the hook. The client has its whole answer by then."""
-        close = getattr(result, "close", None)
-
-        def close_both() -> None:
-            try:
-                if close is not None:
-                    close()
-            finally:
-                self.end()
-
-        if type(result) is FileWrapper:
-            result.close = close_both
-            return result
-        if type(result) in (list, tuple) and answer.head is not None and not answer.begun:
-            answer.declare_length(sum(map(len, result)))
-        return _Closing(result, close_both)
-
-
-class _Closing:
-    """The iterable of an app, with another close()."""
-
-    def __init__(self, result: Any, close: Callable[[], None]) -> None:
-        self._result = result
-        self.close = close
-
-    def __iter__(self) -> Any:
-        return iter(self._result)

@@ -131,6 +131,10 @@ class Worker:
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
         }
+        if process["environ_names"]:
+            from .environ_atoms import telling_environ
+
+            app = telling_environ(app, process["environ_names"])
         if any(getattr(self._cfg, name) is not hooks.nothing for name in hooks.SEE_REQUESTS):
             from .request_hooks import around_request
 
