@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { delimiter, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { NunicornError } from '../errors.ts';
+import { isNodeConfig, NODE_CONFIG_NAMES, readNodeConfig } from './node-config.ts';
 import { findPython, PYTHON_PACKAGE_DIR } from './python.ts';
 
 /** A value that a configuration file gave to a name. */
@@ -19,6 +20,8 @@ export type FileValue =
 
 export interface ConfigFile {
   readonly values: ReadonlyMap<string, FileValue>;
+  /** Whether a name can only be meant for a setting. In a Python file most are variables of its own. */
+  readonly onlySettings: boolean;
   /** The line that gave a name its value, as far as it could be found. */
   readonly lines: ReadonlyMap<string, number>;
   /** What the file changed in `os.environ`. */
@@ -28,19 +31,30 @@ export interface ConfigFile {
 const DEFAULT_FILE = 'gunicorn.conf.py';
 const REPORT_FD = 3;
 
-/** The location that `-c` names, else `./gunicorn.conf.py` if it exists, else undefined. */
-export function configLocation(named: string | undefined, cwd: string): string | undefined {
-  if (named) return named;
-  return existsSync(join(cwd, DEFAULT_FILE)) ? `./${DEFAULT_FILE}` : undefined;
+/**
+ * Where the settings are read from: what `-c` names, else the first of nunicorn's own files and gunicorn.conf.py that exists in
+ * the folder of the start.
+ *
+ * @returns `ignored`: other such files that lie there
+ */
+export function configLocation(
+  named: string | undefined,
+  cwd: string,
+): { readonly location: string | undefined; readonly ignored: readonly string[] } {
+  if (named) return { location: named, ignored: [] };
+  const [location, ...ignored] = [...NODE_CONFIG_NAMES, DEFAULT_FILE]
+    .filter((name) => existsSync(join(cwd, name)))
+    .map((name) => `./${name}`);
+  return { location, ignored };
 }
 
 /** The text names a file that exists and whose name is that of a configuration file. */
 export function isConfigFile(text: string, cwd: string): boolean {
-  return /\.(?:py|json|[mc]?[jt]s)$/.test(text) && existsSync(resolve(cwd, text));
+  return (text.endsWith('.py') || isNodeConfig(text)) && existsSync(resolve(cwd, text));
 }
 
 /**
- * Runs the configuration file in a Python of its own and returns what it set.
+ * Runs the configuration file, a Python one in a Python of its own, and returns what it set.
  *
  * @param location `PATH`, `file:PATH` or `python:MODULE`
  * @param python the value of `--python`, if the command line has one
@@ -52,7 +66,10 @@ export async function runConfigFile(
   env: NodeJS.ProcessEnv,
   cwd: string,
 ): Promise<ConfigFile> {
-  checkLocation(location, cwd);
+  const file = checkLocation(location, cwd);
+  if (file !== undefined && isNodeConfig(file)) {
+    return await readNodeConfig(file, location);
+  }
   const { path } = await findPython(python, env, cwd);
   const report = await runChild(path, location, env, cwd);
   if ('problem' in report) {
@@ -60,21 +77,24 @@ export async function runConfigFile(
     throw new NunicornError(`the configuration file ${location} could not be used: ${report.problem}${traceback}`);
   }
   const values = Object.entries(report.values).map(([name, value]): [string, FileValue] => [name, decode(value)]);
-  return { values: new Map(values), lines: new Map(Object.entries(report.lines)), env: report.env };
+  const lines = new Map(Object.entries(report.lines));
+  return { values: new Map(values), onlySettings: false, lines, env: report.env };
 }
 
-function checkLocation(location: string, cwd: string): void {
-  if (location.startsWith('python:')) return;
+/** The path of the file; undefined for a module. */
+function checkLocation(location: string, cwd: string): string | undefined {
+  if (location.startsWith('python:')) return undefined;
   const path = location.replace(/^file:/, '');
   if (path === location && /^[a-z]{2,}:/.test(path)) {
     throw new NunicornError(`--config '${location}': PATH, file:PATH or python:MODULE is needed`);
   }
-  if (/\.(json|ya?ml|toml)$/.test(path)) {
-    throw new NunicornError(`--config '${location}': a Python file is needed, such as gunicorn.conf.py`);
+  if (/\.(ya?ml|toml)$/.test(path)) {
+    throw new NunicornError(`--config '${location}': gunicorn.conf.py or nunicorn.config.{ts,js,mjs,json} is needed`);
   }
   if (!existsSync(resolve(cwd, path))) {
     throw new NunicornError(`--config '${location}': '${path}' doesn't exist (looked for in ${cwd})`);
   }
+  return resolve(cwd, path);
 }
 
 type Encoded =

@@ -77,7 +77,8 @@ export async function loadSettings(
   const commandLine = fileToCheck(await parseCommandLine(argv, describeSource(COMMAND_LINE)), cwd);
   const layers: Layer[] = [...(await environmentLayers(env, warnings)), layerOf(COMMAND_LINE, commandLine)];
 
-  const location = configLocation(lastText(layers, 'config'), cwd);
+  const { location, ignored } = configLocation(lastText(layers, 'config'), cwd);
+  if (ignored.length > 0) warnings.push(`${location} is read; ${ignored.join(' and ')} beside it is not`);
   const file =
     location === undefined ? undefined : await runConfigFile(location, lastText(layers, 'python') ?? null, env, cwd);
   if (location !== undefined && file !== undefined) layers.unshift(fileLayer(location, file, warnings));
@@ -164,6 +165,7 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
     } else if (notYet === undefined) {
       const meant = likelyMeant(name, value);
       if (meant !== undefined) warnings.push(`${from}: ${name} is not a setting, did you mean ${meant}?`);
+      else if (file.onlySettings) warnings.push(`${from}: ${name} is not a setting; docs/settings.md lists them all`);
     } else if (
       value.kind === 'class'
         ? notYet.default !== value.name

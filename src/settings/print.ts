@@ -5,6 +5,7 @@
 import { describeSource, type LoadedSettings } from './load.ts';
 import type { Setting } from './setting.ts';
 import { SETTING_NAMES, SETTINGS } from './table.ts';
+import { hook } from './types.ts';
 
 /** Comments line up here, unless a value is longer. */
 const COMMENT_COLUMN = 56;
@@ -16,8 +17,9 @@ export function printedSettings({ settings, sources, app }: LoadedSettings): str
     .map((name) => {
       const value = name === 'wsgi_app' ? app : settings[name];
       const source = sources.get(name);
-      const { status }: Setting<unknown> = SETTINGS[name];
-      const line = `${name.padEnd(longest)} = ${pythonLiteral(value)}`;
+      const { status, type }: Setting<unknown> = SETTINGS[name];
+      // A function cannot be written down; its name is told.
+      const line = `${type === hook && value !== null ? '# ' : ''}${name.padEnd(longest)} = ${pythonLiteral(value)}`;
       const notes = [
         ...(source === undefined ? [] : [describeSource(source)]),
         ...(status?.kind === 'no effect' ? ['no effect'] : []),

@@ -1,12 +1,12 @@
 // The command itself, without serving: what it prints, and its exit codes beside those of gunicorn.
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { KINDS } from '../helpers/matrix.ts';
-import { FIXTURES, NUNICORN, VENV, VENV_BIN } from '../helpers/paths.ts';
+import { FIXTURES, NUNICORN, ROOT, VENV, VENV_BIN } from '../helpers/paths.ts';
 import type { Kind } from '../helpers/server.ts';
 
 const LIMIT_MS = 60_000;
@@ -129,5 +129,44 @@ describe('nunicorn', { skip: !KINDS.includes('nunicorn') }, () => {
     const { code, stdout } = run('nunicorn', ['completion', 'bash']);
     assert.equal(code, 0);
     assert.equal(spawnSync('bash', ['-n'], { input: stdout }).status, 0);
+  });
+});
+
+describe('the types of the package', { skip: !KINDS.includes('nunicorn') }, () => {
+  const check = (source: string): Ran => {
+    const project = mkdtempSync(join(folder, 'types-'));
+    mkdirSync(join(project, 'node_modules'));
+    symlinkSync(ROOT, join(project, 'node_modules', 'nunicorn'));
+    writeFileSync(join(project, 'nunicorn.config.ts'), source);
+    const { status, stdout, stderr } = spawnSync(
+      join(ROOT, 'node_modules', '.bin', 'tsc'),
+      ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2023', '--skipLibCheck', 'nunicorn.config.ts'],
+      { cwd: project, encoding: 'utf8', timeout: LIMIT_MS },
+    );
+    return { code: status, stdout, stderr };
+  };
+
+  it('know every setting', () => {
+    const { code, stdout } = check(
+      `import { type Config, defineConfig } from 'nunicorn';
+export const typed = { workers: 'auto', bind: ['127.0.0.1:8000'], accesslog: null } satisfies Config;
+export default defineConfig({ workers: 2, bind: ':8000', worker_class: 'gthread', timeout: 60, preload_app: true });
+`,
+    );
+    assert.equal(code, 0, stdout);
+  });
+
+  it('refuse a name that is none, and a value that does not fit', () => {
+    for (const [settings, complaint] of [
+      ['{ wrokers: 2 }', /'wrokers' does not exist/],
+      ["{ worker_class: 'gevent' }", /'"gevent"' is not assignable/],
+      ['{ preload_app: 3 }', /'number' is not assignable/],
+    ] as const) {
+      const { code, stdout } = check(
+        `import { defineConfig } from 'nunicorn';\nexport default defineConfig(${settings});\n`,
+      );
+      assert.notEqual(code, 0);
+      assert.match(stdout, complaint);
+    }
   });
 });

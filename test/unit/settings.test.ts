@@ -302,7 +302,7 @@ describe('the command line', () => {
     [['--forwarded-allow-ips', 'proxy'], /'proxy' is not an IP address/],
     [['-c', 'missing.py'], /'missing.py' doesn't exist/],
     [['-c', 'egg:thing'], /PATH, file:PATH or python:MODULE is needed/],
-    [['-c', 'settings.toml'], /a Python file is needed/],
+    [['-c', 'settings.toml'], /gunicorn\.conf\.py or nunicorn\.config\.\{ts,js,mjs,json\} is needed/],
   ];
   for (const [argv, message] of WRONG) {
     test(`refuses ${argv.join(' ')} with exit code 1`, () => refused(load([...argv, 'app']), 1, message));
@@ -528,6 +528,72 @@ del os.environ["GONE"]
       './gunicorn.conf.py:3: Threads is not a setting, did you mean threads?',
       './gunicorn.conf.py:4: log_level is not a setting, did you mean loglevel?',
     ]);
+  });
+});
+
+describe("the configuration file in Node's languages", () => {
+  const runsTypeScript = 'typescript' in process.features && Boolean(process.features.typescript);
+
+  test('is JSON', async () => {
+    configFile('{\n  "workers": 3,\n  "bind": "127.0.0.1:1",\n  "raw_env": ["A=b"]\n}', 'nunicorn.config.json');
+    const { settings, sources, warnings } = await load(['app']);
+    assert.deepEqual([settings.workers, settings.bind, settings.raw_env], [3, ['127.0.0.1:1'], ['A=b']]);
+    assert.deepEqual(sources.get('workers'), { kind: 'file', location: './nunicorn.config.json', line: 2 });
+    assert.deepEqual(warnings, []);
+  });
+
+  test('is JavaScript: an object, or a function that returns one', async () => {
+    configFile(
+      'import { cpus } from "node:os";\nprocess.env.FROM_FILE = "1";\nexport default {\n  workers: cpus().length,\n  accesslog: null,\n};\n',
+      'nunicorn.config.mjs',
+    );
+    const { settings, env } = await load(['app']);
+    assert.ok(settings.workers >= 1);
+    assert.equal(settings.accesslog, null);
+    assert.equal(env.FROM_FILE, '1');
+    configFile('export default async () => ({ threads: 7 });', 'given.mjs');
+    assert.equal((await load(['-c', 'given.mjs', 'app'])).settings.threads, 7);
+  });
+
+  test('is TypeScript where Node runs it, and one clear line elsewhere', async () => {
+    configFile(
+      "import type { Config } from 'nunicorn';\nexport default { workers: 5 } satisfies Config;\n",
+      'nunicorn.config.ts',
+    );
+    if (runsTypeScript) assert.equal((await load(['app'])).settings.workers, 5);
+    else await refused(load(['app']), 1, /nunicorn\.config\.ts .* Node 22\.18 or newer/);
+  });
+
+  test('is read in the place of gunicorn.conf.py beside it, and says so', async () => {
+    configFile('workers = 2');
+    configFile('{"workers": 3}', 'nunicorn.config.json');
+    const { settings, warnings } = await load(['app']);
+    assert.equal(settings.workers, 3);
+    assert.deepEqual(warnings, ['./nunicorn.config.json is read; ./gunicorn.conf.py beside it is not']);
+    assert.equal((await load(['-c', 'gunicorn.conf.py', 'app'])).settings.workers, 2);
+  });
+
+  test('names the line of a wrong value, and every name that is no setting', async () => {
+    configFile('{\n  "threads": 2,\n  "workers": "many"\n}', 'nunicorn.config.json');
+    await refused(load(['app']), 1, /workers: 'many': .* \(from \.\/nunicorn\.config\.json:3\)$/);
+    configFile('{\n  "worker": 2,\n  "qwertyuiop": 1\n}', 'nunicorn.config.json');
+    assert.deepEqual((await load(['app'])).warnings, [
+      './nunicorn.config.json:2: worker is not a setting, did you mean workers?',
+      './nunicorn.config.json:3: qwertyuiop is not a setting; docs/settings.md lists them all',
+    ]);
+  });
+
+  test('that cannot be used says why', async () => {
+    configFile('{"workers": }', 'nunicorn.config.json');
+    await refused(load(['app']), 1, /nunicorn\.config\.json could not be used: SyntaxError/);
+    configFile('[1]', 'nunicorn.config.json');
+    await refused(load(['app']), 1, /it needs an object of settings$/);
+    configFile('export const workers = 2;', 'none.mjs');
+    await refused(load(['-c', 'none.mjs', 'app']), 1, /an object of settings as its default export/);
+    configFile('const f = () => {\n  throw new Error("lost");\n};\nf();\n', 'raises.mjs');
+    await refused(load(['-c', 'raises.mjs', 'app']), 1, /Error: lost\n +at f \(file:\/\/.*raises\.mjs:2:9\)/);
+    configFile('export default { post_fork() {} };', 'hooks.mjs');
+    await refused(load(['-c', 'hooks.mjs', 'app']), 1, /post_fork: a function cannot/);
   });
 });
 

@@ -1,0 +1,87 @@
+/** A configuration file in Node's languages: nunicorn.config.ts, .js, .mjs or .json. Its default export holds the settings. */
+import { readFileSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
+import { NunicornError } from '../errors.ts';
+import type { ConfigFile, FileValue } from './config-file.ts';
+
+export const NODE_CONFIG_NAMES = [
+  'nunicorn.config.ts',
+  'nunicorn.config.js',
+  'nunicorn.config.mjs',
+  'nunicorn.config.json',
+] as const;
+
+export function isNodeConfig(path: string): boolean {
+  return /\.(?:json|[mc]?[jt]s)$/.test(path);
+}
+
+/**
+ * Runs the file in this thread. What it changes in `process.env` is for the application.
+ *
+ * @param location as the user wrote it, for messages
+ * @throws {NunicornError} if it cannot be run, or exports no object
+ */
+export async function readNodeConfig(path: string, location: string): Promise<ConfigFile> {
+  const before = { ...process.env };
+  const exported = path.endsWith('.json') ? parseJson(path, location) : await run(path, location);
+  const config: unknown = typeof exported === 'function' ? await exported() : exported;
+  if (typeof config !== 'object' || config === null || Array.isArray(config)) {
+    throw new NunicornError(
+      `the configuration file ${location} could not be used: it needs an object of settings${path.endsWith('.json') ? '' : ' as its default export'}`,
+    );
+  }
+  const values = Object.entries(config).map(([name, value]): [string, FileValue] => [name, fileValue(value)]);
+  const lines = linesOf(path, Object.keys(config));
+  return { values: new Map(values), onlySettings: true, lines, env: changes(before, process.env) };
+}
+
+function parseJson(path: string, location: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw unusable(location, error);
+  }
+}
+
+async function run(path: string, location: string): Promise<unknown> {
+  if (/ts$/.test(path) && !('typescript' in process.features && process.features.typescript)) {
+    throw new NunicornError(
+      `the configuration file ${location} could not be used: Node ${process.versions.node} does not run TypeScript; Node 22.18 or newer does, or write it as nunicorn.config.mjs`,
+    );
+  }
+  try {
+    const module: Readonly<Record<string, unknown>> = await import(pathToFileURL(path).href);
+    return module.default;
+  } catch (error) {
+    throw unusable(location, error);
+  }
+}
+
+/** The stack of an error in the file says where; ours would only say how we got there. */
+function unusable(location: string, error: unknown): NunicornError {
+  const own = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  const lines = own.split('\n').filter((line) => !/^ +at .*(?:node:internal|dist\/src\/settings)/.test(line));
+  return new NunicornError(`the configuration file ${location} could not be used: ${lines.join('\n')}`);
+}
+
+function fileValue(value: unknown): FileValue {
+  if (typeof value === 'function') return { kind: 'other', type: 'function' };
+  return value === undefined ? { kind: 'value', value: null } : { kind: 'value', value };
+}
+
+/** The first line that has the name as a key, at whatever depth: good enough to lead a reader there. */
+function linesOf(path: string, names: readonly string[]): ReadonlyMap<string, number> {
+  const lines = readFileSync(path, 'utf8').split('\n');
+  const found = names.map((name): [string, number] => {
+    const key = new RegExp(`(?:^|[{,\\s])["']?${name.replace(/\W/g, '\\$&')}["']?\\s*[:(,]`);
+    return [name, lines.findIndex((line) => key.test(line)) + 1];
+  });
+  return new Map(found.filter(([, line]) => line > 0));
+}
+
+function changes(before: NodeJS.ProcessEnv, after: NodeJS.ProcessEnv): ConfigFile['env'] {
+  const set = Object.entries(after).filter(
+    (entry): entry is [string, string] => entry[1] !== undefined && before[entry[0]] !== entry[1],
+  );
+  return { set: Object.fromEntries(set), unset: Object.keys(before).filter((name) => after[name] === undefined) };
+}
