@@ -195,7 +195,10 @@ export class PythonApp implements AppKind, ControlHandler {
       return;
     }
     const process = this.processes.get(serial);
-    if (process === undefined) return;
+    if (process === undefined) {
+      kill(pid, 'SIGKILL'); // nobody wants it any more
+      return;
+    }
     process.pid = pid;
     process.control = connection;
     connection.say({
@@ -253,7 +256,7 @@ export class PythonApp implements AppKind, ControlHandler {
         forked: (serial, pid) => {
           const process = this.processes.get(serial);
           if (process === undefined) {
-            killGroup(pid, 'SIGKILL'); // nobody wants it any more
+            kill(pid, 'SIGKILL'); // nobody wants it any more
             return;
           }
           process.pid = pid;
@@ -274,14 +277,14 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   private kill(process: PythonProcess, signal: NodeJS.Signals): void {
-    if (process.pid !== null) killGroup(process.pid, signal);
+    if (process.pid !== null) kill(process.pid, signal);
     else if (signal === 'SIGKILL') this.ended(process, null, null); // not even forked
   }
 
   private ended(process: PythonProcess, code: number | null, signal: NodeJS.Signals | null): void {
     const { serial } = process.facts;
     if (!this.processes.delete(serial)) return;
-    if (process.pid !== null) killGroup(process.pid, 'SIGKILL'); // what the app has left in its group
+    if (process.pid !== null) send(-process.pid, 'SIGKILL'); // what the app has left in its group
     this.fronts.workerExit(this.address(process));
     for (const name of ['sock', 'begun', 'stacks']) unlink(this.path(serial, name), () => {});
     this.handler.workers.ended(serial, code, signal);
@@ -313,11 +316,16 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 }
 
-/** SIGKILL goes to the whole group. */
-function killGroup(pid: number, signal: NodeJS.Signals): void {
+/** SIGKILL goes to the whole group, or to the process if it has just been forked and leads none yet. */
+function kill(pid: number, signal: NodeJS.Signals): void {
+  if (signal !== 'SIGKILL' || !send(-pid, signal)) send(pid, signal);
+}
+
+/** False: there is nobody. */
+function send(pid: number, signal: NodeJS.Signals): boolean {
   try {
-    process.kill(signal === 'SIGKILL' ? -pid : pid, signal);
+    return process.kill(pid, signal);
   } catch {
-    // It is gone already.
+    return false;
   }
 }

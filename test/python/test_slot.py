@@ -114,6 +114,27 @@ class ServingSlot(unittest.TestCase):
         self.assertEqual([frame.body for frame in answers], [b"/%d" % number for number in range(1, 21)])
         self.assertEqual(self.seen_begun, list(range(1, 21)))
 
+    def test_leaving_while_a_connection_is_taken_up_ends_the_thread(self):
+        get = self.slot._connections.get
+
+        class LeavesFirst:
+            put = self.slot._connections.put
+
+            @staticmethod
+            def get():
+                sock = get()
+                if sock is not None:
+                    self.slot.leave()  # before the thread has made the connection known
+                return sock
+
+        self.slot._connections = LeavesFirst
+        self.front.close()  # the thread takes up the next one
+        self.connect(until_ready=False)
+        second = self.connect(until_ready=False)
+        self.thread.join(DEADLINE_S)
+        self.assertFalse(self.thread.is_alive())
+        second.close()
+
     def test_a_lone_answer_leaves_at_once(self):
         self.front.sendall(request(1, "/a"))
         self.assertEqual(self.answers(self.front, 1)[0].kind, ANSWER)

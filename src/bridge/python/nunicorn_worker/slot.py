@@ -36,6 +36,7 @@ class Slot:
         self._ahead = deque()  # requests that have been read but not begun
         self._rest = b""  # the beginning of a frame of which the rest has not been read
         self._sock = None
+        self._left = False
         self._connections = SimpleQueue()
         self._read_lock = threading.Lock()
         self._send_lock = threading.Lock()
@@ -58,6 +59,8 @@ class Slot:
                 return
             sock.setblocking(True)
             self._sock = sock
+            if self._left:
+                _stop_reading(sock)  # leave() came between the last two lines and did not see it
             self.cancelled.clear()  # of the front before
             try:
                 self.send(HEADER.pack(0, READY, 0, 0, 0, 0, 0))
@@ -167,13 +170,10 @@ class Slot:
 
     def leave(self):
         """Ends the thread, when it has answered what it runs."""
+        self._left = True
         self._connections.put(None)
-        sock = self._sock
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RD)  # wakes the thread if it waits for a request
-            except OSError:
-                pass
+        if self._sock is not None:
+            _stop_reading(self._sock)  # wakes the thread if it waits for a request
 
     def take_back(self):
         """Empties what was sent ahead and is not begun; returns the ids. Sends the answers that wait. Never blocks."""
@@ -210,3 +210,9 @@ class Slot:
         self.out[:count] = [data[sent:]] if sent < len(data) else []
 
 
+def _stop_reading(sock):
+    """What has arrived can still be read, then comes the end."""
+    try:
+        sock.shutdown(socket.SHUT_RD)
+    except OSError:
+        pass
