@@ -13,6 +13,8 @@ export async function checkApp({ settings, app, env, cwd }: LoadedSettings): Pro
     app,
     chdir: settings.chdir,
     pythonpath: settings.pythonpath.join(','),
+    paste: settings.paste,
+    raw_paste_global_conf: settings.raw_paste_global_conf,
   });
   const child = spawn(path, ['-m', 'nunicorn_worker.check', given], {
     cwd,

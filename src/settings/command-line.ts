@@ -10,7 +10,7 @@ import type { ValueType } from './types.ts';
 import { VERSION } from './version.ts';
 
 export interface CommandLine {
-  /** Raw values, for `ValueType.parse`: text, a list of texts, or true. */
+  /** Raw values, for `ValueType.parse`: text, a list of texts, or what a flag means. */
   readonly values: ReadonlyMap<SettingName, string | readonly string[] | boolean>;
   /** What is not an option: the application. */
   readonly positionals: readonly string[];
@@ -59,17 +59,16 @@ export async function parseCommandLine(words: readonly string[], where: string):
   const parsed = await define(yargs([...options])).parseAsync();
   const values = new Map<SettingName, string | readonly string[] | boolean>();
   for (const name of SETTING_NAMES) {
-    const flags: readonly string[] = SETTINGS[name].flags;
+    const { flags, type, flagMeans = true }: Setting<unknown> = SETTINGS[name];
     const long = flags.find((flag) => flag.startsWith('--'));
     const value: unknown = long === undefined ? undefined : parsed[long.slice(2)];
-    if (value !== undefined) values.set(name, rawValue(value, SETTINGS[name].type.arity));
+    if (value !== undefined) values.set(name, type.arity === 'flag' ? flagMeans : rawValue(value, type.arity));
   }
   return { values, positionals };
 }
 
 /** A scalar that is given more than once: the last counts. A list: each counts. */
-function rawValue(value: unknown, arity: ValueType<unknown>['arity']): string | readonly string[] | boolean {
-  if (arity === 'flag') return true;
+function rawValue(value: unknown, arity: ValueType<unknown>['arity']): string | readonly string[] {
   const list = (Array.isArray(value) ? value : [value]).map(String);
   return arity === 'many' ? list : (list.at(-1) ?? '');
 }

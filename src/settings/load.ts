@@ -2,6 +2,7 @@
  * Brings the settings together. Later sources win, a list replaces a list: defaults (some from the environment), the
  * configuration file, GUNICORN_CMD_ARGS, NUNICORN_CMD_ARGS, the command line.
  */
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { EXIT, NunicornError } from '../errors.ts';
@@ -85,9 +86,9 @@ export async function loadSettings(
 
   const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
   const { values, sources } = merge(layers, env, context);
-  const app = appOf(commandLine, values);
+  const app = appOf(commandLine, values, cwd);
   const counts = chooseCounts(...countsGiven(values), readMachine());
-  const settings = complete(values, counts, app);
+  const settings = complete(values, sources, counts, app);
   const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
   return { settings, app, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
 }
@@ -279,7 +280,9 @@ function show(raw: unknown): string {
   return typeof list === 'string' ? `'${list}'` : JSON.stringify(list);
 }
 
-function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknown>): string {
+function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknown>, cwd: string): string {
+  const paste = values.get('paste');
+  if (typeof paste === 'string') return pasteUri(paste, cwd);
   const [positional, ...more] = commandLine.positionals;
   if (more.length > 0) {
     throw new NunicornError(
@@ -303,10 +306,25 @@ function countsGiven(values: ReadonlyMap<SettingName, unknown>): [ValueOf<'worke
   return [values.get('workers') as ValueOf<'workers'>, values.get('threads') as ValueOf<'threads'>];
 }
 
+/** The absolute path of the file, and #NAME if it was given. */
+function pasteUri(paste: string, cwd: string): string {
+  const uri = resolve(cwd, paste);
+  const [file = ''] = uri.split('#');
+  if (!existsSync(file)) throw new NunicornError(`--paste '${paste}': '${file}' not found`);
+  return uri;
+}
+
 /** Settings whose value follows from others. */
-function complete(values: ReadonlyMap<SettingName, unknown>, { workers, threads }: Counts, app: string): Settings {
+function complete(
+  values: ReadonlyMap<SettingName, unknown>,
+  sources: ReadonlyMap<SettingName, Source>,
+  { workers, threads }: Counts,
+  app: string,
+): Settings {
   // Each value was read by the type of its own setting, which is where the type Settings comes from.
-  const settings = { ...Object.fromEntries(values), workers, threads } as unknown as Settings;
+  const given = { ...Object.fromEntries(values), workers, threads } as unknown as Settings;
+  const ownSpool = sources.get('spool_dir')?.kind !== 'default';
+  const settings = { ...given, spool_dir: ownSpool ? given.spool_dir : (given.tmp_upload_dir ?? given.spool_dir) };
   const chdir = settings.chdir;
   const absolute = SETTING_NAMES.filter((name) => 'path' in SETTINGS[name]).map((name) => [
     name,
@@ -318,7 +336,7 @@ function complete(values: ReadonlyMap<SettingName, unknown>, { workers, threads 
     pythonpath: settings.pythonpath.map((folder) => resolve(chdir, folder)),
     worker_class: settings.worker_class === 'sync' && settings.threads > 1 ? 'gthread' : settings.worker_class,
     fronts: settings.fronts === 0 ? defaultFronts(settings.workers) : settings.fronts,
-    proc_name: settings.proc_name === '' ? app : settings.proc_name,
+    proc_name: settings.proc_name || (settings.default_proc_name === 'gunicorn' ? app : settings.default_proc_name),
   };
 }
 

@@ -37,6 +37,8 @@ export interface Setting<T> {
   readonly help: string;
   /** 'gunicorn': has this name and meaning there. 'nunicorn': our own. */
   readonly origin: 'gunicorn' | 'nunicorn';
+  /** What its flag means, where that is not true. */
+  readonly flagMeans?: boolean;
   /** Left out: it works. */
   readonly status?: Status;
   /** The value is the name of a file or folder: it is made absolute, from `chdir`. `-` stands for a standard stream. */

@@ -385,6 +385,38 @@ describe('settings that follow from others', () => {
     assert.equal(settings.pidfile, '/run/x.pid');
   });
 
+  test('tmp_upload_dir is another name for spool_dir', async () => {
+    configFile('tmp_upload_dir = "/var/tmp"');
+    assert.equal((await load(['app'])).settings.spool_dir, '/var/tmp');
+    assert.equal((await load(['app', '--spool-dir', 'own'])).settings.spool_dir, join(cwd, 'own'));
+  });
+
+  test('the name in titles is proc_name, default_proc_name, or the application', async () => {
+    const name = async (...argv: readonly string[]): Promise<string> => (await load(argv)).settings.proc_name;
+    assert.equal(await name('app:app'), 'app:app');
+    configFile('default_proc_name = "from-file"');
+    assert.equal(await name('app:app'), 'from-file');
+    assert.equal(await name('app:app', '-n', 'own'), 'own');
+  });
+
+  test('--paste takes the place of the application', async () => {
+    configFile('', 'dev.ini');
+    assert.equal((await load(['--paste', 'dev.ini'])).app, join(cwd, 'dev.ini'));
+    assert.equal((await load(['--paster', 'dev.ini#admin'])).app, join(cwd, 'dev.ini#admin'));
+    await refused(load(['--paste', 'lost.ini']), 1, /^--paste 'lost\.ini': '\/.*lost\.ini' not found$/);
+  });
+
+  test('sendfile is on unless --no-sendfile or SENDFILE says no', async () => {
+    const sendfile = async (argv: readonly string[], env = {}): Promise<boolean> =>
+      (await load([...argv, 'app'], env)).settings.sendfile;
+    assert.equal(await sendfile([]), true);
+    assert.equal(await sendfile(['--no-sendfile']), false);
+    assert.equal(await sendfile([], { SENDFILE: 'yes' }), true);
+    assert.equal(await sendfile([], { SENDFILE: '0' }), false);
+    configFile('sendfile = False');
+    assert.equal(await sendfile([]), false);
+  });
+
   test('users and groups become numbers', async () => {
     const { settings } = await load(['-u', 'root', '-g', '12', 'app']);
     assert.deepEqual([settings.user, settings.group], [0, 12]);

@@ -1,4 +1,4 @@
-"""Finds the app that `MODULE:CALLABLE` names."""
+"""Finds the app that `MODULE:CALLABLE` or --paste names."""
 
 import ast
 import importlib
@@ -21,6 +21,15 @@ def prepare_path(settings):
                 sys.path.insert(0, folder)
     if settings["chdir"] not in sys.path:
         sys.path.insert(0, settings["chdir"])
+
+
+def find_app(uri, settings):
+    """The app of a server with these settings: `load_app`, or what PasteDeploy makes with --paste."""
+    if settings["paste"] is None:
+        return load_app(uri)
+    from .paste import load_paste_app
+
+    return load_paste_app(uri, settings["raw_paste_global_conf"])
 
 
 def load_app(uri):

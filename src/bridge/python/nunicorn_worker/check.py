@@ -2,7 +2,7 @@
 
     python -m nunicorn_worker.check SETTINGS
 
-SETTINGS is JSON: {"app": ..., "chdir": ..., "pythonpath": ...}
+SETTINGS is JSON: {"app": ..., "chdir": ..., "pythonpath": ..., "paste": ..., "raw_paste_global_conf": ...}
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 
-from .app import AppLoadError, load_app, prepare_path
+from .app import AppLoadError, find_app, prepare_path
 from .config import leave_no_trace
 
 
@@ -21,7 +21,7 @@ def main():
     status = 1
     try:
         prepare_path(settings)
-        load_app(settings["app"])
+        find_app(settings["app"], settings)
         status = 0
     except AppLoadError as error:
         print("\nError while loading the application: %s" % error, file=sys.stderr)

@@ -10,14 +10,14 @@ import threading
 import traceback
 
 from . import hooks
-from .app import AppLoadError, load_app, prepare_path
+from .app import AppLoadError, find_app, prepare_path
 from .control import Control
 from .log import ErrorStream, Logger, redirect_failed_stdio
 from .process import die_with_parent, drop_privileges, set_title
 from .settings import load as load_settings
 from .slot import Slot
 from .views import AppView, ServerView, WorkerView
-from .wsgi import FileWrapper
+from .wsgi import FileWrapper, ReadFileWrapper
 
 # A front sends it to a worker that does not answer: see src/front/front.ts.
 STACKS_SIGNAL = signal.SIGIO
@@ -43,11 +43,15 @@ class Setup:
         os.umask(process["umask"])
         os.environ["SERVER_SOFTWARE"] = process["software"]
         prepare_path(process)
-        self.app = AppView(process["app"], self.cfg, lambda: load_app(process["app"]))
+        self.app = AppView(process["app"], self.cfg, lambda: find_app(process["app"], process["settings"]))
         self.server = ServerView(self.cfg, self.log, process["master_pid"], self.app)
 
     def load_app(self):
         """Imports the app. If there is none to be had the log says why; returns the exit code then, else 0."""
+        if self.cfg.spew:
+            from . import spew
+
+            spew.install()
         try:
             self.app.wsgi()
         except AppLoadError as error:
@@ -128,7 +132,7 @@ class Worker:
             "wsgi.multithread": process["threads"] > 1,
             "wsgi.multiprocess": process["workers"] > 1,
             "wsgi.run_once": False,
-            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.file_wrapper": FileWrapper if self._cfg.sendfile else ReadFileWrapper,
             "wsgi.input_terminated": True,
         }
         if process["environ_names"]:

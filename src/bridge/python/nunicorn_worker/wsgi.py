@@ -102,6 +102,10 @@ class FileWrapper:
         raise StopIteration
 
 
+class ReadFileWrapper(FileWrapper):
+    """The same with --no-sendfile: always read block by block, because `run` takes no subclass for a FileWrapper."""
+
+
 class Answer:
     """The answer to one request: what `start_response` was told and how much of it is on its way."""
 
