@@ -56,6 +56,8 @@ export interface DispatcherOptions<R> {
 
 export class Dispatcher<R extends Dispatched> {
   private readonly options: DispatcherOptions<R>;
+  /** Requests that may wait. */
+  maxQueue: number;
   private readonly workerList: DispatchWorker<R>[] = [];
   private first: R | null = null;
   private last: R | null = null;
@@ -65,6 +67,7 @@ export class Dispatcher<R extends Dispatched> {
 
   constructor(options: DispatcherOptions<R>) {
     this.options = options;
+    this.maxQueue = options.maxQueue;
   }
 
   get queueLength(): number {
@@ -160,7 +163,7 @@ export class Dispatcher<R extends Dispatched> {
         return true;
       }
     }
-    if (this.waiting >= this.options.maxQueue) return false;
+    if (this.waiting >= this.maxQueue) return false;
     this.append(request);
     return true;
   }

@@ -1,10 +1,12 @@
 /** A client's connection: what all its requests share, and the order in which they run. */
-import type { Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import type { ConnectionFacts } from './environ.ts';
 import type { Exchange } from './exchange.ts';
 
 export interface ClientConnection {
   readonly socket: Socket;
+  /** It accepted this connection. When it no longer listens, the connection ends with its next answer. */
+  readonly server: Server;
   readonly facts: ConnectionFacts;
   readonly remoteAddress: string;
   /** The request being served. */

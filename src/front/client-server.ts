@@ -15,7 +15,7 @@ import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts
 import { rawErrorAnswer } from './error-page.ts';
 import { Exchange } from './exchange.ts';
 import type { FirstBytes } from './first-bytes.ts';
-import type { FrontConfig, ListenerFacts, TlsConfig } from './messages.ts';
+import type { FrontConfig, ListenerFacts } from './messages.ts';
 import type { ProxyHeader } from './proxy-protocol.ts';
 import { finishWithPage } from './respond.ts';
 import { SpoolFile } from './spool.ts';
@@ -58,13 +58,17 @@ const MAX_REQUEST_ID = 0xffffffff;
 
 export class ClientServer {
   readonly connections = new Set<ClientConnection>();
-  private readonly config: FrontConfig;
+  private config: FrontConfig;
   private readonly handler: ClientHandler;
   private readonly log: ErrorLog;
-  private readonly parts: ClientServerParts;
+  private parts: ClientServerParts;
+  /** Of the present and of earlier settings: they may hold connections. */
+  private readonly guards = new Set<FirstBytes>();
   private readonly servers: HttpServer[] = [];
-  private readonly environ: EnvironBuilder;
-  private readonly trusted: TrustCheck;
+  /** The servers of the settings before, until those of the present ones listen. */
+  private servedBefore: HttpServer[] = [];
+  private environ: EnvironBuilder;
+  private trusted: TrustCheck;
   private stopping = false;
   private bodyBytesInMemory = 0;
   // Not from 1: a worker outlives a front, and the ids of the next front must not be taken for those of the last.
@@ -79,18 +83,35 @@ export class ClientServer {
     this.trusted = trustCheck(config.forwardedAllowIps);
   }
 
+  /** New settings. A server is made for each listening socket anew; then `retire` lets go of the ones before. */
+  reconfigure(config: FrontConfig, parts: ClientServerParts): void {
+    this.config = config;
+    this.parts = parts;
+    this.environ = new EnvironBuilder(config.policy, config.limits);
+    this.trusted = trustCheck(config.forwardedAllowIps);
+    this.servedBefore.push(...this.servers.splice(0));
+  }
+
+  /** Connections that came under earlier settings end with their next answer. */
+  retire(): void {
+    const before = this.servedBefore.splice(0);
+    afterAccepting(() => {
+      for (const server of before) closeServer(server);
+    });
+  }
+
   get isStopping(): boolean {
     return this.stopping;
   }
 
-  /** Whether connections end with their present answer. */
-  get isClosing(): boolean {
-    return this.stopping || this.config.keepaliveMs === 0;
+  /** Whether a connection ends with its present answer. */
+  closes(connection: ClientConnection): boolean {
+    return !connection.server.listening || this.config.keepaliveMs === 0;
   }
 
   /** Whether no client has a connection. */
   get isEmpty(): boolean {
-    return this.connections.size === 0 && this.parts.firstBytes?.isEmpty !== false;
+    return this.connections.size === 0 && [...this.guards].every((guard) => guard.isEmpty);
   }
 
   /** A server for one listening socket, to be attached to its handle by the caller. */
@@ -107,8 +128,13 @@ export class ClientServer {
     };
     const { tls } = config;
     const server = tls === null || parts.tls === null ? createServer(options) : parts.tls.createTlsServer(tls, options);
-    server.on(tls === null ? 'connection' : 'secureConnection', (socket: Socket) => this.connected(socket, listener));
-    parts.firstBytes?.guard(server);
+    server.on(tls === null ? 'connection' : 'secureConnection', (socket: Socket) =>
+      this.connected(socket, server, listener, parts),
+    );
+    if (parts.firstBytes !== null) {
+      this.guards.add(parts.firstBytes);
+      parts.firstBytes.guard(server);
+    }
     server.on('request', (request, response) => this.requested(request, response, false));
     server.on('checkContinue', (request, response) => this.requested(request, response, true));
     server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) =>
@@ -125,16 +151,12 @@ export class ClientServer {
     return server;
   }
 
-  /** For the connections to come. */
-  setCertificates(config: TlsConfig): void {
-    for (const server of this.servers) {
-      if ('setSecureContext' in server) this.parts.tls?.setCertificates(server, config);
-    }
-  }
-
   /** Checks the time limits of all connections. */
   sweep(now: number): void {
-    this.parts.firstBytes?.sweep(now, this.stopping ? STOP_GRACE_MS : Number.POSITIVE_INFINITY);
+    for (const guard of this.guards) {
+      guard.sweep(now, this.stopping ? STOP_GRACE_MS : Number.POSITIVE_INFINITY);
+      if (guard.isEmpty && guard !== this.parts.firstBytes) this.guards.delete(guard);
+    }
     for (const connection of this.connections) {
       const { current: exchange, socket } = connection;
       if (socket.writableLength > 0) {
@@ -164,19 +186,14 @@ export class ClientServer {
     }
   }
 
-  /**
-   * Accepts no more and lets go of each connection as soon as it has nothing to do. What is in the listening queue is accepted
-   * before: the handles close a turn of the event loop later.
-   */
+  /** Accepts no more and lets go of each connection as soon as it has nothing to do. */
   stop(): void {
     if (this.stopping) return;
-    setImmediate(() => {
-      setImmediate(() => {
-        this.stopping = true;
-        for (const server of this.servers) NetServer.prototype.close.call(server);
-        const time = now();
-        for (const connection of this.connections) connection.idleSince = time;
-      });
+    afterAccepting(() => {
+      this.stopping = true;
+      for (const server of [...this.servers, ...this.servedBefore]) closeServer(server);
+      const time = now();
+      for (const connection of this.connections) connection.idleSince = time;
     });
   }
 
@@ -222,8 +239,12 @@ export class ClientServer {
     this.over(exchange);
   }
 
-  private connected(socket: Socket, listener: ListenerFacts): void {
-    const { firstBytes, tls } = this.parts;
+  private connected(
+    socket: Socket,
+    server: HttpServer,
+    listener: ListenerFacts,
+    { firstBytes, tls }: ClientServerParts,
+  ): void {
     const header = firstBytes?.httpBegins(socket);
     if (tls !== null && this.config.tls !== null && !tls.isAcceptable(socket as TLSSocket, this.config.tls)) {
       this.log.warning(
@@ -234,6 +255,7 @@ export class ClientServer {
     }
     const connection: ClientConnection = {
       socket,
+      server,
       facts: this.factsOf(socket, listener, header),
       remoteAddress: header?.addresses?.client ?? socket.remoteAddress ?? '',
       current: null,
@@ -438,3 +460,15 @@ const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
   ERR_HTTP_REQUEST_TIMEOUT: 408,
 };
+
+/** What is in the listening queues is accepted in the next turn of the event loop. */
+function afterAccepting(action: () => void): void {
+  setImmediate(() => setImmediate(action));
+}
+
+/** Closes the listening socket; the connections live on. Of these http.Server#close would end the idle ones. */
+function closeServer(server: HttpServer): void {
+  // When the last connection is gone it has nothing to end, and stops its own timer.
+  server.once('close', () => server.close());
+  NetServer.prototype.close.call(server);
+}

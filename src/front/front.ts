@@ -14,7 +14,7 @@ import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
 import { ClientServer, type ClientServerParts, type HttpServer } from './client-server.ts';
 import { percentDecode, splitTarget } from './environ.ts';
 import type { Exchange } from './exchange.ts';
-import type { FrontConfig, ListenerFacts, TlsConfig, ToMaster, WorkerAddress } from './messages.ts';
+import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
 import { finishWithPage, sendHead, sendWhole } from './respond.ts';
 
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
@@ -44,9 +44,9 @@ interface Attached {
 }
 
 export class Front {
-  private readonly config: FrontConfig;
+  private config: FrontConfig;
   private readonly log: ErrorLog;
-  private readonly access: Access | null;
+  private access: Access | null;
   private readonly tell: (message: ToMaster) => void;
   private readonly dispatcher: Dispatcher<Exchange>;
   private readonly clients: ClientServer;
@@ -87,6 +87,19 @@ export class Front {
       parts,
     );
     this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
+  }
+
+  /** New settings: for requests from now on, and once the new listening sockets are there, for connections. */
+  reconfigure(config: FrontConfig, access: Access | null, parts: ClientServerParts): void {
+    this.config = config;
+    this.access = access;
+    this.dispatcher.maxQueue = config.maxQueue;
+    this.clients.reconfigure(config, parts);
+  }
+
+  /** All listening sockets of the present settings are there: those of earlier ones are let go. */
+  listening(): void {
+    this.clients.retire();
   }
 
   createServer(listener: ListenerFacts): HttpServer {
@@ -152,10 +165,6 @@ export class Front {
   reopenLogs(): void {
     this.log.reopen();
     this.access?.reopen();
-  }
-
-  setCertificates(config: TlsConfig): void {
-    this.clients.setCertificates(config);
   }
 
   async closeLogs(): Promise<void> {
@@ -235,7 +244,7 @@ export class Front {
         const exchange = current(id);
         answered(appUs);
         if (exchange.phase !== 'dispatched') return;
-        sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, this.clients.isClosing);
+        sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, this.clients.closes(exchange.connection));
         this.clients.over(exchange);
       },
       head: (id, status, head) => {
@@ -243,7 +252,7 @@ export class Front {
         exchange.pieceAt = now();
         if (exchange.phase !== 'dispatched') return;
         exchange.phase = 'answering';
-        sendHead(exchange, status, head, this.clients.isClosing);
+        sendHead(exchange, status, head, this.clients.closes(exchange.connection));
         exchange.response.flushHeaders();
       },
       data: (id, buffer, start, end) => {

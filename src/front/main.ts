@@ -1,8 +1,10 @@
 /** Start of a front's process. Loads only what serves requests. */
 import { rmSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
-import { attachHandle } from '../listening-handle.ts';
+import { attachHandle, type ListeningHandle } from '../listening-handle.ts';
+import type { Access } from '../log/access.ts';
 import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
+import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
 import type { ClientServerParts } from './client-server.ts';
 import { Front } from './front.ts';
 import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
@@ -15,20 +17,27 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGU
 
 let front: Front | null = null;
 let config: FrontConfig | null = null;
+let log: SwitchableLog | null = null;
+let access: Access | null = null;
 const workerPids = new Map<number, number>();
 let listening = 0;
+/** The settings given last could not be used: neither are their listening sockets. */
+let refused = false;
 
 function tell(message: ToMaster): void {
   if (process.connected) process.send?.(message);
 }
 
+async function openAccess({ access }: FrontConfig, log: ErrorLog): Promise<Access | null> {
+  return access === null ? null : await (await import('../log/access.ts')).Access.open(access, log);
+}
+
 async function start(given: FrontConfig): Promise<void> {
   config = given;
   process.title = given.title;
-  const log = await openErrorLog(given.errorLog);
+  log = switchableLog(await openErrorLog(given.errorLog));
   try {
-    const access =
-      given.access === null ? null : await (await import('../log/access.ts')).Access.open(given.access, log);
+    access = await openAccess(given, log);
     front = new Front(given, log, access, await loadParts(given, log), tell);
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;
@@ -54,26 +63,65 @@ async function loadParts(given: FrontConfig, log: ErrorLog): Promise<ClientServe
   return { tls, firstBytes };
 }
 
+/** Both are plain data. */
+function isSame(one: unknown, other: unknown): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+/** Takes new settings. If one of them does not work here, the log says so, and the ones before stay. */
+async function reconfigure(given: FrontConfig): Promise<void> {
+  if (front === null || config === null || log === null) return;
+  refused = false;
+  try {
+    const parts = await loadParts(given, log);
+    const nextAccess = isSame(given.access, config.access) ? access : await openAccess(given, log);
+    if (!isSame(given.errorLog, config.errorLog)) log.become(await openErrorLog(given.errorLog));
+    front.reconfigure(given, nextAccess, parts);
+    if (nextAccess !== access) void access?.close();
+    access = nextAccess;
+    config = given;
+    process.title = given.title;
+  } catch (error) {
+    if (!(error instanceof NunicornError)) throw error;
+    refused = true;
+    log.error(`The new settings cannot be used: ${error.message}`);
+  }
+}
+
+/** What comes while settings are being taken. */
 const held: { message: ToFront; handle: unknown }[] = [];
+let taking = false;
 
 function handle(message: ToFront, handle: unknown): void {
-  if (message.op === 'start') {
-    void start(message.config).then(() => {
-      for (const one of held.splice(0)) act(one.message, one.handle);
-    });
-  } else if (front === null) held.push({ message, handle });
+  if (taking) held.push({ message, handle });
+  else if (message.op === 'start') take(start(message.config));
+  else if (message.op === 'config') take(reconfigure(message.config));
   else act(message, handle);
 }
 
-function act(message: Exclude<ToFront, { op: 'start' }> | ToFront, handle: unknown): void {
+function take(taken: Promise<void>): void {
+  taking = true;
+  listening = 0;
+  void taken.then(() => {
+    taking = false;
+    for (const one of held.splice(0)) handle(one.message, one.handle);
+  });
+}
+
+function act(message: Exclude<ToFront, { op: 'start' | 'config' }>, handle: unknown): void {
   if (front === null || config === null) return;
   switch (message.op) {
     case 'listen': {
       const listener = config.listeners[message.index];
-      if (listener === undefined) return;
+      if (listener === undefined || refused) {
+        (handle as ListeningHandle).close();
+        return;
+      }
       attachHandle(front.createServer(listener), handle, config.backlog, () => {
         listening++;
-        if (listening === config?.listeners.length) tell({ op: 'listening' });
+        if (listening !== config?.listeners.length) return;
+        front?.listening();
+        tell({ op: 'listening' });
       });
       return;
     }
@@ -93,9 +141,6 @@ function act(message: Exclude<ToFront, { op: 'start' }> | ToFront, handle: unkno
       return;
     case 'reopen-logs':
       front.reopenLogs();
-      return;
-    case 'certificates':
-      front.setCertificates(message.tls);
       return;
     case 'end':
       void front.closeLogs().then(() => process.exit(0));

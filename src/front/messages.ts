@@ -76,6 +76,8 @@ export interface FrontConfig {
 
 export type ToFront =
   | { readonly op: 'start'; readonly config: FrontConfig }
+  /** New settings, after a reload; the listening handles come anew. */
+  | { readonly op: 'config'; readonly config: FrontConfig }
   /** Comes with the listening handle. */
   | { readonly op: 'listen'; readonly index: number }
   | { readonly op: 'worker'; readonly worker: WorkerAddress }
@@ -83,7 +85,6 @@ export type ToFront =
   | { readonly op: 'worker-exit'; readonly serial: number }
   | { readonly op: 'stop'; readonly graceful: boolean }
   | { readonly op: 'reopen-logs' }
-  | { readonly op: 'certificates'; readonly tls: TlsConfig }
   /** Write what is left to the logs and exit. */
   | { readonly op: 'end' };
 

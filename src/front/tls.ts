@@ -15,11 +15,6 @@ export function createTlsServer(config: TlsConfig, options: ServerOptions): Serv
   });
 }
 
-/** New connections get the new certificates; those that are there keep what they have. */
-export function setCertificates(server: Server, config: TlsConfig): void {
-  server.setSecureContext(contextOptions(config));
-}
-
 /** Whether the client may go on: an optional certificate that is there has to be a good one. */
 export function isAcceptable(socket: TLSSocket, config: TlsConfig): boolean {
   if (config.clientCertificates !== 'optional' || socket.authorized) return true;

@@ -3,7 +3,7 @@
  * replacement and the order of a stop are the same for all kinds, in workers.ts and master.ts.
  */
 
-import type { TlsConfig } from '../front/messages.ts';
+import type { Setup } from './options.ts';
 
 /** A worker as it is started. */
 export interface WorkerFacts {
@@ -61,14 +61,12 @@ export interface AppHandler {
 
 export interface AppKind {
   /** For the log: what runs the app. */
-  readonly description: string;
+  description(): string;
   start(): Promise<void>;
   startWorker(facts: WorkerFacts): WorkerProcess;
-  /** Workers that are started from now on run the code that is there now. */
-  reload(): void;
+  /** Takes new settings. Resolves when workers may be replaced: those started from then on have them, and the present code. */
+  reload(setup: Setup): Promise<void>;
   reopenLogs(): void;
-  /** For the connections to come. */
-  setCertificates(tls: TlsConfig): void;
   /** Accepts no more clients and lets go of each as soon as it has its answer; not graceful: now. */
   stop(graceful: boolean): void;
   /** The last worker is gone: ends what else runs, then calls `done`. */

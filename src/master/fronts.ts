@@ -3,17 +3,22 @@ import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { now } from '../clock.ts';
-import type { FrontConfig, TlsConfig, ToFront, ToMaster, WorkerAddress } from '../front/messages.ts';
+import type { FrontConfig, ToFront, ToMaster, WorkerAddress } from '../front/messages.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { Backoff } from '../policy/backoff.ts';
 
-export interface FrontsOptions {
+/** What a reload can change. */
+export interface FrontsSettings {
   readonly count: number;
   /** The settings of all fronts; number and title are set for each. */
   readonly config: Omit<FrontConfig, 'number' | 'title'>;
   readonly handles: readonly ListeningHandle[];
+  readonly gracefulTimeoutMs: number;
   title(role: string): string;
+}
+
+export interface FrontsOptions extends FrontsSettings {
   readonly uid: number | null;
   readonly gid: number | null;
   /** Workers that are ready. */
@@ -39,6 +44,8 @@ interface Front {
   readonly process: ClusterWorker;
   readonly startedAt: number;
   online: boolean;
+  /** The listening handles were sent to it. A front that a reload adds gets them with its first worker. */
+  accepts: boolean;
   listeningAt: number | null;
   /** When it said last that its event loop turns. */
   heardAt: number;
@@ -55,11 +62,15 @@ const MAIN = fileURLToPath(new URL('../front/main.js', import.meta.url));
 
 export class Fronts {
   private readonly options: FrontsOptions;
+  private settings: FrontsSettings;
   private readonly handler: FrontsHandler;
   private readonly log: ErrorLog;
   private readonly fronts: (Front | null)[] = [];
+  /** Fronts that are too many after a reload: they go when their last connection has gone. */
+  private readonly surplus = new Map<Front, () => void>();
+  /** The front of each worker, by serial: a worker keeps the one that it was given to. */
+  private readonly frontNumbers = new Map<number, number>();
   private readonly backoffs: Backoff[] = [];
-  private tls: TlsConfig | null;
   private listeningSaid = false;
   private stopping = false;
   private ticker: NodeJS.Timeout | null = null;
@@ -67,9 +78,9 @@ export class Fronts {
 
   constructor(options: FrontsOptions, handler: FrontsHandler, log: ErrorLog) {
     this.options = options;
+    this.settings = options;
     this.handler = handler;
     this.log = log;
-    this.tls = options.config.tls;
     const { uid, gid } = options;
     cluster.setupPrimary({
       exec: MAIN,
@@ -82,57 +93,89 @@ export class Fronts {
     });
   }
 
+  get count(): number {
+    return this.settings.count;
+  }
+
   start(): void {
-    for (let index = 0; index < this.options.count; index++) {
-      this.backoffs.push(new Backoff());
-      this.fronts.push(this.fork(index));
-    }
+    for (let index = 0; index < this.settings.count; index++) this.fronts.push(this.fork(index, true));
     this.ticker = setInterval(() => this.killSilent(), TICK_MS);
   }
 
+  /**
+   * New settings. The running fronts take them and keep their connections: these end with their next answer. Fronts that are
+   * too many accept nothing more; when the last one is gone, and with it the need for its workers, `done` is called.
+   */
+  reload(settings: FrontsSettings, done: () => void): void {
+    this.settings = settings;
+    for (const front of this.fronts.splice(settings.count)) if (front !== null) this.retire(front, done);
+    for (const front of this.fronts) {
+      if (front === null || !front.online) continue; // it gets them when it hears
+      this.tell(front, { op: 'config', config: this.configOf(front) });
+      if (front.accepts) this.sendHandles(front);
+    }
+    while (this.fronts.length < settings.count) this.fronts.push(this.fork(this.fronts.length, false));
+    if (this.surplus.size === 0) done();
+  }
+
+  private retire(front: Front, done: () => void): void {
+    const timer = setTimeout(() => this.tell(front, { op: 'stop', graceful: false }), this.settings.gracefulTimeoutMs);
+    this.surplus.set(front, () => {
+      clearTimeout(timer);
+      this.surplus.delete(front);
+      if (this.surplus.size === 0) done();
+    });
+    this.tell(front, { op: 'stop', graceful: true });
+  }
+
   addWorker(worker: WorkerAddress): void {
-    this.tell(this.frontOf(worker.number), { op: 'worker', worker });
+    const number = 1 + ((worker.number - 1) % this.settings.count);
+    this.frontNumbers.set(worker.serial, number);
+    const front = this.fronts[number - 1] ?? null;
+    this.tell(front, { op: 'worker', worker });
+    if (front !== null && !front.accepts) {
+      front.accepts = true;
+      if (front.online) this.sendHandles(front);
+    }
   }
 
   drainWorker(worker: WorkerAddress): void {
-    const front = this.frontOf(worker.number);
+    const front = this.frontOf(worker);
     if (front === null) this.handler.drained(worker.serial);
     else this.tell(front, { op: 'drain-worker', serial: worker.serial });
   }
 
   workerExit(worker: WorkerAddress): void {
-    this.tell(this.frontOf(worker.number), { op: 'worker-exit', serial: worker.serial });
+    this.tell(this.frontOf(worker), { op: 'worker-exit', serial: worker.serial });
+    this.frontNumbers.delete(worker.serial);
   }
 
   stop(graceful: boolean): void {
     this.stopping = true;
     if (this.ticker !== null) clearInterval(this.ticker);
-    for (const front of this.fronts) this.tell(front, { op: 'stop', graceful });
+    for (const front of this.all()) this.tell(front, { op: 'stop', graceful });
     this.checkStopped();
   }
 
   reopenLogs(): void {
-    for (const front of this.fronts) this.tell(front, { op: 'reopen-logs' });
-  }
-
-  /** For the connections to come, and for fronts to come. */
-  setCertificates(tls: TlsConfig): void {
-    this.tls = tls;
-    for (const front of this.fronts) this.tell(front, { op: 'certificates', tls });
+    for (const front of this.all()) this.tell(front, { op: 'reopen-logs' });
   }
 
   /** Ends the processes; `done` is called when they are gone. */
   end(done: () => void): void {
-    this.ended = done;
-    for (const front of this.fronts) this.tell(front, { op: 'end' });
-    setTimeout(() => {
-      for (const front of this.fronts) front?.process.process.kill('SIGKILL');
+    const timer = setTimeout(() => {
+      for (const front of this.all()) front.process.process.kill('SIGKILL');
     }, END_LIMIT_MS);
+    this.ended = () => {
+      clearTimeout(timer);
+      done();
+    };
+    for (const front of this.all()) this.tell(front, { op: 'end' });
     this.checkEnded();
   }
 
   private checkEnded(): void {
-    if (this.fronts.every((front) => front === null)) this.ended?.();
+    if (this.all().length === 0) this.ended?.();
   }
 
   /** A front whose event loop stands still is of no use: what it held is lost in any case. */
@@ -147,7 +190,11 @@ export class Fronts {
     }
   }
 
-  private fork(index: number): Front {
+  private all(): Front[] {
+    return [...this.fronts.filter((front) => front !== null), ...this.surplus.keys()];
+  }
+
+  private fork(index: number, accepts: boolean): Front {
     const number = index + 1;
     const child = cluster.fork();
     const front: Front = {
@@ -155,31 +202,38 @@ export class Fronts {
       process: child,
       startedAt: now(),
       online: false,
+      accepts,
       listeningAt: null,
       heardAt: now(),
       stopped: false,
     };
     child.on('message', (message: ToMaster) => this.said(front, message));
     child.on('error', () => {}); // A message to a front that has just died; its end is told by 'exit'.
-    child.on('exit', (code, signal) => this.exited(index, front, code, signal));
+    child.on('exit', (code, signal) => this.exited(front, code, signal));
     return front;
   }
 
   /** The front hears from now on: what was said to a process that was still loading is lost. */
   private online(front: Front): void {
-    const { options } = this;
-    const { number } = front;
     front.online = true;
-    const title = options.title(`front ${number}`);
-    this.tell(front, { op: 'start', config: { ...options.config, tls: this.tls, number, title } });
-    options.handles.forEach((handle, index) => {
+    this.tell(front, { op: 'start', config: this.configOf(front) });
+    for (const worker of this.options.addresses()) {
+      if (this.frontNumbers.get(worker.serial) === front.number) this.tell(front, { op: 'worker', worker });
+    }
+    if (front.accepts) this.sendHandles(front);
+    if (this.stopping || this.surplus.has(front)) this.tell(front, { op: 'stop', graceful: true });
+  }
+
+  private configOf({ number }: Front): FrontConfig {
+    const { config, title } = this.settings;
+    return { ...config, number, title: title(`front ${number}`) };
+  }
+
+  private sendHandles(front: Front): void {
+    this.settings.handles.forEach((handle, index) => {
       // Node sends these handles as they are; its types know only sockets and servers.
       front.process.process.send?.({ op: 'listen', index } satisfies ToFront, handle as unknown as Socket);
     });
-    for (const worker of options.addresses()) {
-      if (this.indexOf(worker.number) === number - 1) this.tell(front, { op: 'worker', worker });
-    }
-    if (this.stopping) this.tell(front, { op: 'stop', graceful: true });
   }
 
   private said(front: Front, message: ToMaster): void {
@@ -210,12 +264,16 @@ export class Fronts {
         return;
       case 'stopped':
         front.stopped = true;
+        if (this.surplus.has(front)) this.tell(front, { op: 'end' });
         this.checkStopped();
     }
   }
 
-  private exited(index: number, front: Front, code: number | null, signal: string | null): void {
-    this.fronts[index] = null;
+  private exited(front: Front, code: number | null, signal: string | null): void {
+    const index = front.number - 1;
+    const wasSurplus = this.surplus.get(front);
+    wasSurplus?.();
+    if (this.fronts[index] === front) this.fronts[index] = null;
     if (this.ended !== null) {
       this.checkEnded();
       return;
@@ -224,6 +282,7 @@ export class Fronts {
       this.checkStopped();
       return;
     }
+    if (wasSurplus !== undefined) return;
     if (!this.listeningSaid) {
       this.handler.failed();
       return;
@@ -231,27 +290,24 @@ export class Fronts {
     this.log.error(
       `Front ${front.number} (pid:${front.process.process.pid}) ended (${signal ?? `code ${code}`}); it is started again`,
     );
-    const delayMs = this.backoffs[index]?.delayAfter({
+    this.backoffs[index] ??= new Backoff();
+    const delayMs = this.backoffs[index].delayAfter({
       startedAt: front.startedAt,
       readyAt: front.listeningAt,
       diedAt: now(),
     });
     setTimeout(() => {
-      if (!this.stopping) this.fronts[index] = this.fork(index);
+      if (!this.stopping && this.fronts[index] === null) this.fronts[index] = this.fork(index, true);
     }, delayMs);
   }
 
   private checkStopped(): void {
-    if (this.fronts.every((front) => front === null || front.stopped)) this.handler.stopped();
+    if (this.stopping && this.all().every((front) => front.stopped)) this.handler.stopped();
   }
 
-  /** Each worker belongs to one front. */
-  private indexOf(workerNumber: number): number {
-    return (workerNumber - 1) % this.options.count;
-  }
-
-  private frontOf(workerNumber: number): Front | null {
-    return this.fronts[this.indexOf(workerNumber)] ?? null;
+  private frontOf({ serial }: WorkerAddress): Front | null {
+    const number = this.frontNumbers.get(serial);
+    return this.all().find((front) => front.number === number) ?? null;
   }
 
   private tell(front: Front | null, message: ToFront): void {

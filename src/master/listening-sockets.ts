@@ -1,15 +1,19 @@
-/** Binds what --bind names, with gunicorn's patience for an address in use. */
+/** Opens what --bind names, with gunicorn's patience for an address in use. */
 import { lookup } from 'node:dns/promises';
-import { chownSync, lstatSync, unlinkSync } from 'node:fs';
+import { chownSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NunicornError } from '../errors.ts';
 import type { ListenerFacts } from '../front/messages.ts';
 import { BindError, bindTcp, bindUnix, type ListeningHandle, type SocketName } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
-import { type Address, formatAddress } from '../settings/address.ts';
+import { type Address, formatAddress, parseAddress } from '../settings/address.ts';
+import type { Settings } from '../settings/table.ts';
+import type { Owner } from './owner.ts';
 
 export interface ListeningSocket {
+  /** As --bind names it, in its one form. */
+  readonly bind: string;
   readonly address: Address;
   readonly handle: ListeningHandle;
   readonly facts: ListenerFacts;
@@ -18,11 +22,47 @@ export interface ListeningSocket {
 const TRIES = 5;
 const RETRY_MS = 1000;
 
-/** Throws NunicornError if the address cannot be had. `umask` and `owner` are for the file of a Unix socket. */
-export async function bindAddress(
+/**
+ * The sockets that `settings` asks for: those of `held` that are among them, and new ones.
+ *
+ * @param owner of the file of a Unix socket
+ * @throws {NunicornError} if an address cannot be had; then none has been opened
+ */
+export async function openSockets(
+  { bind, umask }: Pick<Settings, 'bind' | 'umask'>,
+  held: readonly ListeningSocket[],
+  owner: Owner | null,
+  log: ErrorLog,
+): Promise<readonly ListeningSocket[]> {
+  const sockets: ListeningSocket[] = [];
+  try {
+    for (const address of bind.map(parseAddress)) {
+      const open = held.find((socket) => socket.bind === formatAddress(address));
+      sockets.push(open ?? (await bindAddress(address, umask, owner, log)));
+    }
+  } catch (error) {
+    for (const socket of sockets) if (!held.includes(socket)) closeSocket(socket, true);
+    throw error;
+  }
+  return sockets;
+}
+
+/** `unlink`: the file of a Unix socket goes too. */
+export function closeSocket({ handle, address }: ListeningSocket, unlink: boolean): void {
+  handle.close();
+  if (unlink && address.kind === 'unix') rmSync(address.path, { force: true });
+}
+
+/** As gunicorn logs them: `http://127.0.0.1:8000,unix:/run/app.sock`. */
+export function describeSockets(sockets: readonly ListeningSocket[], { certfile }: Settings): string {
+  const scheme = certfile === null ? 'http://' : 'https://';
+  return sockets.map(({ address }) => (address.kind === 'tcp' ? scheme : '') + formatAddress(address)).join(',');
+}
+
+async function bindAddress(
   address: Address,
   umask: number,
-  owner: { uid: number; gid: number } | null,
+  owner: Owner | null,
   log: ErrorLog,
 ): Promise<ListeningSocket> {
   for (let attempt = 1; ; attempt++) {
@@ -50,6 +90,7 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 async function tcp(address: Extract<Address, { kind: 'tcp' }>): Promise<ListeningSocket> {
+  const bind = formatAddress(address);
   let host = address.host;
   try {
     host = (await lookup(address.host)).address;
@@ -60,13 +101,14 @@ async function tcp(address: Extract<Address, { kind: 'tcp' }>): Promise<Listenin
   const name: SocketName = {};
   handle.getsockname?.(name);
   const port = name.port ?? address.port;
-  return { address: { ...address, port }, handle, facts: { kind: 'tcp', host: name.address ?? host, port, path: '' } };
+  const facts: ListenerFacts = { kind: 'tcp', host: name.address ?? host, port, path: '' };
+  return { bind, address: { ...address, port }, handle, facts };
 }
 
 async function unix(
   address: Extract<Address, { kind: 'unix' }>,
   umask: number,
-  owner: { uid: number; gid: number } | null,
+  owner: Owner | null,
 ): Promise<ListeningSocket> {
   await removeStale(address.path);
   const before = process.umask(umask);
@@ -74,6 +116,7 @@ async function unix(
     const handle = bindUnix(address.path);
     if (owner !== null) chownSync(address.path, owner.uid, owner.gid);
     return {
+      bind: formatAddress(address),
       address,
       handle,
       facts: { kind: 'unix', host: '', port: 0, path: Buffer.from(address.path).toString('latin1') },

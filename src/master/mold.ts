@@ -20,6 +20,8 @@ interface MoldProcess {
   readonly startedAt: number;
   control: ControlConnection | null;
   ready: boolean;
+  /** It was told to go: the next one is to take its place. */
+  leaving: boolean;
 }
 
 export class Mold {
@@ -43,7 +45,14 @@ export class Mold {
 
   start(): void {
     const { serial, child } = this.handler.spawn();
-    const mold: MoldProcess = { serial, child, startedAt: performance.now(), control: null, ready: false };
+    const mold: MoldProcess = {
+      serial,
+      child,
+      startedAt: performance.now(),
+      control: null,
+      ready: false,
+      leaving: false,
+    };
     this.current = mold;
     child.on('error', (error) => {
       this.log.error(`Python could not be started: ${error.message}`);
@@ -76,8 +85,11 @@ export class Mold {
   /** The next one imports the app anew. */
   reload(): void {
     if (this.current === null) return;
+    // One that still imports the app does not hear.
+    if (this.current.ready) this.current.control?.say({ op: 'leave', quick: false });
+    else this.current.child.kill('SIGKILL');
     this.current.ready = false;
-    this.current.control?.say({ op: 'leave', quick: false });
+    this.current.leaving = true;
   }
 
   end(done: () => void): void {
@@ -97,12 +109,12 @@ export class Mold {
       this.ending();
       return;
     }
-    if (!this.everReady) {
-      this.handler.unbootable(code);
+    if (mold.leaving) {
+      this.start();
       return;
     }
-    if (code === 0) {
-      this.start(); // it was told to go: a reload
+    if (!this.everReady) {
+      this.handler.unbootable(code);
       return;
     }
     const delayMs = this.backoff.delayAfter({

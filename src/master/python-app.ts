@@ -2,13 +2,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { unlink } from 'node:fs';
 import { join } from 'node:path';
-import type { TlsConfig, WorkerAddress } from '../front/messages.ts';
+import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
 import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { type ControlConnection, type ControlHandler, ControlServer, type FromPython } from './control-server.ts';
-import { Fronts, type FrontsOptions } from './fronts.ts';
+import { Fronts } from './fronts.ts';
 import { Mold } from './mold.ts';
+import { frontsSettings, pythonOptions, type Runtime, type Setup } from './options.ts';
 import type { PythonSettings } from './python-settings.ts';
 
 /** Settings of a Python process, as `nunicorn_worker` takes them. */
@@ -33,12 +34,6 @@ export interface PythonAppOptions {
   readonly python: Python;
   readonly env: NodeJS.ProcessEnv;
   readonly config: PythonConfig;
-  readonly preload: boolean;
-  /** The server's private folder. */
-  readonly folder: string;
-  /** The user and group of the workers, where they are others than the master's. */
-  readonly owner: { readonly uid: number; readonly gid: number } | null;
-  readonly fronts: Omit<FrontsOptions, 'addresses' | 'title'>;
   /** `nunicorn: worker 1 [app]` of a role and a number. */
   title(role: string): string;
 }
@@ -48,6 +43,7 @@ const TITLE_ROOM = ' '.repeat(120);
 
 interface PythonProcess {
   readonly facts: WorkerFacts;
+  readonly threads: number;
   pid: number | null;
   /** Null: the mold's child. */
   child: ChildProcess | null;
@@ -59,8 +55,8 @@ interface PythonProcess {
 }
 
 export class PythonApp implements AppKind, ControlHandler {
-  readonly description: string;
-  private readonly options: PythonAppOptions;
+  private readonly runtime: Runtime;
+  private options: PythonAppOptions;
   private readonly handler: AppHandler;
   private readonly log: ErrorLog;
   private readonly control: ControlServer;
@@ -72,16 +68,21 @@ export class PythonApp implements AppKind, ControlHandler {
   private released = false;
   private readonly waitingForRelease: (() => void)[] = [];
 
-  constructor(options: PythonAppOptions, handler: AppHandler, log: ErrorLog) {
-    this.options = options;
+  constructor(setup: Setup, runtime: Runtime, handler: AppHandler, log: ErrorLog) {
+    this.runtime = runtime;
+    this.options = pythonOptions(setup, runtime);
     this.handler = handler;
     this.log = log;
-    const { python, fronts } = options;
-    this.description = `${fronts.count} front${fronts.count === 1 ? '' : 's'}, Python ${python.version} (${python.path})`;
-    this.control = new ControlServer(join(options.folder, 'control.sock'), options.config.token, this);
+    this.control = new ControlServer(join(runtime.folder, 'control.sock'), runtime.token, this);
     const { workers } = handler;
+    const { settings } = setup.loaded;
     this.fronts = new Fronts(
-      { ...fronts, title: options.title, addresses: () => this.addresses() },
+      {
+        ...frontsSettings(setup, runtime),
+        uid: settings.user ?? null,
+        gid: settings.group ?? null,
+        addresses: () => this.addresses(),
+      },
       {
         listening: () => {
           this.handler.listening();
@@ -96,18 +97,31 @@ export class PythonApp implements AppKind, ControlHandler {
       },
       log,
     );
-    this.mold = options.preload ? this.newMold() : null;
+    this.mold = settings.preload_app ? this.newMold() : null;
+  }
+
+  description(): string {
+    const { python } = this.options;
+    return `${this.fronts.count} front${this.fronts.count === 1 ? '' : 's'}, Python ${python.version} (${python.path})`;
   }
 
   /** Starts fronts and interpreters together; the app is imported only when every address is listened at. */
   async start(): Promise<void> {
-    await this.control.listen(this.options.owner);
+    await this.control.listen(this.runtime.owner);
     this.fronts.start();
     this.mold?.start();
   }
 
   startWorker(facts: WorkerFacts): WorkerProcess {
-    const process: PythonProcess = { facts, pid: null, child: null, moldSerial: null, control: null, serving: false };
+    const process: PythonProcess = {
+      facts,
+      threads: this.options.config.threads,
+      pid: null,
+      child: null,
+      moldSerial: null,
+      control: null,
+      serving: false,
+    };
     this.processes.set(facts.serial, process);
     if (this.mold === null) this.spawnWorker(process);
     else this.mold.fork(facts);
@@ -122,12 +136,10 @@ export class PythonApp implements AppKind, ControlHandler {
     };
   }
 
-  reload(): void {
+  async reload(setup: Setup): Promise<void> {
+    this.options = pythonOptions(setup, this.runtime);
+    await new Promise<void>((done) => this.fronts.reload(frontsSettings(setup, this.runtime), done));
     this.mold?.reload();
-  }
-
-  setCertificates(tls: TlsConfig): void {
-    this.fronts.setCertificates(tls);
   }
 
   reopenLogs(): void {
@@ -188,10 +200,17 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   private introduce(serial: number, pid: number, connection: ControlConnection): void {
-    const { config, title, preload } = this.options;
+    const { config, title } = this.options;
     if (this.mold?.serial === serial) {
       this.mold.called(connection);
-      connection.say({ ...config, role: 'mold', title: title('mold'), forked: false, preload, master_hooks: false });
+      connection.say({
+        ...config,
+        role: 'mold',
+        title: title('mold'),
+        forked: false,
+        preload: true,
+        master_hooks: false,
+      });
       return;
     }
     const process = this.processes.get(serial);
@@ -296,13 +315,13 @@ export class PythonApp implements AppKind, ControlHandler {
     return [...this.processes.values()].filter((one) => one.serving).map((one) => this.address(one));
   }
 
-  private address({ facts, pid }: PythonProcess): WorkerAddress {
+  private address({ facts, pid, threads }: PythonProcess): WorkerAddress {
     const { serial, number, served, requestLimit } = facts;
     return {
       serial,
       number,
       pid: pid ?? 0,
-      threads: this.options.config.threads,
+      threads,
       served,
       requestLimit,
       socketPath: this.path(serial, 'sock'),
@@ -312,7 +331,7 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   private path(serial: number, name: string): string {
-    return join(this.options.folder, `worker-${serial}.${name}`);
+    return join(this.runtime.folder, `worker-${serial}.${name}`);
   }
 }
 

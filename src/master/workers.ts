@@ -35,6 +35,10 @@ export interface WorkersHandler {
   exited(serial: number, number: number, reason: Reason): void;
   /** No worker has ever been ready, and none will. */
   bootFailed(exitCode: 3 | 4): void;
+  /** Every seat has a worker: of the start, or of the last reload. */
+  allReady(): void;
+  /** A worker with what was reloaded did not boot: those of before stay. */
+  reloadFailed(): void;
   /** After `stop`: the last one is gone. */
   allGone(): void;
 }
@@ -83,12 +87,15 @@ const ABORT_MS = 1000;
 const TICK_MS = 1000;
 
 export class Workers implements WorkerEvents {
-  private readonly options: WorkersOptions;
+  private options: WorkersOptions;
   private readonly handler: WorkersHandler;
   private readonly log: ErrorLog;
   private readonly seats: Seat[] = [];
   private readonly bySerial = new Map<number, Worker>();
   private lastSerial = 0;
+  /** Workers with a higher serial have the present settings. */
+  private serialBefore = 0;
+  private allReadySaid = false;
   private everReady = false;
   private ticker: NodeJS.Timeout | null = null;
   private stopping = false;
@@ -103,6 +110,7 @@ export class Workers implements WorkerEvents {
   start(): void {
     for (let number = 1; number <= this.options.count; number++) this.seats.push(newSeat(number));
     this.startNext();
+    this.checkAllReady();
     this.ticker = setInterval(() => this.tick(), TICK_MS);
   }
 
@@ -121,6 +129,14 @@ export class Workers implements WorkerEvents {
     if (before !== null) this.drain(before, before.wish ?? worker.reason);
     this.startNext();
     this.plan();
+    this.checkAllReady();
+  }
+
+  private checkAllReady(): void {
+    const ready = this.seats.every(({ current }) => current !== null && current.serial > this.serialBefore);
+    if (!ready || this.allReadySaid) return;
+    this.allReadySaid = true;
+    this.handler.allReady();
   }
 
   askedToLeave(serial: number, why: string): void {
@@ -200,13 +216,22 @@ export class Workers implements WorkerEvents {
     this.checkAllGone();
   }
 
-  /** Replaces the workers in turn, each when the next one is ready. If one does not boot, the rest stay. */
-  reload(): void {
+  /**
+   * New settings, and the app anew: replaces the workers in turn, each when the next one is ready. If one does not boot, the
+   * rest stay. There are as many workers as the settings say, whatever was added and removed since the start.
+   */
+  reload(options: WorkersOptions): void {
+    this.options = options;
+    this.serialBefore = this.lastSerial;
+    this.allReadySaid = false;
+    while (this.seats.length > options.count) this.removeLast();
     for (const seat of this.seats) {
-      if (seat.current !== null) this.wish(seat.current, 'reload');
       // It may have imported the code of before, or hang in it.
       if (seat.next !== null) this.discard(seat.next, 'reload');
+      if (seat.current !== null) this.wish(seat.current, 'reload');
     }
+    while (this.seats.length < options.count) this.add();
+    this.checkAllReady();
   }
 
   /** One worker more. */
@@ -220,9 +245,12 @@ export class Workers implements WorkerEvents {
 
   /** One worker less, the one with the highest number; the last one stays. */
   remove(): void {
-    const seat = this.seats.at(-1);
-    if (seat === undefined || this.seats.length < 2) return;
-    this.seats.pop();
+    if (this.seats.length > 1) this.removeLast();
+  }
+
+  private removeLast(): void {
+    const seat = this.seats.pop();
+    if (seat === undefined) return;
     if (seat.restart !== null) clearTimeout(seat.restart);
     if (seat.next !== null) this.discard(seat.next, 'scale_down');
     if (seat.current !== null) this.drain(seat.current, 'scale_down');
@@ -379,6 +407,7 @@ export class Workers implements WorkerEvents {
     this.log.error(`The replacement of worker ${seat.number} did not boot: the worker stays`);
     // The code that does not boot will not do so for the others either.
     for (const { current } of this.seats) if (current?.wish === 'reload') current.wish = null;
+    this.handler.reloadFailed();
   }
 
   /** Puts a worker on an empty seat. */

@@ -43,6 +43,8 @@ export interface Setting<T> {
   readonly status?: Status;
   /** The value is the name of a file or folder: it is made absolute, from `chdir`. `-` stands for a standard stream. */
   readonly path?: true;
+  /** A reload cannot change it. */
+  readonly restart?: true;
 }
 
 /** Why a setting of Gunicorn that nunicorn knows does not work as there. Its default asks for nothing and is always taken. */

@@ -265,6 +265,7 @@ export const SETTINGS = {
     metavar: 'DIR',
     help: 'Folder for request bodies that are too large to be kept in memory while they arrive. It needs room for all uploads of one moment.',
     origin: 'nunicorn',
+    restart: true,
     path: true,
   }),
 
@@ -485,6 +486,7 @@ export const SETTINGS = {
     default: false,
     help: 'Import the application once, before the workers are made from that process: they share its memory and start faster.',
     origin: 'gunicorn',
+    restart: true,
   }),
   chdir: setting({
     section: 'Server Mechanics',
@@ -546,6 +548,7 @@ export const SETTINGS = {
     metavar: 'USER',
     help: 'User, by name or number, that the workers run as. Needs a start as root.',
     origin: 'gunicorn',
+    restart: true,
   }),
   group: setting({
     section: 'Server Mechanics',
@@ -556,6 +559,7 @@ export const SETTINGS = {
     metavar: 'GROUP',
     help: 'Group, by name or number, that the workers run as. Needs a start as root.',
     origin: 'gunicorn',
+    restart: true,
   }),
   sendfile: setting({
     section: 'Server Mechanics',

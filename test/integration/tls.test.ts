@@ -136,7 +136,10 @@ test('HUP reads the files again: new connections get the new certificate, also f
     writeFileSync(cert, 'nonsense');
     let from = server.log.length;
     server.kill('SIGHUP');
-    await server.waitForLog(/\[ERROR\] The certificates stay as they are: certfile: .*cert\.pem/, { from });
+    await server.waitForLog(
+      /\[ERROR\] The settings could not be read anew, all stays as it was: certfile: .*cert\.pem/,
+      { from },
+    );
     assert.equal(await name(), 'server');
 
     use(renewed);

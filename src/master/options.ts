@@ -1,0 +1,146 @@
+/** What the settings mean to the fronts and to the workers. */
+import { resolve } from 'node:path';
+import type { HeadLimits } from '../front/environ.ts';
+import type { TlsConfig } from '../front/messages.ts';
+import { environNames } from '../log/access-format.ts';
+import type { ErrorLogSettings } from '../log/error-log.ts';
+import type { LoadedSettings } from '../settings/load.ts';
+import type { Python } from '../settings/python.ts';
+import type { Settings } from '../settings/table.ts';
+import { VERSION } from '../settings/version.ts';
+import type { FrontsSettings } from './fronts.ts';
+import type { ListeningSocket } from './listening-sockets.ts';
+import type { Owner } from './owner.ts';
+import type { PythonAppOptions } from './python-app.ts';
+import { pythonSettings } from './python-settings.ts';
+import type { WorkersOptions } from './workers.ts';
+
+/** All that the start, or a reload, has found out. */
+export interface Setup {
+  readonly loaded: LoadedSettings;
+  readonly python: Python;
+  readonly sockets: readonly ListeningSocket[];
+  /** Null: without TLS. */
+  readonly tls: TlsConfig | null;
+}
+
+/** What stays the same as long as there are fronts and workers. */
+export interface Runtime {
+  /** The private folder. */
+  readonly folder: string;
+  readonly spoolFolder: string;
+  /** What proves that a process is one of ours. */
+  readonly token: string;
+  readonly owner: Owner | null;
+}
+
+const SOFTWARE = `nunicorn/${VERSION}`;
+
+export function titleOf(loaded: LoadedSettings, role: string): string {
+  return `nunicorn: ${role} [${loaded.settings.proc_name || loaded.app}]`;
+}
+
+/** The error log's file, or `-`. */
+export function errorLogPath({ settings, cwd }: LoadedSettings): string {
+  return settings.errorlog === '-' ? '-' : resolve(cwd, settings.errorlog);
+}
+
+export function errorLogSettings(loaded: LoadedSettings): ErrorLogSettings {
+  const { loglevel: level, log_format: format, log_split: split } = loaded.settings;
+  return { path: errorLogPath(loaded), level, format, split };
+}
+
+export function frontsSettings({ loaded, sockets, tls }: Setup, runtime: Runtime): FrontsSettings {
+  const { settings } = loaded;
+  return {
+    count: settings.fronts,
+    handles: sockets.map((socket) => socket.handle),
+    gracefulTimeoutMs: settings.graceful_timeout * 1000,
+    title: (role) => titleOf(loaded, role),
+    config: {
+      token: runtime.token,
+      folder: runtime.folder,
+      spoolFolder: runtime.spoolFolder,
+      backlog: settings.backlog,
+      keepaliveMs: settings.keepalive * 1000,
+      timeoutMs: settings.timeout * 1000,
+      queueTimeoutMs: settings.queue_timeout * 1000,
+      headerTimeoutMs: settings.header_timeout * 1000,
+      bodyTimeoutMs: settings.body_timeout * 1000,
+      responseTimeoutMs: settings.response_timeout * 1000,
+      maxQueue: settings.max_queue,
+      limitRequestBody: settings.limit_request_body,
+      ...headLimits(settings),
+      forwardedAllowIps: settings.forwarded_allow_ips,
+      policy: {
+        secureSchemeHeaders: settings.secure_scheme_headers,
+        forwarderHeaders: settings.forwarder_headers,
+        headerMap: settings.header_map,
+        anyVersion: settings.permit_unconventional_http_version,
+        scriptName: loaded.env.SCRIPT_NAME ?? '',
+      },
+      proxyProtocol: settings.proxy_protocol,
+      proxyAllowIps: settings.proxy_allow_ips,
+      tls,
+      errorLog: errorLogSettings(loaded),
+      access: settings.accesslog === null ? null : { path: settings.accesslog, format: settings.access_log_format },
+      listeners: sockets.map((socket) => socket.facts),
+    },
+  };
+}
+
+export function workersOptions({ settings }: LoadedSettings): WorkersOptions {
+  return {
+    count: settings.workers,
+    stagger: settings.stagger,
+    gracefulTimeoutMs: settings.graceful_timeout * 1000,
+    recycling: {
+      maxRequests: settings.max_requests,
+      maxRequestsJitter: settings.max_requests_jitter,
+      maxLifetimeMs: settings.max_lifetime * 1000,
+      maxLifetimeJitterMs: settings.max_lifetime_jitter * 1000,
+      minWorkerLifetimeMs: settings.min_worker_lifetime * 1000,
+    },
+  };
+}
+
+export function pythonOptions({ loaded, python }: Setup, { token }: Runtime): PythonAppOptions {
+  const { settings } = loaded;
+  const forPython = pythonSettings(loaded);
+  return {
+    python,
+    // A process that runs the configuration file begins as that did, in the environment of the start.
+    env: forPython.file === null ? loaded.env : process.env,
+    title: (role) => titleOf(loaded, role),
+    config: {
+      app: loaded.app,
+      threads: settings.threads,
+      workers: settings.workers,
+      chdir: settings.chdir,
+      pythonpath: settings.pythonpath?.join(',') ?? null,
+      umask: settings.umask,
+      uid: settings.user ?? null,
+      gid: settings.group ?? null,
+      ...forPython,
+      environ_names: settings.accesslog === null ? [] : environNames(settings.access_log_format),
+      master_pid: process.pid,
+      software: SOFTWARE,
+      argv: process.argv.slice(1),
+      token,
+    },
+  };
+}
+
+/** What 0 means: as many fields as Gunicorn takes at most, and its default for the size of one. */
+const MOST_FIELDS = 32768;
+const DEFAULT_FIELD_SIZE = 8190;
+const MOST_HEADER_BYTES = 1024 * 1024;
+
+function headLimits(settings: Settings): { limits: HeadLimits; maxHeaderBytes: number } {
+  const fields =
+    settings.limit_request_fields === 0 ? MOST_FIELDS : Math.min(settings.limit_request_fields, MOST_FIELDS);
+  const fieldSize = settings.limit_request_field_size || DEFAULT_FIELD_SIZE;
+  const line = settings.limit_request_line;
+  const wanted = (line || MOST_HEADER_BYTES) + fields * (fieldSize + 2) + 4;
+  return { limits: { line, fields, fieldSize }, maxHeaderBytes: Math.min(wanted, MOST_HEADER_BYTES) };
+}

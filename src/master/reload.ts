@@ -1,0 +1,67 @@
+/** The settings of a reload: all that can fail is tried before anything is changed. */
+import { closeSync, openSync } from 'node:fs';
+import { NunicornError } from '../errors.ts';
+import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
+import type { LoadedSettings } from '../settings/load.ts';
+import { findPython } from '../settings/python.ts';
+import { readInThread } from '../settings/read-in-thread.ts';
+import type { Setting } from '../settings/setting.ts';
+import { SETTING_NAMES, SETTINGS, type SettingName, type Settings } from '../settings/table.ts';
+import { certificatesOf } from './certificates-of.ts';
+import { openSockets } from './listening-sockets.ts';
+import { errorLogSettings, type Setup } from './options.ts';
+import { giveLog, type Owner } from './owner.ts';
+
+export interface Reread {
+  readonly setup: Setup;
+  readonly errorLog: ErrorLog;
+  /** Settings that have changed and cannot take effect. In `setup` they are as before. */
+  readonly needsRestart: readonly SettingName[];
+}
+
+/**
+ * Reads the settings from all their sources again, finds Python, and opens the logs and the addresses that are new.
+ *
+ * @throws {NunicornError} if any of it fails; then nothing has changed
+ */
+export async function readAnew(before: Setup, owner: Owner | null, log: ErrorLog): Promise<Reread> {
+  const { cwd } = before.loaded;
+  const outcome = await readInThread({ argv: process.argv.slice(2), env: process.env, cwd, columns: 0 });
+  if (outcome.kind !== 'serve') throw new NunicornError('the command line asks for no server');
+  const { settings, needsRestart } = withoutRestart(before.loaded.settings, outcome.loaded.settings);
+  const loaded: LoadedSettings = { ...outcome.loaded, settings };
+  const python = await findPython(settings.python, process.env, cwd);
+  const tls = await certificatesOf(settings, log);
+  checkLogs(loaded, owner);
+  const errorLog = await openErrorLog(errorLogSettings(loaded));
+  try {
+    const sockets = await openSockets(settings, before.sockets, owner, log);
+    return { setup: { loaded, python, sockets, tls }, errorLog, needsRestart };
+  } catch (error) {
+    errorLog.close();
+    throw error;
+  }
+}
+
+/** The settings that a running server can have: `next`, but for what only a start can set. */
+export function withoutRestart(
+  before: Settings,
+  next: Settings,
+): { readonly settings: Settings; readonly needsRestart: readonly SettingName[] } {
+  const needsRestart = SETTING_NAMES.filter((name) => {
+    const setting: Setting<unknown> = SETTINGS[name];
+    return setting.restart === true && JSON.stringify(before[name]) !== JSON.stringify(next[name]);
+  });
+  const kept = Object.fromEntries(needsRestart.map((name) => [name, before[name]]));
+  return { settings: { ...next, ...kept }, needsRestart };
+}
+
+function checkLogs({ settings }: LoadedSettings, owner: Owner | null): void {
+  const { accesslog } = settings;
+  try {
+    if (accesslog !== null && accesslog !== '-') closeSync(openSync(accesslog, 'a'));
+    if (owner !== null) for (const path of [settings.errorlog, accesslog]) giveLog(path, owner);
+  } catch (error) {
+    throw new NunicornError(`a log cannot be opened: ${error instanceof Error ? error.message : error}`);
+  }
+}

@@ -1,0 +1,169 @@
+/**
+ * What serves: the workers and the processes around them, with their private folder. The master starts it, has it take new
+ * settings, and stops it.
+ */
+import { randomBytes } from 'node:crypto';
+import { chownSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { EXIT } from '../errors.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import type { AppHandler, AppKind } from './app-kind.ts';
+import { errorLogPath, type Runtime, type Setup, workersOptions } from './options.ts';
+import { giveLog, type Owner } from './owner.ts';
+import { PythonApp } from './python-app.ts';
+import { Workers } from './workers.ts';
+
+/** What running requests are given at a quick shutdown. */
+const QUICK_STOP_MS = 2000;
+/** After all requests are answered: what an app's exit handlers may take at least. */
+const LEAST_EXIT_MS = 1000;
+
+export interface ServiceHandler {
+  /** Every address is listened at. Called once. */
+  listening(): void;
+  /** Every worker of the start, or of a reload, serves. */
+  ready(): void;
+  /** A reload ended: the workers of before stay. */
+  reloadFailed(): void;
+  /** None has ever been ready, and none will. */
+  bootFailed(exitCode: 1 | 3 | 4): void;
+  /** After `stop`, or a failed boot: all processes are gone. */
+  stopped(): void;
+}
+
+export class Service {
+  private setup: Setup;
+  private readonly runtime: Runtime;
+  private readonly handler: ServiceHandler;
+  private readonly log: ErrorLog;
+  private readonly workers: Workers;
+  private readonly app: AppKind;
+  private stopPhase: 'running' | 'graceful' | 'quick' | 'workers' | 'done' = 'running';
+  private stopDeadline = 0;
+  private stopTimer: NodeJS.Timeout | null = null;
+
+  constructor(setup: Setup, owner: Owner | null, handler: ServiceHandler, log: ErrorLog) {
+    this.setup = setup;
+    this.handler = handler;
+    this.log = log;
+    this.runtime = newRuntime(setup, owner);
+    this.workers = new Workers(
+      workersOptions(setup.loaded),
+      {
+        startWorker: (facts) => this.app.startWorker(facts),
+        spawned: () => {},
+        exited: () => {},
+        allReady: () => handler.ready(),
+        reloadFailed: () => handler.reloadFailed(),
+        bootFailed: (code) => this.bootFailed(code),
+        allGone: () => this.allGone(),
+      },
+      log,
+    );
+    const appHandler: AppHandler = {
+      workers: this.workers,
+      listening: () => handler.listening(),
+      failed: () => this.bootFailed(EXIT.ERROR),
+      stopped: () => this.stopWorkers(),
+    };
+    this.app = new PythonApp(setup, this.runtime, appHandler, log);
+  }
+
+  /** For the log: what runs the app. */
+  get description(): string {
+    return this.app.description();
+  }
+
+  async start(): Promise<void> {
+    await this.app.start();
+    this.workers.start();
+  }
+
+  /** Has whoever serves the clients take new settings, then replaces the workers. Resolves when that has begun. */
+  async reload(setup: Setup): Promise<void> {
+    this.setup = setup;
+    await this.app.reload(setup);
+    if (this.stopPhase === 'running') this.workers.reload(workersOptions(setup.loaded));
+  }
+
+  addWorker(): void {
+    this.workers.add();
+  }
+
+  removeWorker(): void {
+    this.workers.remove();
+  }
+
+  reopenLogs(): void {
+    this.app.reopenLogs();
+    this.workers.reopenLogs();
+  }
+
+  /**
+   * First the clients get their answers, then the workers leave, then what is left ends. Called again without `graceful`, it
+   * does not wait any longer.
+   */
+  stop(graceful: boolean): void {
+    if (this.stopPhase === 'running' || (this.stopPhase === 'graceful' && !graceful)) {
+      if (this.stopPhase === 'graceful') this.log.info('Quick shutdown requested');
+      this.stopPhase = graceful ? 'graceful' : 'quick';
+      const limitMs = graceful ? this.setup.loaded.settings.graceful_timeout * 1000 : QUICK_STOP_MS;
+      this.stopDeadline = performance.now() + limitMs;
+      this.app.stop(true);
+      this.setStopTimer(limitMs, () => {
+        this.app.stop(false);
+        this.setStopTimer(LEAST_EXIT_MS, () => this.stopWorkers());
+      });
+    } else if (this.stopPhase === 'workers' && !graceful) {
+      this.workers.stop(0, true);
+    }
+  }
+
+  /** For the end of the process, which waits for nothing. */
+  killAll(): void {
+    this.workers.killAll();
+    this.app.killAll();
+  }
+
+  private bootFailed(code: 1 | 3 | 4): void {
+    if (this.stopPhase !== 'running') return;
+    this.handler.bootFailed(code);
+    this.stop(false);
+  }
+
+  private stopWorkers(): void {
+    if (this.stopPhase === 'running' || this.stopPhase === 'workers' || this.stopPhase === 'done') return;
+    const quick = this.stopPhase === 'quick';
+    this.stopPhase = 'workers';
+    this.setStopTimer(0, null);
+    this.workers.stop(Math.max(this.stopDeadline - performance.now(), LEAST_EXIT_MS), quick);
+  }
+
+  private setStopTimer(delayMs: number, action: (() => void) | null): void {
+    if (this.stopTimer !== null) clearTimeout(this.stopTimer);
+    this.stopTimer = action === null ? null : setTimeout(action, delayMs);
+  }
+
+  private allGone(): void {
+    if (this.stopPhase === 'done') return;
+    this.stopPhase = 'done';
+    this.app.end(() => {
+      const { folder, spoolFolder } = this.runtime;
+      for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
+      this.handler.stopped();
+    });
+  }
+}
+
+function newRuntime({ loaded }: Setup, owner: Owner | null): Runtime {
+  const { settings, cwd } = loaded;
+  const folder = mkdtempSync(join(tmpdir(), 'nunicorn-'));
+  const spoolFolder =
+    settings.spool_dir === null ? folder : mkdtempSync(join(resolve(cwd, settings.spool_dir), 'nunicorn-'));
+  if (owner !== null) {
+    for (const path of [folder, spoolFolder]) chownSync(path, owner.uid, owner.gid);
+    for (const path of [errorLogPath(loaded), settings.accesslog]) giveLog(path, owner);
+  }
+  return { folder, spoolFolder, token: randomBytes(16).toString('hex'), owner };
+}
