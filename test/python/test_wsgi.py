@@ -237,6 +237,16 @@ class TestLength(unittest.TestCase):
         self.assertEqual(answer(app).headers, [("Content-Length", "5"), ("X-A", "1")])
 
 
+    def test_two_equal_content_lengths_are_one(self):
+        headers = [("X-A", "Content-Length"), ("Content-Length", "5"), ("content-length", " 5 "), ("X-B", "2")]
+        got = answer(returns([b"12345"], headers=headers))
+        self.assertEqual((got.headers, got.body), ([headers[0], headers[3], ("Content-Length", "5")], b"12345"))
+
+    def test_two_different_content_lengths_are_an_error(self):
+        headers = [("Content-Length", "5"), ("Content-Length", "6")]
+        self.assertEqual(answer(returns([b"12345"], headers=headers)).kinds, [ERROR])
+
+
 class TestWithoutBody(unittest.TestCase):
     def test_the_body_is_dropped(self):
         for method, status in (
@@ -271,6 +281,11 @@ class TestWithoutBody(unittest.TestCase):
             headers = [("X-A", "1"), ("content-length", "5"), ("X-B", "2")]
             got = answer(returns([b"12345"], "204 No Content", headers), method)
             self.assertEqual(got.headers, [("X-A", "1"), ("X-B", "2")])
+
+    def test_a_value_that_is_called_content_length_stays(self):
+        headers = [("Access-Control-Expose-Headers", "Content-Length"), ("Content-Length", "0"), ("X-B", "2")]
+        got = answer(returns([], "204 No Content", headers))
+        self.assertEqual(got.headers, [headers[0], headers[2]])
 
     def test_a_file_is_not_read(self):
         with tempfile.TemporaryFile() as file:

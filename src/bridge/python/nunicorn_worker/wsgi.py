@@ -70,8 +70,12 @@ def _check_header(header):
 
 
 def _content_length(headers):
-    """The Content-Length among the app's headers, or -1. Raises ValueError for one that is no number."""
+    """The Content-Length among the app's headers, or -1, and whether it is there twice.
+
+    Raises ValueError for one that is no number, and for two that differ.
+    """
     length = -1
+    twice = False
     for name, value in headers:
         if name.lower() == "content-length":
             text = value.strip(" \t")
@@ -79,8 +83,16 @@ def _content_length(headers):
                 raise ValueError("invalid Content-Length %r" % (value,))
             if length not in (-1, int(text)):
                 raise ValueError("two different Content-Length headers")
+            twice = length >= 0
             length = int(text)
-    return length
+    return length, twice
+
+
+def _without_length(text):
+    """A head block without its Content-Length. By pairs: a value may be the name of a header."""
+    reason, *parts = text.split("\0")
+    pairs = zip(parts[::2], parts[1::2])
+    return reason + "".join("\0%s\0%s" % pair for pair in pairs if pair[0].lower() != "content-length")
 
 
 class FileWrapper:
@@ -135,6 +147,7 @@ class Answer:
         except (KeyError, TypeError):
             code, text = _check_status(status)
         length = -1
+        twice = False
         for header in headers:
             try:
                 text += _header_text[header]
@@ -142,10 +155,12 @@ class Answer:
                 text += _check_header(header)
             # Names of 14 letters are rare enough to look at each.
             if length < 0 and len(header[0]) == 14 and header[0].lower() == "content-length":
-                length = _content_length(headers)
+                length, twice = _content_length(headers)
         self.bodiless = code < 200 or code == 204 or code == 304 or self.method == "HEAD"
-        if length >= 0 and (code < 200 or code == 204):  # RFC 9110, 8.6
-            text = re.sub("\0content-length\0[^\0]*", "", text, flags=re.IGNORECASE)
+        if length >= 0 and (twice or code < 200 or code == 204):  # RFC 9110, 8.6
+            text = _without_length(text)
+            if code >= 200 and code != 204:
+                text += "\0Content-Length\0%d" % length
         self.status = code
         self.length = length
         self.head = text
