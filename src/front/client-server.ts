@@ -3,7 +3,7 @@
  * as an Exchange, and keeps the time limits for what clients do. What a request is answered with is not decided here, except
  * where it never gets as far as the app.
  */
-import { createServer, type IncomingMessage, type ServerOptions, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type ServerOptions } from 'node:http';
 import { Server as NetServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
@@ -18,6 +18,7 @@ import type { FirstBytes } from './first-bytes.ts';
 import type { FrontConfig, ListenerFacts } from './messages.ts';
 import type { ProxyHeader } from './proxy-protocol.ts';
 import { finishWithPage } from './respond.ts';
+import { Response } from './response.ts';
 import { SpoolFile } from './spool.ts';
 import { type TrustCheck, trustCheck } from './trusted-peers.ts';
 
@@ -37,7 +38,9 @@ export interface ClientHandler {
 }
 
 /** A server of node:http or node:https. */
-export type HttpServer = ReturnType<typeof createServer> | import('node:https').Server;
+export type HttpServer =
+  | import('node:http').Server<typeof IncomingMessage, typeof Response>
+  | import('node:https').Server<typeof IncomingMessage, typeof Response>;
 
 /** What only some configurations need, and only then is loaded. */
 export interface ClientServerParts {
@@ -117,7 +120,8 @@ export class ClientServer {
   /** A server for one listening socket, to be attached to its handle by the caller. */
   createServer(listener: ListenerFacts): HttpServer {
     const { config, parts } = this;
-    const options: ServerOptions = {
+    const options: ServerOptions<typeof IncomingMessage, typeof Response> = {
+      ServerResponse: Response,
       keepAliveTimeout: 0, // `sweep` closes idle connections: one timer for all
       headersTimeout: config.headerTimeoutMs,
       requestTimeout: 0,
@@ -310,7 +314,7 @@ export class ClientServer {
     };
   }
 
-  private requested(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+  private requested(request: IncomingMessage, response: Response, expectsContinue: boolean): void {
     const connection = request.socket.nunicorn;
     if (connection === undefined) return;
     if (connection.current !== null) {
@@ -324,7 +328,7 @@ export class ClientServer {
   private begin(
     connection: ClientConnection,
     request: IncomingMessage,
-    response: ServerResponse,
+    response: Response,
     expectsContinue: boolean,
   ): void {
     connection.used = true;

@@ -1,9 +1,10 @@
 /** One request and its answer, from the client's first byte to the last one sent. */
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { RequestFrame } from '../bridge/frames.ts';
 import type { Dispatched, Slot } from '../dispatch/dispatcher.ts';
 import type { TimedOutAt } from '../policy/deadline.ts';
 import type { ClientConnection } from './client-connection.ts';
+import type { Response } from './response.ts';
 import type { SpoolFile } from './spool.ts';
 
 export type Phase =
@@ -19,7 +20,7 @@ export type Phase =
 export class Exchange implements RequestFrame, Dispatched {
   readonly id: number;
   readonly request: IncomingMessage;
-  readonly response: ServerResponse;
+  readonly response: Response;
   readonly connection: ClientConnection;
   readonly block: string;
   /** When the head had been read: `now` of clock.ts. */
@@ -53,12 +54,13 @@ export class Exchange implements RequestFrame, Dispatched {
   environ: ReadonlyMap<string, string> | null = null;
   status = 0;
   bytesSent = 0;
-  responseHeaders: readonly string[] = NO_HEADERS;
+  /** Head block of the answer: reason, then names and values. */
+  responseBlock = '';
 
   constructor(
     id: number,
     request: IncomingMessage,
-    response: ServerResponse,
+    response: Response,
     connection: ClientConnection,
     block: string,
     flags: number,
@@ -73,5 +75,3 @@ export class Exchange implements RequestFrame, Dispatched {
     this.startedAt = startedAt;
   }
 }
-
-const NO_HEADERS: readonly string[] = [];

@@ -498,7 +498,7 @@ export class Front {
       bytesSent: exchange.bytesSent,
       durationUs: (now() - exchange.startedAt) * 1000,
       requestHeaders: request.rawHeaders,
-      responseHeaders: exchange.responseHeaders,
+      responseHeaders: exchange.responseBlock.split('\0').slice(1),
       pid: exchange.workerPid,
       worker: exchange.worker,
       thread: exchange.thread,

@@ -14,11 +14,11 @@ export function sendHead(exchange: Exchange, status: number, block: string, clos
   headers.push('Server', SERVER);
   if (close || exchange.closeAfter || status < 200) headers.push('Connection', 'close');
   exchange.status = status;
-  exchange.responseHeaders = headers;
+  exchange.responseBlock = block;
   exchange.response.writeHead(status, reason, headers);
 }
 
-/** Sends a whole answer. The body is `buffer[start..end)`, valid only during the call. */
+/** Sends a whole answer, which has a Content-Length or no body. The body is `buffer[start..end)`, valid only during the call. */
 export function sendWhole(
   exchange: Exchange,
   status: number,
@@ -28,10 +28,51 @@ export function sendWhole(
   end: number,
   close: boolean,
 ): void {
-  sendHead(exchange, status, block, close);
+  const { request, response } = exchange;
   exchange.bytesSent = end - start;
-  if (end - start <= ONE_WRITE_BYTES) exchange.response.end(buffer.toString('latin1', start, end), 'latin1');
-  else exchange.response.end(Buffer.from(buffer.subarray(start, end)));
+  const body =
+    end - start <= ONE_WRITE_BYTES ? buffer.toString('latin1', start, end) : Buffer.from(buffer.subarray(start, end));
+  // What is not HTTP/1.1, or waits behind another answer of its connection, goes the long way.
+  if (request.httpVersion !== '1.1' || status < 200 || response.socket === null) {
+    sendHead(exchange, status, block, close);
+    if (typeof body === 'string') response.end(body, 'latin1');
+    else response.end(body);
+    return;
+  }
+  exchange.status = status;
+  exchange.responseBlock = block;
+  const last = close || exchange.closeAfter || !response.shouldKeepAlive;
+  const head = headLines(status, block) + dateLine() + (last ? CLOSE : KEEP_ALIVE);
+  response.sendAtOnce(response.socket, head, body, last);
+}
+
+const KEEP_ALIVE = 'Connection: keep-alive\r\n\r\n';
+const CLOSE = 'Connection: close\r\n\r\n';
+
+/** Status line and header lines of a head block, which the worker has checked. */
+function headLines(status: number, block: string): string {
+  let at = block.indexOf('\0');
+  let lines = `HTTP/1.1 ${status} ${at < 0 ? block : block.slice(0, at)}\r\n`;
+  while (at >= 0) {
+    const nameEnd = block.indexOf('\0', at + 1);
+    const next = block.indexOf('\0', nameEnd + 1);
+    lines += `${block.slice(at + 1, nameEnd)}: ${next < 0 ? block.slice(nameEnd + 1) : block.slice(nameEnd + 1, next)}\r\n`;
+    at = next;
+  }
+  return `${lines}Server: ${SERVER}\r\n`;
+}
+
+let dateSecond = 0;
+let date = '';
+
+/** The Date header, made anew once a second. */
+function dateLine(): string {
+  const second = Math.floor(Date.now() / 1000);
+  if (second !== dateSecond) {
+    dateSecond = second;
+    date = `Date: ${new Date(second * 1000).toUTCString()}\r\n`;
+  }
+  return date;
 }
 
 /**
@@ -54,7 +95,7 @@ export function finishWithPage(
   headers.push(String(Buffer.byteLength(page)), ...extraHeaders);
   exchange.status = status;
   exchange.bytesSent = page.length;
-  exchange.responseHeaders = headers;
+  exchange.responseBlock = ['', ...headers].join('\0');
   response.writeHead(status, STATUS_CODES[status] ?? 'Error', headers);
   response.write(page);
   whenToEnd(() => response.end());
