@@ -12,7 +12,7 @@ export interface ClientConnection {
   /** The request being served. */
   current: Exchange | null;
   /** Pipelined requests: each runs when the one before it has been answered. */
-  readonly pipelined: (() => void)[];
+  pipelined: (() => void)[] | null;
   /** Since when nothing has been going on: `now` of clock.ts. */
   idleSince: number;
   /** How far what was written had got when the client was last seen taking something, and when that was. */

@@ -77,6 +77,9 @@ export class ClientServer {
   // Not from 1: a worker outlives a front, and the ids of the next front must not be taken for those of the last.
   private lastId = Math.floor(Math.random() * MAX_REQUEST_ID);
 
+  /** One function for all connections; its `this` is the socket. */
+  private readonly connectionClosed: (this: Socket) => void;
+
   constructor(config: FrontConfig, handler: ClientHandler, log: ErrorLog, parts: ClientServerParts) {
     this.config = config;
     this.handler = handler;
@@ -84,6 +87,18 @@ export class ClientServer {
     this.parts = parts;
     this.environ = new EnvironBuilder(config.policy, config.limits);
     this.trusted = trustCheck(config.forwardedAllowIps);
+    const { connections } = this;
+    const over = this.over.bind(this);
+    this.connectionClosed = function () {
+      const connection = this.nunicorn;
+      if (connection === undefined) return;
+      connections.delete(connection);
+      connection.pipelined = null;
+      const exchange = connection.current;
+      if (exchange === null) return;
+      handler.clientLeft(exchange);
+      over(exchange);
+    };
   }
 
   /** New settings. A server is made for each listening socket anew; then `retire` lets go of the ones before. */
@@ -216,7 +231,7 @@ export class ClientServer {
     if (connection.current === exchange) {
       connection.current = null;
       connection.idleSince = now();
-      connection.pipelined.shift()?.();
+      connection.pipelined?.shift()?.();
     }
     this.handler.exchangeOver(exchange);
   }
@@ -263,7 +278,7 @@ export class ClientServer {
       facts: this.factsOf(socket, listener, header),
       remoteAddress: header?.addresses?.client ?? socket.remoteAddress ?? '',
       current: null,
-      pipelined: [],
+      pipelined: null,
       idleSince: now(),
       bytesTaken: 0,
       takenAt: 0,
@@ -272,41 +287,21 @@ export class ClientServer {
     };
     socket.nunicorn = connection;
     this.connections.add(connection);
-    socket.on('end', () => {
-      // Nobody may be there any more. What runs is answered all the same; what waits is not worth running.
-      const exchange = connection.current;
-      if (exchange?.queued) socket.destroy();
-    });
-    socket.on('close', () => {
-      this.connections.delete(connection);
-      connection.pipelined.length = 0;
-      const exchange = connection.current;
-      if (exchange === null) return;
-      this.handler.clientLeft(exchange);
-      this.over(exchange);
-    });
+    socket.on('end', endOfClient);
+    socket.on('close', this.connectionClosed);
   }
 
   private factsOf(socket: Socket, listener: ListenerFacts, header: ProxyHeader | undefined): ConnectionFacts {
     const unix = listener.kind === 'unix';
-    const pairs = unix ? [] : ['SERVER_NAME', listener.host, 'SERVER_PORT', `${listener.port}`];
-    if (header !== undefined) pairs.push('PROXY_PROTOCOL', header.protocol);
+    let block = unix ? '' : `SERVER_NAME\0${listener.host}\0SERVER_PORT\0${listener.port}\0`;
+    if (header !== undefined) block += `PROXY_PROTOCOL\0${header.protocol}\0`;
     if (header?.addresses) {
       const { client, clientPort, proxy, proxyPort } = header.addresses;
-      pairs.push(
-        'REMOTE_ADDR',
-        client,
-        'REMOTE_PORT',
-        `${clientPort}`,
-        'PROXY_ADDR',
-        proxy,
-        'PROXY_PORT',
-        `${proxyPort}`,
-      );
-    } else if (unix) pairs.push('REMOTE_ADDR', '');
-    else pairs.push('REMOTE_ADDR', `${socket.remoteAddress}`, 'REMOTE_PORT', `${socket.remotePort}`);
+      block += `REMOTE_ADDR\0${client}\0REMOTE_PORT\0${clientPort}\0PROXY_ADDR\0${proxy}\0PROXY_PORT\0${proxyPort}`;
+    } else if (unix) block += 'REMOTE_ADDR\0';
+    else block += `REMOTE_ADDR\0${socket.remoteAddress}\0REMOTE_PORT\0${socket.remotePort}`;
     return {
-      block: pairs.join('\0'),
+      block,
       unixPath: unix ? listener.path : null,
       // Headers are believed by who sent them, and that is the proxy.
       trusted: unix || this.trusted(socket.remoteAddress),
@@ -319,6 +314,7 @@ export class ClientServer {
     if (connection === undefined) return;
     if (connection.current !== null) {
       // Pipelined: in order and one at a time, since the first may change what the second sees.
+      connection.pipelined ??= [];
       connection.pipelined.push(() => this.begin(connection, request, response, expectsContinue));
       return;
     }
@@ -475,4 +471,9 @@ function closeServer(server: HttpServer): void {
   // When the last connection is gone it has nothing to end, and stops its own timer.
   server.once('close', () => server.close());
   NetServer.prototype.close.call(server);
+}
+
+/** Nobody may be there any more. What runs is answered all the same; what waits is not worth running. */
+function endOfClient(this: Socket): void {
+  if (this.nunicorn?.current?.queued) this.destroy();
 }
