@@ -2,8 +2,21 @@
  * Gunicorn's settings that are known and change nothing here, and those whose other values are refused: each with the reason
  * that the user is told. One that comes to work moves to table.ts.
  */
-import { setting } from './setting.ts';
+import { type Setting, setting } from './setting.ts';
 import { choice, flag, hook, list, networks, sslVersion, text, wholeNumber } from './types.ts';
+
+function dirtyHook(help: string): Setting<string | null> {
+  return {
+    section: 'Server Hooks',
+    flags: [],
+    type: hook,
+    default: null,
+    defaultText: 'none',
+    help,
+    origin: 'gunicorn',
+    status: { kind: 'no effect', because: 'it belongs to dirty arbiters, which nunicorn does not have' },
+  };
+}
 
 export const INERT = {
   worker_connections: setting({
@@ -308,4 +321,8 @@ export const INERT = {
     origin: 'gunicorn',
     status: { kind: 'no effect', because: 'nunicorn makes none' },
   }),
+  on_dirty_starting: dirtyHook('Called as on_dirty_starting(arbiter) before the dirty arbiter starts.'),
+  dirty_post_fork: dirtyHook('Called as dirty_post_fork(arbiter, worker) in each dirty worker.'),
+  dirty_worker_init: dirtyHook('Called as dirty_worker_init(worker) when a dirty worker has loaded its applications.'),
+  dirty_worker_exit: dirtyHook('Called as dirty_worker_exit(arbiter, worker) in each dirty worker as it leaves.'),
 } as const;

@@ -748,10 +748,6 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   child_exit: otherHook,
   nworkers_changed: otherHook,
   on_exit: otherHook,
-  on_dirty_starting: otherHook,
-  dirty_post_fork: otherHook,
-  dirty_worker_init: otherHook,
-  dirty_worker_exit: otherHook,
 };
 
 /** The value is what Gunicorn does anyway, or "none": a configuration that spells it out needs nothing from nunicorn. */

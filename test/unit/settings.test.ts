@@ -533,15 +533,6 @@ del os.environ["GONE"]
     await refused(load(['-c', 'python:other', 'app']), 1, /\(from python:other:1\)$/);
   });
 
-  test('is named when it asks for what is not supported yet', async () => {
-    configFile('def on_dirty_starting(arbiter):\n    pass\n');
-    await refused(
-      load(['app']),
-      1,
-      /^on_dirty_starting is a Gunicorn setting that nunicorn does not support yet \(from \.\/gunicorn\.conf\.py:1\)$/,
-    );
-  });
-
   test('may spell out what Gunicorn does anyway', async () => {
     configFile(
       'worker_connections = 1000\nreload = False\nworker_tmp_dir = None\nstatsd_host = ""\nproxy_protocol = False\npre_fork = None\n',
