@@ -7,10 +7,20 @@ import { type Cell, nameOf, slotsOf } from './cell.ts';
 import type { Imposed } from './impose.ts';
 import { type Costs, slotMs, waitP99Ms } from './model.ts';
 import type { Limits } from './plan.ts';
+import type { Estimate } from './rate-search.ts';
 import type { CellFindings, Findings, Window } from './session.ts';
 import type { Slo } from './slo.ts';
 import { type Interval, median } from './statistics.ts';
-import { allWindows, capacityOf, conclude, MOST_OTHERS, percent, type Rated, rate, type Verdict } from './verdict.ts';
+import {
+  allWindows,
+  capacityOf,
+  conclude,
+  MOST_OTHERS,
+  percent,
+  type Rated,
+  ratesOf,
+  type Verdict,
+} from './verdict.ts';
 
 export const REPORT_VERSION = 1;
 
@@ -137,7 +147,8 @@ export function makeReport(input: ReportInput): Report {
   const { findings, limits, imposed } = input;
   const verdict = conclude(findings, limits);
   const { costs, calibration } = findings;
-  const cells = findings.cells.map((found) => cellReport(found, findings));
+  const rates = ratesOf(findings);
+  const cells = findings.cells.map((found) => cellReport(found, findings, rates.get(nameOf(found.cell))));
   const info = (rated: Rated): RateInfo => {
     const { workers, threads, fronts, preload } = rated.cell;
     const mb = cells.find(({ cell }) => cell === rated.cell)?.memoryMb;
@@ -189,10 +200,9 @@ export function machineOf(python: string): Machine {
   };
 }
 
-function cellReport(found: CellFindings, findings: Findings): CellReport {
+function cellReport(found: CellFindings, findings: Findings, carried: Estimate | undefined): CellReport {
   const { costs, referencePerSecond } = findings;
   const { cell, why, predicted, capacity, reference, trials, memory, failed } = found;
-  const carried = rate(found, findings);
   const cpu = (select: (window: Window) => number): number => median(capacity.map(select));
   return {
     cell,

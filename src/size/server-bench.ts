@@ -47,7 +47,6 @@ export class ServerBench implements Bench {
   readonly #pool = new Map<string, ServerUnderTest>();
   #planned: readonly PlannedRequest[] | undefined;
   #poolMb = 0;
-  #seed = 1;
 
   constructor(options: ServerBenchOptions) {
     this.#options = options;
@@ -108,12 +107,12 @@ export class ServerBench implements Bench {
     await this.#evict(name);
   }
 
-  async measure(cell: Cell, arrivals: Arrivals, ms: number): Promise<Window> {
+  async measure(cell: Cell, arrivals: Arrivals, ms: number, seed: number): Promise<Window> {
     const server = this.#running(cell);
     const before = read(server);
     const throttledBefore = this.#options.imposed.throttledMs();
     const watch = this.#watch();
-    const load = await this.#generator.run(this.#load(server.port, arrivals, ms));
+    const load = await this.#generator.run({ ...this.#load(server.port, arrivals, ms), seed });
     const { othersShare, generatorMs, elapsedMs } = watch();
     const throttled = this.#options.imposed.throttledMs() - throttledBefore;
     server.check();
@@ -179,7 +178,7 @@ export class ServerBench implements Bench {
       keepAlive: true,
       timeoutMs: this.#options.timeoutMs,
       spin: !this.#options.imposed.shared,
-      seed: this.#seed++,
+      seed: 1,
     };
   }
 

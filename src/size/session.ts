@@ -16,9 +16,9 @@ import {
   planCells,
   type Reason,
 } from './plan.ts';
-import { carriedRates, rateSearch, type Trial } from './rate-search.ts';
+import { type Evidence, estimateRates, gain, rateSearch, type Trial } from './rate-search.ts';
 import { defaultSlo, isWithin, type Slo } from './slo.ts';
-import { bootstrapGain, mean, median, pooledVariation, shuffled } from './statistics.ts';
+import { mean, median, pooledVariation, shuffled } from './statistics.ts';
 
 /** One load on one cell, with what the machine did meanwhile. */
 export interface Window {
@@ -61,7 +61,8 @@ export interface Bench {
   calibrate(ms: number): Promise<Calibration>;
   /** Starts the cell's server unless it runs, and warms it. */
   start(cell: Cell): Promise<void>;
-  measure(cell: Cell, arrivals: Arrivals, ms: number): Promise<Window>;
+  /** @param seed the same seed, the same arrivals but for their rate: what chance gives to one cell it gives to the others */
+  measure(cell: Cell, arrivals: Arrivals, ms: number, seed: number): Promise<Window>;
   memory(cell: Cell): Promise<CellMemory>;
 }
 
@@ -145,8 +146,10 @@ const MAX_NEIGHBOURS = 3;
 const WINDOW_REQUESTS = 200;
 const WINDOW_MS = { least: 500, most: 4000 } as const;
 /** A finalist's search is over after so many windows that were near the answer. */
-const ENOUGH_BELIEFS = 10;
-const FEW_BELIEFS = 4;
+const ENOUGH_NEAR = 10;
+const FEW_NEAR = 4;
+/** Resamples to decide by whether to go on: fewer than the verdict gets. */
+const DRAWS_TO_GO_ON = 60;
 /** Cells whose capacity is so far below the best are no finalists (or further, where noise is larger). */
 const FINALIST_WITHIN = 0.12;
 const MAX_FINALISTS = 4;
@@ -235,7 +238,7 @@ export class Session {
     await this.#step(() => this.#bench.start(control));
     this.#startMs = this.#bench.now() - asked;
     const probeMs = clamp(0.04 * budgetMs, 500, 3000);
-    const alone = await this.#step(() => this.#bench.measure(control, { kind: 'closed', inFlight: 1 }, probeMs));
+    const alone = await this.#step(() => this.#bench.measure(control, { kind: 'closed', inFlight: 1 }, probeMs, 1));
     if (alone.load.completed === 0) throw new CellError('not one request was answered in the time of a window');
     if (this.#options.slo === undefined) this.#slo = defaultSlo(alone.load.latency.p50Ms);
     const slotsMs = 1000 / alone.perSecond;
@@ -333,7 +336,7 @@ export class Session {
     this.#tell({ kind: 'phase', phase: 'search', cells: inSearch.length });
     // Each has its first window whatever the time: without it the rest would be for nothing.
     for (let round = 0; round === 0 || this.#usedMs() < SEARCH_UNTIL * budgetMs; round++) {
-      const open = inSearch.filter((found) => found.failed === undefined && !this.#isSettled(found, inSearch));
+      const open = this.#unsettled(inSearch);
       if (open.length === 0) return;
       for (const found of shuffled(open, this.#random)) {
         if (round > 0 && this.#usedMs() >= SEARCH_UNTIL * budgetMs) return;
@@ -381,14 +384,16 @@ export class Session {
     return added;
   }
 
-  /** Enough is known, or it is plain that this one does not win. */
-  #isSettled(found: Mutable, finalists: readonly Mutable[]): boolean {
-    const rates = carriedRates(capacityOf(found), found.trials);
-    if (rates.length >= ENOUGH_BELIEFS || found.trials.length >= 2 * ENOUGH_BELIEFS) return true;
-    if (rates.length < FEW_BELIEFS) return false;
-    return finalists.some((other) => {
-      const better = carriedRates(capacityOf(other), other.trials);
-      return better.length >= FEW_BELIEFS && bootstrapGain(better, rates, 0.99).low > 2 * SMALLEST_EFFECT;
+  /** Those of which more windows are worth their time: not enough is known, and it is not plain that another one is better. */
+  #unsettled(finalists: readonly Mutable[]): readonly Mutable[] {
+    const evidence = finalists.map((found) => evidenceOf(found, this.#slo, this.#referencePerSecond));
+    const estimates = estimateRates(evidence, this.#variation(), DRAWS_TO_GO_ON);
+    return finalists.filter((found) => {
+      const { near } = rateSearch(capacityOf(found), found.trials);
+      if (found.failed !== undefined || near >= ENOUGH_NEAR || found.trials.length >= 2 * ENOUGH_NEAR) return false;
+      const own = estimates.get(nameOf(found.planned.cell));
+      if (near < FEW_NEAR || own === undefined) return true;
+      return ![...estimates.values()].some((other) => gain(other, own, 0.99).low > 2 * SMALLEST_EFFECT);
     });
   }
 
@@ -436,9 +441,10 @@ export class Session {
   }
 
   async #measure(found: Mutable, arrivals: Arrivals, ms: number): Promise<Window | undefined> {
+    const seed = 1 + (arrivals.kind === 'closed' ? found.capacity : [...found.reference, ...found.trials]).length;
     const { cell } = found.planned;
     this.#tell({ kind: 'cell', cell, doing: describe(arrivals) });
-    const window = await this.#guard(found, () => this.#bench.measure(cell, arrivals, ms));
+    const window = await this.#guard(found, () => this.#bench.measure(cell, arrivals, ms, seed));
     if (window === undefined) return undefined;
     const best = this.#bestByCapacity();
     this.#tell({
@@ -491,7 +497,7 @@ export class Session {
 
   #searchMs(perSecond: number): number {
     const costs = this.#knownCosts();
-    const share = ((SEARCH_UNTIL - SCREEN_UNTIL) * this.#options.budgetMs) / (MAX_FINALISTS + 1) / ENOUGH_BELIEFS;
+    const share = ((SEARCH_UNTIL - SCREEN_UNTIL) * this.#options.budgetMs) / (MAX_FINALISTS + 1) / ENOUGH_NEAR;
     const requests = (1000 * 2 * WINDOW_REQUESTS) / Math.max(perSecond, 1);
     const slow = Math.max(20 * slotMs(costs), 4 * this.#slo.ms);
     return clamp(Math.max(share, Math.min(requests, slow)), WINDOW_MS.least + 100, WINDOW_MS.most);
@@ -544,6 +550,22 @@ function averageOf(windows: readonly Window[]): ProbeWindow {
 
 function capacityOf({ capacity }: { readonly capacity: readonly Window[] }): number {
   return median(capacity.map(({ perSecond }) => perSecond));
+}
+
+/** What a cell's windows say about its rate within the SLO; those at the reference rate count as well. */
+export function evidenceOf(
+  found: Pick<CellFindings, 'capacity' | 'reference' | 'trials'> &
+    ({ readonly cell: Cell } | { readonly planned: PlannedCell }),
+  slo: Slo,
+  referencePerSecond: number,
+): Evidence {
+  const cell = 'cell' in found ? found.cell : found.planned.cell;
+  const reference = found.reference.map(({ load }) => ({ perSecond: referencePerSecond, within: isWithin(slo, load) }));
+  return {
+    name: nameOf(cell),
+    capacities: found.capacity.map(({ perSecond }) => perSecond),
+    trials: [...found.trials.map(({ perSecond, within }) => ({ perSecond, within })), ...reference],
+  };
 }
 
 function describe(arrivals: Arrivals): string {

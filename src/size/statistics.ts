@@ -1,5 +1,4 @@
-/** Medians, spreads, bootstrap intervals: all that the verdict rests on. Pure; random numbers come from a seed. */
-import { randomOf } from './load/load.ts';
+/** Medians and spreads. Pure. */
 
 export interface Interval {
   readonly low: number;
@@ -45,29 +44,8 @@ export function pooledVariation(groups: readonly (readonly number[])[]): number 
   return freedom === 0 ? Number.NaN : Math.sqrt(squares / freedom);
 }
 
-const RESAMPLES = 2000;
-
-/** Percentile bootstrap (Efron 1979) of a statistic of one sample. */
-export function bootstrap(
-  values: readonly number[],
-  statistic: (sample: readonly number[]) => number,
-  level = 0.95,
-  seed = 1,
-): Interval {
-  const random = randomOf(seed);
-  const results = Array.from({ length: RESAMPLES }, () => statistic(resample(values, random)));
-  return { low: quantile(results, (1 - level) / 2), high: quantile(results, (1 + level) / 2) };
-}
-
-/** Of how much `a` is above `b`, as a share of `b`: what the means of two samples say. */
-export function bootstrapGain(a: readonly number[], b: readonly number[], level = 0.95, seed = 1): Interval {
-  const random = randomOf(seed);
-  const results = Array.from({ length: RESAMPLES }, () => mean(resample(a, random)) / mean(resample(b, random)) - 1);
-  return { low: quantile(results, (1 - level) / 2), high: quantile(results, (1 + level) / 2) };
-}
-
-export function resample(values: readonly number[], random: () => number): number[] {
-  return values.map(() => values[Math.floor(random() * values.length)] ?? Number.NaN);
+export function resample<T>(values: readonly T[], random: () => number): T[] {
+  return values.map((value) => values[Math.floor(random() * values.length)] ?? value);
 }
 
 export function shuffled<T>(values: readonly T[], random: () => number): T[] {

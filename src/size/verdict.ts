@@ -2,10 +2,10 @@
 import { type Cell, nameOf } from './cell.ts';
 import type { Costs } from './model.ts';
 import { byCost, type Limits, MEMORY_SHARE, whyNot } from './plan.ts';
-import { carriedRates, rateSearch } from './rate-search.ts';
-import { type CellFindings, type Findings, SMALLEST_EFFECT, type Window } from './session.ts';
+import { type Estimate, estimateRates, gain } from './rate-search.ts';
+import { type CellFindings, evidenceOf, type Findings, SMALLEST_EFFECT, type Window } from './session.ts';
 import { isWithin, showSlo } from './slo.ts';
-import { bootstrap, bootstrapGain, type Interval, mean, median } from './statistics.ts';
+import { type Interval, median } from './statistics.ts';
 
 export type VerdictKind =
   /** One setting is better than all others that were measured. */
@@ -25,6 +25,7 @@ export interface Rated {
   /** Requests per second. */
   readonly perSecond: number;
   readonly interval: Interval;
+  readonly estimate: Estimate;
 }
 
 export interface Verdict {
@@ -52,7 +53,13 @@ const MOST_DISTURBED = 0.5;
 
 export function conclude(findings: Findings, limits: Limits): Verdict {
   const { costs, cells } = findings;
-  const rated = cells.filter(({ cell }) => cell.server === 'nunicorn').flatMap((found) => rate(found, findings) ?? []);
+  const rates = ratesOf(findings);
+  const rated = cells
+    .filter(({ cell }) => cell.server === 'nunicorn')
+    .flatMap(({ cell }) => {
+      const estimate = rates.get(nameOf(cell));
+      return estimate === undefined ? [] : [ratedOf(cell, estimate)];
+    });
   const tried = cells.some(({ trials }) => trials.length > 0);
   const ruleOf = ruleFindings(findings, rated);
   const common = { alike: [], ...(ruleOf === undefined ? {} : { rule: ruleOf }), ...cheapestOf(findings) };
@@ -83,12 +90,11 @@ export function conclude(findings: Findings, limits: Limits): Verdict {
           : QUIETER,
     };
   }
-  const samples = new Map(cells.map((found) => [nameOf(found.cell), ratesOf(found, findings)]));
   const smallest = Math.max(SMALLEST_EFFECT, finite(findings.variation) / 2);
   const alike = fitting.filter((each) => {
     if (each === best) return true;
-    const gain = bootstrapGain(samples.get(nameOf(best.cell)) ?? [], samples.get(nameOf(each.cell)) ?? []);
-    return !(gain.low > 0 && best.perSecond / each.perSecond - 1 > smallest);
+    const more = gain(best.estimate, each.estimate);
+    return !(more.low > 0 && best.perSecond / each.perSecond - 1 > smallest);
   });
   const cheapest = byCost(costs);
   const [recommended = best] = [...alike].sort((a, b) => cheapest(a.cell, b.cell));
@@ -147,32 +153,18 @@ export function allWindows({ cells }: Pick<Findings, 'cells'>): readonly Window[
   ]);
 }
 
-/** What a cell carries within the SLO; undefined if it was not searched for, or met it nowhere. */
-export function rate(found: CellFindings, findings: Pick<Findings, 'slo' | 'referencePerSecond'>): Rated | undefined {
-  if (found.trials.length === 0) return undefined;
-  const limit = capacityOf(found);
-  const rates = ratesOf(found, findings);
-  if (rates.length === 0) return undefined;
-  const perSecond = mean(rates);
-  const around = bootstrap(rates, mean);
-  // The search knows the answer no better than its last step.
-  const half = rateSearch(limit, found.trials).step / 2;
-  return {
-    cell: found.cell,
-    perSecond,
-    interval: {
-      low: Math.max(0, Math.min(around.low, perSecond - half)),
-      high: Math.max(around.high, perSecond + half),
-    },
-  };
+/** What each cell that was searched carries within the SLO, by name. A cell that has met it nowhere is missing. */
+export function ratesOf({ cells, slo, referencePerSecond, variation }: Findings): ReadonlyMap<string, Estimate> {
+  const searched = cells.filter(({ trials }) => trials.length > 0);
+  return estimateRates(
+    searched.map((found) => evidenceOf(found, slo, referencePerSecond)),
+    variation,
+  );
 }
 
-function ratesOf(
-  found: CellFindings,
-  { slo, referencePerSecond: perSecond }: Pick<Findings, 'slo' | 'referencePerSecond'>,
-): readonly number[] {
-  const elsewhere = found.reference.map(({ load }) => ({ perSecond, within: isWithin(slo, load) }));
-  return carriedRates(capacityOf(found), found.trials, elsewhere);
+function ratedOf(cell: Cell, estimate: Estimate): Rated {
+  const { perSecond, interval } = estimate;
+  return { cell, perSecond, interval, estimate };
 }
 
 export function capacityOf({ capacity }: CellFindings): number {
