@@ -1,5 +1,5 @@
 /** `nunicorn size`. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,7 +7,9 @@ import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import { findPython } from '../settings/python.ts';
 import { VERSION } from '../settings/version.ts';
 import type { Cell } from './cell.ts';
+import { cellsToCheck, compareReports } from './check.ts';
 import { impose } from './impose.ts';
+import { highestKept, k6Script, k6Text, readK6 } from './k6.ts';
 import { parseSizeOptions, type SizeOptions } from './options.ts';
 import type { Limits } from './plan.ts';
 import { progressLine } from './progress.ts';
@@ -16,6 +18,7 @@ import type { Command } from './server.ts';
 import { ServerBench } from './server-bench.ts';
 import { CellError, Session } from './session.ts';
 import { shellCommand } from './shell.ts';
+import type { Slo } from './slo.ts';
 import { toText } from './terminal.ts';
 import { readTraffic } from './traffic.ts';
 
@@ -23,17 +26,55 @@ const NUNICORN = fileURLToPath(new URL('../../../bin/nunicorn.js', import.meta.u
 const WARM_UP = { share: 1 / 200, leastMs: 300, mostMs: 2000 } as const;
 const LONGEST_REQUEST_MS = 10_000;
 
-/** @returns 0, also for "no difference found"; 1 if nothing could be recommended or an advice does not hold */
+/**
+ * @returns 0, also for "no difference found"; 1 if nothing could be recommended, a check finds that an advice does not hold, or an
+ *   imported load keeps the SLO at no rate
+ */
 export async function run(argv: readonly string[], columns: number): Promise<ExitCode> {
   const request = await parseSizeOptions(argv, process.env, process.cwd(), columns);
-  if (request.kind === 'help') {
-    console.log(request.text);
-    return EXIT.OK;
+  switch (request.kind) {
+    case 'help':
+      console.log(request.text);
+      return EXIT.OK;
+    case 'import':
+      return importK6(request.files, request.slo);
+    case 'size':
+      return request.options.exportK6 ? exportK6(request.options) : measure(request.options, request.argv);
   }
-  const report = await size(request.options, argv);
+}
+
+async function measure(options: SizeOptions, argv: readonly string[]): Promise<ExitCode> {
+  const { check } = options;
+  const report = await size(options, argv, check && cellsToCheck(check));
   process.stdout.write(`${toText(report)}\n`);
-  if (request.options.json !== undefined) write(request.options.json, `${JSON.stringify(report, undefined, 2)}\n`);
+  if (options.json !== undefined) write(options.json, `${JSON.stringify(report, undefined, 2)}\n`);
+  if (options.html !== undefined) {
+    const { toHtml } = await import('./html.ts');
+    write(options.html, toHtml(report));
+  }
+  if (check !== undefined) {
+    const { holds, because } = compareReports(check, report);
+    console.log(`The advice of ${check.at.slice(0, 10)} ${holds ? 'holds' : 'does not hold'}: ${because}`);
+    return holds ? EXIT.OK : EXIT.ERROR;
+  }
   return report.recommendation === undefined ? EXIT.ERROR : EXIT.OK;
+}
+
+function exportK6({ traffic, host, headers, expectedPerSecond }: SizeOptions): ExitCode {
+  if (expectedPerSecond === undefined)
+    throw new NunicornError('--export k6 needs --rate: the requests per second to measure around', EXIT.USAGE);
+  process.stdout.write(k6Script(readTraffic(traffic).entries, host, headers, expectedPerSecond));
+  return EXIT.OK;
+}
+
+function importK6(files: readonly string[], slo: Slo): ExitCode {
+  let kept = true;
+  for (const file of files) {
+    const steps = readK6(read(file), file);
+    console.log(k6Text(slo, steps, file));
+    kept &&= highestKept(slo, steps) !== undefined;
+  }
+  return kept ? EXIT.OK : EXIT.ERROR;
 }
 
 /** One whole sizing. Progress goes to stderr. */
@@ -79,7 +120,7 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
         base: options.base,
         compareGunicorn: options.compareGunicorn,
         seed: 1,
-        ...(options.expectedPerSecond === undefined ? {} : { expectedPerSecond: options.expectedPerSecond }),
+        ...expected(options),
         ...(options.configured === undefined ? {} : { configured: options.configured }),
         ...(only === undefined ? {} : { only }),
       },
@@ -113,6 +154,12 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
     process.off('SIGTERM', interrupt);
     rmSync(temporary, { recursive: true, force: true });
   }
+}
+
+/** A check compares at the rate of the report. */
+function expected({ expectedPerSecond, check }: SizeOptions): { readonly expectedPerSecond?: number } {
+  const rate = expectedPerSecond ?? check?.referencePerSecond;
+  return rate === undefined ? {} : { expectedPerSecond: rate };
 }
 
 /** How a cell's server is started for the measurement: nothing of it reaches the user's files, sockets or collectors. */
@@ -154,6 +201,14 @@ function commandLine(cell: Cell, options: SizeOptions): string {
     ...(cell.preload ? ['--preload'] : []),
     options.app,
   ]);
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new NunicornError(`${path} cannot be read: ${error instanceof Error ? error.message : error}`);
+  }
 }
 
 function write(path: string, text: string): void {

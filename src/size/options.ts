@@ -4,6 +4,9 @@ import { parseCommandLine } from '../settings/command-line.ts';
 import { loadSettings } from '../settings/load.ts';
 import { SETTINGS, type SettingName } from '../settings/table.ts';
 import type { Cell } from './cell.ts';
+import { readReport } from './check.ts';
+import { parseOwn, withoutOutput } from './own-options.ts';
+import type { RateInfo, Report } from './report.ts';
 import { parseSlo, type Slo } from './slo.ts';
 import type { TrafficSource } from './traffic.ts';
 
@@ -21,6 +24,11 @@ export interface SizeOptions {
   readonly expectedPerSecond: number | undefined;
   readonly compareGunicorn: boolean;
   readonly json: string | undefined;
+  readonly html: string | undefined;
+  /** Write a k6 script instead of measuring. */
+  readonly exportK6: boolean;
+  /** A report whose advice is to be checked. */
+  readonly check: (Report & { readonly recommendation: RateInfo }) | undefined;
   /** Workers and threads that the user has set: one of the cells. */
   readonly configured: Pick<Cell, 'workers' | 'threads'> | undefined;
   readonly base: Pick<Cell, 'fronts' | 'preload'>;
@@ -37,101 +45,8 @@ export interface SizeOptions {
 
 export type SizeRequest =
   | { readonly kind: 'help'; readonly text: string }
-  | { readonly kind: 'size'; readonly options: SizeOptions };
-
-const OWN = {
-  path: {
-    string: true,
-    array: true,
-    requiresArg: true,
-    describe: 'What to ask for, with its query. Can be given several times; each is asked for equally often.',
-    group: 'Load:',
-  },
-  har: {
-    string: true,
-    requiresArg: true,
-    describe: 'Ask for what a browser has recorded (HTTP archive): the GET requests to its first host.',
-    group: 'Load:',
-  },
-  replay: {
-    string: true,
-    requiresArg: true,
-    describe: "Ask for what an access log holds (Gunicorn's, nginx's): its GET requests, as often as there.",
-    group: 'Load:',
-  },
-  host: {
-    string: true,
-    requiresArg: true,
-    describe: 'The Host header, for applications that check it (ALLOWED_HOSTS).',
-    group: 'Load:',
-  },
-  header: {
-    string: true,
-    array: true,
-    requiresArg: true,
-    describe: "A further header, 'Name: value'. Can be given several times.",
-    group: 'Load:',
-  },
-  rate: {
-    string: true,
-    requiresArg: true,
-    describe:
-      'Requests per second that you expect at most: latencies are compared at this rate. Default: 70 % of what the best setting should carry.',
-    group: 'Load:',
-  },
-  slo: {
-    string: true,
-    requiresArg: true,
-    describe:
-      'What must be kept: p99<300ms, p90<0.5s. Default: p99 below ten times an unhindered request, at least 100 ms.',
-    group: 'Limits:',
-  },
-  cpus: {
-    string: true,
-    requiresArg: true,
-    describe: 'CPUs that the server may use, such as 1 or 1.5; imposed on it.',
-    group: 'Limits:',
-  },
-  memory: {
-    string: true,
-    requiresArg: true,
-    describe: 'Memory of all its processes together, such as 900M or 2G.',
-    group: 'Limits:',
-  },
-  'max-connections-db': {
-    string: true,
-    requiresArg: true,
-    describe: 'Database connections there are for this server: workers x threads stays within.',
-    group: 'Limits:',
-  },
-  budget: {
-    string: true,
-    requiresArg: true,
-    default: '3m',
-    describe: 'Time that it may take, such as 30s or 5m.',
-    group: 'Measurement:',
-  },
-  warmup: {
-    string: true,
-    requiresArg: true,
-    describe: 'Load on each server before it is measured, such as 2s.',
-    group: 'Measurement:',
-  },
-  compare: {
-    string: true,
-    requiresArg: true,
-    choices: ['gunicorn'],
-    describe: 'Run the finalists through Gunicorn too.',
-    group: 'Measurement:',
-  },
-  json: {
-    string: true,
-    requiresArg: true,
-    describe: 'Write the report to this file: every cell, every window.',
-    group: 'Report:',
-  },
-  help: { boolean: true, alias: 'h', describe: 'Show this help.', group: 'Help:' },
-} as const;
+  | { readonly kind: 'import'; readonly files: readonly string[]; readonly slo: Slo }
+  | { readonly kind: 'size'; readonly argv: readonly string[]; readonly options: SizeOptions };
 
 /** What a cell or the measurement itself sets, whatever the user says. */
 const SET_BY_CELL: ReadonlySet<string> = new Set<string>([
@@ -155,53 +70,21 @@ export async function parseSizeOptions(
   cwd: string,
   columns: number,
 ): Promise<SizeRequest> {
-  const { default: yargs } = await import('yargs');
-  let y = yargs([...argv])
-    .scriptName('nunicorn size')
-    .help(false)
-    .version(false)
-    .exitProcess(false)
-    .fail((message, error) => {
-      throw error ?? new NunicornError(`${message} (from the command line)`, EXIT.USAGE);
-    })
-    .parserConfiguration({
-      'boolean-negation': false,
-      'camel-case-expansion': false,
-      'dot-notation': false,
-      'duplicate-arguments-array': true,
-      'greedy-arrays': false,
-      'parse-numbers': false,
-      'parse-positional-numbers': false,
-      // The server's options are none of ours.
-      'unknown-options-as-args': true,
-    });
-  for (const [name, option] of Object.entries(OWN)) y = y.option(name, option);
-  y = y
-    .usage(
-      'Usage: $0 [OPTIONS] [OPTIONS OF THE SERVER] APP --path / | --har FILE | --replay FILE\n\nMeasures APP with several numbers of workers and threads on this machine and says what to run.\nThe application is really run and asked: choose paths that may be asked for thousands of times.',
-    )
-    .example('$0 --path / project.wsgi', 'What to run on this machine, in three minutes.')
-    .example(
-      "$0 --cpus 1 --memory 900M --slo 'p99<300ms' --path / --path /books/ project.wsgi",
-      'For a server with one CPU and 1 GB.',
-    )
-    .example(
-      '$0 --replay access.log --html report.html project.wsgi',
-      'With the mix of a real day, and a page to look at.',
-    )
-    .epilogue('How it measures, how sure it is, and where its limits are: docs/sizing.md.');
-  const parsed = await y.parseAsync();
-  if (parsed.help) return { kind: 'help', text: await y.wrap(Math.min(columns, 110)).getHelp() };
-  const words = parsed._.map(String);
-  const text = (name: keyof typeof OWN): string | undefined => {
-    const value: unknown = parsed[name];
-    const last: unknown = Array.isArray(value) ? value.at(-1) : value;
-    return typeof last === 'string' ? last : undefined;
-  };
-  const list = (name: keyof typeof OWN): readonly string[] => {
-    const value: unknown = parsed[name];
-    return Array.isArray(value) ? value.map(String) : [];
-  };
+  const first = await parseOwn(argv, columns);
+  if (first.kind === 'help') return first;
+  const file = first.text('check');
+  const check = file === undefined ? undefined : readReport(file);
+  // A check asks for what the report has asked for; what is said now counts more.
+  const all = check === undefined ? argv : [...check.argv, ...argv];
+  const own = check === undefined ? first : await parseOwn(all, columns);
+  if (own.kind === 'help') return own;
+  const { text, list, rest: words } = own;
+  const imported = list('import');
+  if (imported.length > 0) {
+    const slo = text('slo');
+    if (slo === undefined) throw usage('--import needs --slo: what shall be kept, such as p99<300ms');
+    return { kind: 'import', files: imported, slo: parseSlo(slo) };
+  }
 
   const commandLine = await parseCommandLine(words, 'the command line');
   if (commandLine.request !== undefined)
@@ -215,12 +98,13 @@ export async function parseSizeOptions(
     if (!/^[\w-]+:\s*[^\r\n]*$/.test(header)) throw usage(`--header '${header}': 'Name: value' is needed`);
   return {
     kind: 'size',
+    argv: withoutOutput(all),
     options: {
       app: loaded.app,
       traffic,
       host: text('host'),
       headers,
-      slo: optional(text('slo'), parseSlo),
+      slo: optional(text('slo'), parseSlo) ?? check?.slo,
       budgetMs: duration('budget', text('budget') ?? '', 10),
       warmUpMs: optional(text('warmup'), (value) => duration('warmup', value, 0.1)),
       memoryMb: optional(text('memory'), megabytes),
@@ -231,6 +115,9 @@ export async function parseSizeOptions(
       expectedPerSecond: optional(text('rate'), (value) => number('rate', value, 0.1)),
       compareGunicorn: text('compare') === 'gunicorn',
       json: text('json'),
+      html: text('html'),
+      exportK6: text('export') === 'k6',
+      check,
       configured:
         set('workers') || set('threads')
           ? { workers: Math.max(1, settings.workers), threads: settings.threads }

@@ -42,7 +42,13 @@ export function defaultSlo(unhinderedMs: number): Slo {
 /** Whether a window at a set rate kept the promise: latency, nothing failed, and the server did not fall behind. */
 export function isWithin(
   slo: Slo,
-  { latency, failures, intended, completed, seconds }: Pick<LoadResult, 'latency' | 'failures' | 'intended' | 'completed' | 'seconds'>,
+  {
+    latency,
+    failures,
+    intended,
+    completed,
+    seconds,
+  }: Pick<LoadResult, 'latency' | 'failures' | 'intended' | 'completed' | 'seconds'>,
 ): boolean {
   const at = { 50: latency.p50Ms, 90: latency.p90Ms, 99: latency.p99Ms }[slo.percentile];
   const failed = Object.values(failures).some((count) => count > 0);
