@@ -31,7 +31,7 @@ const STYLE = `
   --s1: #6ea8fe; --s2: #ff9f6b; --s3: #5bd197; --s4: #cf9bf5; --s5: #e2c04c; --s6: #9ba3ab; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1060px; margin: 0 auto; padding: 28px 20px 60px; }
+main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 22px; margin: 0 0 2px; }
 h2 { font-size: 16px; margin: 0 0 4px; }
 p { margin: 4px 0; }
@@ -47,10 +47,10 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margi
 dt { color: var(--soft); } dd { margin: 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .list { width: 100%; font-size: 13.5px; }
-.list th { text-align: right; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); padding: 4px 10px; white-space: nowrap; }
-.list td { text-align: right; border-bottom: 1px solid var(--line); padding: 4px 10px; white-space: nowrap; }
+.list th { text-align: right; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); padding: 4px 8px; white-space: nowrap; }
+.list td { text-align: right; border-bottom: 1px solid var(--line); padding: 4px 8px; white-space: nowrap; }
 .list th:first-child, .list td:first-child, .list th:last-child, .list td:last-child { text-align: left; }
-.list td:last-child { white-space: normal; color: var(--soft); min-width: 150px; }
+.list td:last-child { white-space: normal; color: var(--soft); min-width: 190px; }
 .list tr.best td { font-weight: 650; }
 .heat { margin-top: 8px; }
 .heat th { font-weight: 500; color: var(--soft); font-size: 12.5px; padding: 3px 8px; }
