@@ -3,11 +3,15 @@ import { readInThread } from './settings/read-in-thread.ts';
 
 const DEFAULT_COLUMNS = 80;
 
+interface Command {
+  readonly run: (argv: readonly string[], columns: number) => Promise<ExitCode>;
+}
+
 /** Commands beside serving. Each is loaded only when it is asked for: what it needs is none of the master's. */
-const COMMANDS: ReadonlyMap<
-  string,
-  () => Promise<{ readonly run: (argv: readonly string[], columns: number) => Promise<ExitCode> }>
-> = new Map([['size', () => import('./size/command.ts')]]);
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  size: () => import('./size/command.ts'),
+  advise: () => import('./size/advise.ts'),
+};
 
 /**
  * The `nunicorn` command. It returns when there is nothing to serve (`--help`, a mistake); otherwise the master runs, and
@@ -19,7 +23,8 @@ const COMMANDS: ReadonlyMap<
 export async function main(argv: readonly string[]): Promise<ExitCode> {
   try {
     const columns = process.stdout.columns ?? DEFAULT_COLUMNS;
-    const command = COMMANDS.get(argv[0] ?? '');
+    const [first = ''] = argv;
+    const command = Object.hasOwn(COMMANDS, first) ? COMMANDS[first] : undefined;
     if (command !== undefined) return await (await command()).run(argv.slice(1), columns);
     const outcome = await readInThread({ argv, env: process.env, cwd: process.cwd(), columns });
     if (outcome.kind === 'print') {

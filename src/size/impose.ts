@@ -6,6 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { NunicornError } from '../errors.ts';
+import { readMachine, usableProcessors } from '../machine.ts';
 import { coreSet, read } from './proc.ts';
 
 export interface Wanted {
@@ -13,9 +14,11 @@ export interface Wanted {
   readonly memoryMb?: number;
 }
 
-/** Where it reads and writes; a test has a folder of its own. */
+/** Where it reads and writes; a test has files of its own. */
 export interface Places {
-  readonly proc: string;
+  /** The text of a file below /proc or /sys; undefined if it cannot be read. */
+  readonly read: (path: string) => string | undefined;
+  /** Where cgroup v2 is mounted. */
   readonly cgroup: string;
 }
 
@@ -42,14 +45,14 @@ export interface Imposed {
   readonly release: () => void;
 }
 
-const SYSTEM: Places = { proc: '/proc', cgroup: '/sys/fs/cgroup' };
+const SYSTEM: Places = { read, cgroup: '/sys/fs/cgroup' };
 const PERIOD_US = 100_000;
 const MB = 1024 * 1024;
 
 /** @throws {NunicornError} if more is wanted than this machine, or container, has */
 export function impose(wanted: Wanted, places: Places = SYSTEM): Imposed {
   const allowed = [...allowedCores(places)].sort((a, b) => a - b);
-  const usable = Math.min(allowed.length, quotaCores(places));
+  const usable = usableProcessors(readMachine(places.read));
   const cpus = wanted.cpus ?? usable;
   if (cpus > usable)
     throw new NunicornError(
@@ -69,7 +72,7 @@ export function impose(wanted: Wanted, places: Places = SYSTEM): Imposed {
   const serverCores = pinned ? allowed.slice(-whole) : allowed;
   const rest = pinned ? allowed.slice(0, -whole) : [];
   const shared = pinned ? rest.length === 0 : cpus + 1 > allowed.length;
-  const enter = made === undefined ? undefined : join(made.folder, 'cgroup.procs');
+  let servers = 0;
   return {
     cpu: byGroup ? 'cgroup v2' : pinned ? 'CPU affinity' : 'none',
     memory: wanted.memoryMb === undefined ? 'none' : made === undefined ? 'watched' : 'cgroup v2',
@@ -79,8 +82,8 @@ export function impose(wanted: Wanted, places: Places = SYSTEM): Imposed {
     shared,
     notes,
     server: (command) =>
-      enter !== undefined
-        ? ['sh', '-c', 'echo $$ > "$0" && exec "$@"', enter, ...command]
+      made !== undefined
+        ? ['sh', '-c', 'echo $$ > "$0" && exec "$@"', made.enter(`server-${++servers}`), ...command]
         : pinned
           ? ['taskset', mask(serverCores), ...command]
           : command,
@@ -98,7 +101,7 @@ export function impose(wanted: Wanted, places: Places = SYSTEM): Imposed {
       }
     },
     release: () => {
-      if (made !== undefined) removeGroup(made.folder);
+      made?.remove();
     },
   };
 }
@@ -107,45 +110,39 @@ export function showCores(cores: number): string {
   return `${cores} ${cores === 1 ? 'core' : 'cores'}`;
 }
 
-function allowedCores({ proc }: Places): ReadonlySet<number> {
-  return coreSet(/^Cpus_allowed_list:\s*(\S+)/m.exec(read(join(proc, 'self', 'status')) ?? '')?.[1] ?? '0');
-}
-
-/** What the quotas of our own cgroup and those above it leave, in cores: version 2, else version 1 as containers show it. */
-function quotaCores({ proc, cgroup }: Places): number {
-  let least = Number.POSITIVE_INFINITY;
-  const take = (quota: number, period: number): void => {
-    if (quota > 0 && period > 0) least = Math.min(least, quota / period);
-  };
-  const own = ownGroup(proc);
-  for (let folder = own; folder !== undefined; folder = folder === '/' ? undefined : dirname(folder)) {
-    const [quota, period] = (read(join(cgroup, folder, 'cpu.max')) ?? '').split(' ').map(Number);
-    take(quota ?? 0, period ?? 0);
-  }
-  for (const controller of ['cpu', 'cpu,cpuacct']) {
-    const version1 = (file: string): number => Number(read(join(cgroup, controller, file)) ?? 0);
-    take(version1('cpu.cfs_quota_us'), version1('cpu.cfs_period_us'));
-  }
-  return least;
+function allowedCores(places: Places): ReadonlySet<number> {
+  return coreSet(/^Cpus_allowed_list:\s*(\S+)/m.exec(places.read('/proc/self/status') ?? '')?.[1] ?? '0');
 }
 
 /** Our own group in the version 2 hierarchy, e.g. `/user.slice/x`; undefined where there is none. */
-function ownGroup(proc: string): string | undefined {
-  return /^0::(\/.*)$/m.exec(read(join(proc, 'self', 'cgroup')) ?? '')?.[1];
+function ownGroup(places: Places): string | undefined {
+  return /^0::(\/.*)$/m.exec(places.read('/proc/self/cgroup') ?? '')?.[1];
 }
 
-/** Makes a group below our own, or beside it: a group that has processes cannot hand controllers down. */
-function makeGroup(
-  { cpus, memoryMb }: Wanted,
-  { proc, cgroup }: Places,
-): { readonly folder: string } | { readonly problem: string } {
-  const own = ownGroup(proc);
+interface Group {
+  readonly folder: string;
+  /** Makes the group of one server; whoever writes its pid to the file that is returned is in it. */
+  readonly enter: (name: string) => string;
+  readonly remove: () => void;
+}
+
+/**
+ * Makes a group below our own, or beside it: a group that has processes cannot hand controllers down. The quota is its own, as one
+ * server at a time has load; the memory limit is each server's, as several are kept running.
+ */
+function makeGroup({ cpus, memoryMb }: Wanted, places: Places): Group | { readonly problem: string } {
+  const { cgroup } = places;
+  const own = ownGroup(places);
   const needed = [...(cpus === undefined ? [] : ['cpu']), ...(memoryMb === undefined ? [] : ['memory'])];
   if (own === undefined || read(join(cgroup, 'cgroup.controllers')) === undefined)
     return { problem: 'no cgroup could be made: there is no cgroup v2 at /sys/fs/cgroup' };
   let problem = '';
   for (const parent of new Set([own, dirname(own)])) {
     const folder = join(cgroup, parent, `nunicorn-size-${process.pid}`);
+    const children: string[] = [];
+    const remove = (): void => {
+      for (const each of [...children, folder]) removeGroup(each);
+    };
     try {
       mkdirSync(folder);
     } catch (error) {
@@ -153,20 +150,28 @@ function makeGroup(
       continue;
     }
     try {
-      enable(join(cgroup, parent), folder, needed);
+      handDown(join(cgroup, parent), folder, needed);
       if (cpus !== undefined) writeFileSync(join(folder, 'cpu.max'), `${Math.round(cpus * PERIOD_US)} ${PERIOD_US}`);
-      if (memoryMb !== undefined) writeFileSync(join(folder, 'memory.max'), String(Math.round(memoryMb * MB)));
-      return { folder };
+      if (memoryMb !== undefined) writeFileSync(join(folder, 'cgroup.subtree_control'), '+memory');
     } catch (error) {
       problem = reason(error);
-      removeGroup(folder);
+      remove();
+      continue;
     }
+    const enter = (name: string): string => {
+      const child = join(folder, name);
+      mkdirSync(child);
+      children.push(child);
+      if (memoryMb !== undefined) writeFileSync(join(child, 'memory.max'), String(Math.round(memoryMb * MB)));
+      return join(child, 'cgroup.procs');
+    };
+    return { folder, enter, remove };
   }
   return { problem: `no cgroup could be made (${problem})` };
 }
 
 /** A controller is there if the parent hands it down; it is asked to where it does not yet. */
-function enable(parent: string, folder: string, needed: readonly string[]): void {
+function handDown(parent: string, folder: string, needed: readonly string[]): void {
   const has = (controller: string): boolean =>
     (read(join(folder, 'cgroup.controllers')) ?? '').split(/\s+/).includes(controller);
   for (const controller of needed)

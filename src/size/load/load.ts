@@ -153,8 +153,9 @@ class Load {
     while (this.#settled < this.#begun && performance.now() < giveUp) await sleep(1);
     clearInterval(timeouts);
     this.#advance(performance.now());
-    // Only what waited for a connection to the end is left here: the rest was answered, failed or timed out.
-    this.#failures.timeout += this.#waiting.filter(({ intendedAt }) => this.#counts(intendedAt)).length;
+    // Whatever has no end by now has waited for longer than it may.
+    const ended = Object.values(this.#failures).reduce((sum, count) => sum + count, this.#answered);
+    this.#failures.timeout += this.#intended - ended;
     for (const connection of this.#open) connection.socket.destroy();
     const { durationMs } = this.#options;
     return {
