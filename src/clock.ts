@@ -5,6 +5,8 @@
 
 /** Longer than any turn of a healthy event loop. Whoever uses a clock reads it several times in this span. */
 const LONGEST_GAP_MS = 3000;
+/** The clock is read as often while a timer runs. */
+const LONGEST_TIMER_MS = 1000;
 
 export class AwakeClock {
   private readonly read: () => number;
@@ -47,11 +49,11 @@ export function stoodStill(): number {
 /** Calls `action` when `delayMs` of `now` have passed. Returns what takes it back. */
 export function after(delayMs: number, action: () => void): () => void {
   const due = now() + delayMs;
-  let timer = setTimeout(look, delayMs);
+  let timer = setTimeout(look, Math.min(delayMs, LONGEST_TIMER_MS));
   function look(): void {
     const leftMs = due - now();
     // A timer may fire a millisecond early.
-    if (leftMs > 1) timer = setTimeout(look, leftMs);
+    if (leftMs > 1) timer = setTimeout(look, Math.min(leftMs, LONGEST_TIMER_MS));
     else action();
   }
   return () => clearTimeout(timer);

@@ -2,8 +2,8 @@
  * A front: takes requests from clients, has them run by the workers it was given, and sends the answers back. Deadlines, full
  * queues and dead workers are answered here, so that a client always gets an answer.
  */
-import { readFile } from 'node:fs';
 import type { AnswerHandler } from '../bridge/frames.ts';
+import { readStacks } from '../bridge/stacks.ts';
 import { WorkerLink } from '../bridge/worker-link.ts';
 import { now } from '../clock.ts';
 import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
@@ -27,10 +27,8 @@ const ANSWER_BUFFER_BYTES = 1024 * 1024;
 /** The same, once all clients together are owed more than the second figure. */
 const TIGHT_ANSWER_BUFFER_BYTES = 64 * 1024;
 const MAX_BUFFERED_BYTES = 64 * 1024 * 1024;
-/** How long a worker has to tell where a thread stands, and how long the file with the stacks may take to be written. */
-const STACKS_MS = 150;
-/** See nunicorn_worker/worker.py. */
-const STACKS_SIGNAL = 'SIGIO';
+/** How long a worker has to tell where a thread stands. */
+const STACK_MS = 150;
 /** What a dead worker had sent is in the socket's buffer; something else may hold the socket's other end open. */
 const DEAD_WORKER_MS = 500;
 
@@ -54,8 +52,8 @@ export class Front {
   private readonly unflushed = new Set<WorkerLink>();
   private flushScheduled = false;
   private aheadTimer: NodeJS.Timeout | null = null;
-  private readonly sweeper: NodeJS.Timeout;
   private readonly stallWatch = new StallWatch();
+  private stoppedSaid = false;
   private aliveSaidAt = 0;
   private bufferedBytes = 0;
   /** Requests that were interrupted and whose stack is awaited. */
@@ -86,7 +84,7 @@ export class Front {
       log,
       parts,
     );
-    this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
+    setInterval(() => this.sweep(), SWEEP_MS);
   }
 
   /** New settings: for requests from now on, and once the new listening sockets are there, for connections. */
@@ -414,8 +412,8 @@ export class Front {
       this.checkDeadline(slot, request, time);
       this.askForHeldAnswer(slot, request, time);
     }
-    if (this.clients.isStopping && this.clients.isEmpty) {
-      clearInterval(this.sweeper);
+    if (this.clients.isStopping && this.clients.isEmpty && !this.stoppedSaid) {
+      this.stoppedSaid = true;
       this.tell({ op: 'stopped' });
     }
   }
@@ -460,16 +458,7 @@ export class Front {
       clearTimeout(timer);
       if (this.stuckStacks.delete(id)) log(stack);
     };
-    const timer = setTimeout(() => {
-      try {
-        process.kill(pid, STACKS_SIGNAL);
-      } catch {
-        // It is dead; what it wrote before is all there is.
-      }
-      setTimeout(() => {
-        readFile(stacksPath, 'utf8', (_, stacks) => known(stacks || '(the stack is not known)'));
-      }, STACKS_MS);
-    }, STACKS_MS);
+    const timer = setTimeout(() => readStacks(pid, stacksPath, known), STACK_MS);
     this.stuckStacks.set(id, known);
     attached.link.interrupt(slot, id);
   }

@@ -3,6 +3,7 @@
  * replacement and the order of a stop are the same for all kinds, in workers.ts and master.ts.
  */
 
+import type { BootStep } from '../policy/boot.ts';
 import type { Setup } from './options.ts';
 
 /** A worker as it is started. */
@@ -26,14 +27,21 @@ export interface WorkerProcess {
   /** What it has to do at its end it does now, then it ends. `quick`: at a shutdown that does not wait for requests. */
   leave(quick: boolean): void;
   reopenLogs(): void;
+  /** Asks whether its interpreter runs: `pong` of WorkerEvents is the answer. */
+  ping(): void;
+  /** Gives what its threads are doing now, also while none of them can answer. */
+  stacks(done: (stacks: string) => void): void;
   /** SIGKILL takes with it all that the app has started. */
   kill(signal: NodeJS.Signals): void;
 }
 
 export interface WorkerEvents {
+  /** How far it has come on its way to `ready`. */
+  reached(serial: number, step: BootStep): void;
   ready(serial: number): void;
   /** The worker was sent a signal that asks it to go, or a hook wants it to: `why` is "sent SIGTERM". */
   askedToLeave(serial: number, why: string): void;
+  pong(serial: number): void;
   /** It runs nothing more, but for threads that are stuck. */
   drained(serial: number): void;
   /** A request ran into --timeout and its thread has not come back. */

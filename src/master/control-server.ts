@@ -4,7 +4,9 @@ import { chownSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 
 export type FromPython =
+  | { readonly op: 'imported' }
   | { readonly op: 'ready' }
+  | { readonly op: 'pong' }
   /** The worker was sent a signal that asks it to go, or a hook of the app wants it to. */
   | { readonly op: 'leaving'; readonly why: string }
   /** Of the mold. */
@@ -20,6 +22,7 @@ export type ToPython =
   /** `quick`: a shutdown that does not wait for requests. */
   | { readonly op: 'leave'; readonly quick: boolean }
   | { readonly op: 'reopen' }
+  | { readonly op: 'ping' }
   /** To the mold. */
   | { readonly op: 'fork'; readonly serial: number; readonly number: number };
 

@@ -1,5 +1,6 @@
 /** With --preload: the process that has imported the app and forks workers, and the one after it when it dies or reloads. */
 import type { ChildProcess } from 'node:child_process';
+import { after, now } from '../clock.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { Backoff } from '../policy/backoff.ts';
 import type { WorkerFacts } from './app-kind.ts';
@@ -10,6 +11,10 @@ export interface MoldHandler {
   ready(again: boolean): void;
   forked(serial: number, pid: number): void;
   exited(pid: number, code: number | null, signal: NodeJS.Signals | null): void;
+  /** How long it may take until it is ready. 0: no limit. */
+  bootTimeoutMs(): number;
+  /** Gives what the process is doing. */
+  stacks(pid: number, done: (stacks: string) => void): void;
   /** None has ever been ready. */
   unbootable(code: number | null): void;
 }
@@ -22,6 +27,8 @@ interface MoldProcess {
   ready: boolean;
   /** It was told to go: the next one is to take its place. */
   leaving: boolean;
+  /** Takes back the limit for its boot. */
+  cancelLimit: () => void;
 }
 
 export class Mold {
@@ -45,13 +52,16 @@ export class Mold {
 
   start(): void {
     const { serial, child } = this.handler.spawn();
+    const bootTimeoutMs = this.handler.bootTimeoutMs();
+    const cancelLimit = bootTimeoutMs > 0 ? after(bootTimeoutMs, () => this.tooSlow(mold, bootTimeoutMs)) : () => {};
     const mold: MoldProcess = {
       serial,
       child,
-      startedAt: performance.now(),
+      startedAt: now(),
       control: null,
       ready: false,
       leaving: false,
+      cancelLimit,
     };
     this.current = mold;
     child.on('error', (error) => {
@@ -76,6 +86,7 @@ export class Mold {
     if (message.op === 'ready' && this.current !== null) {
       const again = this.everReady;
       this.current.ready = true;
+      this.current.cancelLimit();
       this.everReady = true;
       this.handler.ready(again);
     } else if (message.op === 'forked') this.handler.forked(message.serial, message.pid);
@@ -103,7 +114,20 @@ export class Mold {
     this.current?.child.kill('SIGKILL');
   }
 
+  /** The app's import hangs. */
+  private tooSlow(mold: MoldProcess, limitMs: number): void {
+    const { child } = mold;
+    const limit = `did not import the app within ${limitMs / 1000} s (--boot-timeout)`;
+    const kill = (stacks: string): void => {
+      this.log.critical(`The mold (pid:${child.pid}) ${limit}\n${stacks}`);
+      child.kill('SIGKILL');
+    };
+    if (child.pid === undefined) return;
+    this.handler.stacks(child.pid, kill);
+  }
+
   private ended(mold: MoldProcess, code: number | null): void {
+    mold.cancelLimit();
     this.current = null;
     if (this.ending !== null) {
       this.ending();
@@ -120,7 +144,7 @@ export class Mold {
     const delayMs = this.backoff.delayAfter({
       startedAt: mold.startedAt,
       readyAt: mold.ready ? mold.startedAt : null,
-      diedAt: performance.now(),
+      diedAt: now(),
     });
     this.log.error(`The mold (pid:${mold.child.pid}) has died; its workers go on until a new one replaces them`);
     setTimeout(() => {

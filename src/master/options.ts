@@ -94,6 +94,8 @@ export function workersOptions({ settings }: LoadedSettings): WorkersOptions {
     count: settings.workers,
     stagger: settings.stagger,
     gracefulTimeoutMs: settings.graceful_timeout * 1000,
+    bootTimeoutMs: settings.boot_timeout * 1000,
+    pingLimitMs: settings.timeout * 1000,
     recycling: {
       maxRequests: settings.max_requests,
       maxRequestsJitter: settings.max_requests_jitter,
@@ -111,6 +113,7 @@ export function pythonOptions({ loaded, python }: Setup, { token }: Runtime): Py
     python,
     // A process that runs the configuration file begins as that did, in the environment of the start.
     env: forPython.file === null ? loaded.env : process.env,
+    bootTimeoutMs: settings.boot_timeout * 1000,
     title: (role) => titleOf(loaded, role),
     config: {
       app: loaded.app,

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { unlink } from 'node:fs';
 import { join } from 'node:path';
+import { readStacks, UNKNOWN_STACKS } from '../bridge/stacks.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
@@ -34,6 +35,8 @@ export interface PythonAppOptions {
   readonly python: Python;
   readonly env: NodeJS.ProcessEnv;
   readonly config: PythonConfig;
+  /** How long the mold may take to import the app. 0: no limit. */
+  readonly bootTimeoutMs: number;
   /** `nunicorn: worker 1 [app]` of a role and a number. */
   title(role: string): string;
 }
@@ -132,6 +135,11 @@ export class PythonApp implements AppKind, ControlHandler {
       drain: () => this.drain(process),
       leave: (quick) => process.control?.say({ op: 'leave', quick }),
       reopenLogs: () => process.control?.say({ op: 'reopen' }),
+      ping: () => process.control?.say({ op: 'ping' }),
+      stacks: (done) => {
+        if (process.pid === null) done(UNKNOWN_STACKS);
+        else readStacks(process.pid, this.path(facts.serial, 'stacks'), done);
+      },
       kill: (signal) => this.kill(process, signal),
     };
   }
@@ -183,7 +191,9 @@ export class PythonApp implements AppKind, ControlHandler {
       process.serving = true;
       this.fronts.addWorker(this.address(process));
       this.handler.workers.ready(serial);
-    } else if (message.op === 'leaving') this.handler.workers.askedToLeave(serial, message.why);
+    } else if (message.op === 'imported') this.handler.workers.reached(serial, 'imported');
+    else if (message.op === 'pong') this.handler.workers.pong(serial);
+    else if (message.op === 'leaving') this.handler.workers.askedToLeave(serial, message.why);
   }
 
   hungUp(serial: number): void {
@@ -210,6 +220,7 @@ export class PythonApp implements AppKind, ControlHandler {
         forked: false,
         preload: true,
         master_hooks: false,
+        stacks_path: this.moldStacksPath,
       });
       return;
     }
@@ -220,6 +231,7 @@ export class PythonApp implements AppKind, ControlHandler {
     }
     process.pid = pid;
     process.control = connection;
+    this.handler.workers.reached(serial, 'connected');
     connection.say({
       ...config,
       role: 'worker',
@@ -285,6 +297,8 @@ export class PythonApp implements AppKind, ControlHandler {
           for (const process of this.processes.values()) if (process.pid === pid) this.ended(process, code, signal);
         },
         unbootable: (code) => workers.unbootable(code),
+        bootTimeoutMs: () => this.options.bootTimeoutMs,
+        stacks: (pid, done) => readStacks(pid, this.moldStacksPath, done),
       },
       this.log,
     );
@@ -328,6 +342,10 @@ export class PythonApp implements AppKind, ControlHandler {
       begunPath: this.path(serial, 'begun'),
       stacksPath: this.path(serial, 'stacks'),
     };
+  }
+
+  private get moldStacksPath(): string {
+    return join(this.runtime.folder, 'mold.stacks');
   }
 
   private path(serial: number, name: string): string {

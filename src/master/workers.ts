@@ -3,9 +3,12 @@
  * one way: the next one is started, and when it is ready the one before it is drained and leaves. What kind of process a worker
  * is, and who serves its clients, is the business of the AppKind.
  */
+import { after, now } from '../clock.ts';
 import { EXIT } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { Backoff } from '../policy/backoff.ts';
+import { type BootStep, bootIsOver, bootReport, type Reached } from '../policy/boot.ts';
+import { pingStep } from '../policy/liveness.ts';
 import { REASONS, type Reason, rank } from '../policy/reasons.ts';
 import { seatsToReplace, withJitter } from '../policy/replacement.ts';
 import type { WorkerEvents, WorkerFacts, WorkerProcess } from './app-kind.ts';
@@ -15,6 +18,10 @@ export interface WorkersOptions {
   /** At the start: each begins when the one before it is ready. */
   readonly stagger: boolean;
   readonly gracefulTimeoutMs: number;
+  /** From the start of a worker until it is ready. 0: no limit. */
+  readonly bootTimeoutMs: number;
+  /** How long a worker's interpreter may not answer. 0: no limit. */
+  readonly pingLimitMs: number;
   readonly recycling: Recycling;
 }
 
@@ -47,7 +54,9 @@ type State = 'starting' | 'ready' | 'draining' | 'leaving';
 
 interface Worker extends WorkerFacts {
   readonly seat: Seat;
-  readonly startedAt: number;
+  /** When it was spawned or forked. */
+  startedAt: number;
+  readonly reached: Reached[];
   state: State;
   process: WorkerProcess | null;
   readyAt: number | null;
@@ -61,7 +70,11 @@ interface Worker extends WorkerFacts {
   readonly lifetimeMs: number;
   /** A thread is stuck in a request: it cannot leave by itself. */
   stuck: boolean;
-  timers: NodeJS.Timeout[];
+  /** When it was asked what it has not answered yet. */
+  pingedAt: number | null;
+  answeredAt: number;
+  /** Each takes back a limit for its end. */
+  limits: (() => void)[];
 }
 
 interface Seat {
@@ -121,7 +134,8 @@ export class Workers implements WorkerEvents {
     if (worker === undefined || this.stopping || worker.state !== 'starting') return;
     const { seat } = worker;
     worker.state = 'ready';
-    worker.readyAt = performance.now();
+    worker.readyAt = now();
+    worker.answeredAt = worker.readyAt;
     this.everReady = true;
     const before = seat.current;
     seat.current = worker;
@@ -137,6 +151,17 @@ export class Workers implements WorkerEvents {
     if (!ready || this.allReadySaid) return;
     this.allReadySaid = true;
     this.handler.allReady();
+  }
+
+  reached(serial: number, step: BootStep): void {
+    this.bySerial.get(serial)?.reached.push({ step, at: now() });
+  }
+
+  pong(serial: number): void {
+    const worker = this.bySerial.get(serial);
+    if (worker === undefined) return;
+    worker.pingedAt = null;
+    worker.answeredAt = now();
   }
 
   askedToLeave(serial: number, why: string): void {
@@ -171,7 +196,7 @@ export class Workers implements WorkerEvents {
     const worker = this.bySerial.get(serial);
     if (worker === undefined) return;
     this.bySerial.delete(serial);
-    for (const timer of worker.timers) clearTimeout(timer);
+    for (const cancel of worker.limits) cancel();
     const { seat } = worker;
     if (seat.current === worker) seat.current = null;
     if (seat.next === worker) seat.next = null;
@@ -267,12 +292,48 @@ export class Workers implements WorkerEvents {
   // ---- who is replaced
 
   private tick(): void {
-    const now = performance.now();
+    const time = now();
     for (const worker of this.bySerial.values()) {
-      const { readyAt, lifetimeMs } = worker;
-      if (lifetimeMs > 0 && readyAt !== null && now - readyAt >= lifetimeMs) this.wish(worker, 'max_lifetime');
+      if (worker.state === 'starting') this.checkBoot(worker, time);
+      else if (worker.state === 'ready') this.checkReady(worker, time);
     }
     this.plan();
+  }
+
+  private checkReady(worker: Worker, time: number): void {
+    const { readyAt, lifetimeMs } = worker;
+    if (lifetimeMs > 0 && readyAt !== null && time - readyAt >= lifetimeMs) this.wish(worker, 'max_lifetime');
+    const step = pingStep(worker.pingedAt, worker.answeredAt, this.options.pingLimitMs, time);
+    if (step === 'ask') {
+      worker.pingedAt = time;
+      worker.process?.ping();
+    } else if (step === 'give-up') this.unresponsive(worker);
+  }
+
+  private checkBoot(worker: Worker, time: number): void {
+    // A worker that waits for its mold has not begun.
+    if (worker.process?.pid === null) worker.startedAt = time;
+    if (worker.end !== null || !bootIsOver(worker.startedAt, this.options.bootTimeoutMs, time)) return;
+    worker.end = 'boot_timeout';
+    worker.process?.stacks((stacks) => {
+      this.log.critical(
+        `Worker ${worker.number} (pid:${worker.process?.pid}) did not boot within ${this.options.bootTimeoutMs / 1000} s ` +
+          `(--boot-timeout): it hangs ${bootReport(worker.startedAt, worker.reached)}\n${stacks}`,
+      );
+      worker.process?.kill('SIGKILL');
+    });
+  }
+
+  /** Code in C holds the interpreter's lock, or something has stopped the process. */
+  private unresponsive(worker: Worker): void {
+    if (worker.stuck) return;
+    this.giveUp(worker, 'unresponsive');
+    worker.process?.stacks((stacks) => {
+      this.log.critical(
+        `WORKER TIMEOUT (pid:${worker.process?.pid}): the interpreter of worker ${worker.number} ` +
+          `has not answered for ${this.options.pingLimitMs / 1000} s\n${stacks}`,
+      );
+    });
   }
 
   /** The worker is to be replaced, when it is its turn. */
@@ -292,7 +353,7 @@ export class Workers implements WorkerEvents {
       replacing: seat.next !== null,
       notBefore: seat.notBefore,
     }));
-    for (const number of seatsToReplace(views, this.options.recycling.minWorkerLifetimeMs, performance.now())) {
+    for (const number of seatsToReplace(views, this.options.recycling.minWorkerLifetimeMs, now())) {
       const seat = this.seats.find((one) => one.number === number);
       const wish = seat?.current?.wish;
       if (seat === undefined || seat.next !== null || !wish) continue;
@@ -305,6 +366,7 @@ export class Workers implements WorkerEvents {
   private giveUp(worker: Worker, reason: Reason): void {
     if (worker.stuck) return;
     worker.stuck = true;
+    if (worker.state === 'leaving') this.abort(worker);
     this.wish(worker, reason);
     this.drain(worker, reason);
   }
@@ -327,7 +389,8 @@ export class Workers implements WorkerEvents {
       serial,
       number: seat.number,
       seat,
-      startedAt: performance.now(),
+      startedAt: now(),
+      reached: [],
       state: 'starting',
       process: null,
       readyAt: null,
@@ -338,7 +401,9 @@ export class Workers implements WorkerEvents {
       requestLimit: withJitter(maxRequests, maxRequestsJitter, Math.random()),
       lifetimeMs: withJitter(maxLifetimeMs, maxLifetimeJitterMs, Math.random()),
       stuck: false,
-      timers: [],
+      pingedAt: null,
+      answeredAt: 0,
+      limits: [],
     };
     this.bySerial.set(serial, worker);
     this.handler.spawned(serial, seat.number, reason);
@@ -358,7 +423,7 @@ export class Workers implements WorkerEvents {
     worker.state = 'draining';
     worker.process?.drain();
     // Only a stuck thread, or a request that takes long, keeps it from being drained.
-    worker.timers.push(setTimeout(() => this.abort(worker), this.options.gracefulTimeoutMs));
+    worker.limits.push(after(this.options.gracefulTimeoutMs, () => this.abort(worker)));
   }
 
   private leave(worker: Worker, limitMs = this.options.gracefulTimeoutMs): void {
@@ -366,17 +431,21 @@ export class Workers implements WorkerEvents {
       worker.state = 'leaving';
       worker.process?.leave(this.quick);
     }
-    worker.timers.push(setTimeout(() => this.abort(worker), worker.stuck ? 0 : limitMs));
+    worker.limits.push(after(worker.stuck ? 0 : limitMs, () => this.abort(worker)));
   }
 
   private abort(worker: Worker): void {
     worker.process?.kill('SIGABRT');
-    worker.timers.push(setTimeout(() => worker.process?.kill('SIGKILL'), ABORT_MS));
+    worker.limits.push(after(ABORT_MS, () => worker.process?.kill('SIGKILL')));
   }
 
   private logEnd(worker: Worker, code: number | null, signal: NodeJS.Signals | null): void {
     const pid = worker.process?.pid;
-    if (signal === 'SIGKILL') this.log.error(`Worker (pid:${pid}) was sent SIGKILL! Perhaps out of memory?`);
+    if (worker.readyAt === null) {
+      const how = signal === null ? `exited with code ${code}` : `was sent ${signal}`;
+      const when = bootReport(worker.startedAt, worker.reached);
+      this.log.error(`Worker ${worker.number} (pid:${pid}) did not boot: it ${how} ${when}`);
+    } else if (signal === 'SIGKILL') this.log.error(`Worker (pid:${pid}) was sent SIGKILL! Perhaps out of memory?`);
     else if (signal !== null) this.log.warning(`Worker (pid:${pid}) was sent ${signal}!`);
     else this.log.error(`Worker (pid:${pid}) exited with code ${code}.`);
   }
@@ -387,7 +456,7 @@ export class Workers implements WorkerEvents {
       return;
     }
     const { seat } = worker;
-    const diedAt = performance.now();
+    const diedAt = now();
     const delayMs = seat.backoff.delayAfter({ startedAt: worker.startedAt, readyAt: worker.readyAt, diedAt });
     if (seat.current?.state === 'ready') {
       this.replacementFailed(seat, worker.reason, diedAt + delayMs);

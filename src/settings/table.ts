@@ -163,6 +163,15 @@ export const SETTINGS = {
     help: 'How long running requests may take to finish after a stop or a reload was asked for, in seconds. What still runs then is killed.',
     origin: 'gunicorn',
   }),
+  boot_timeout: setting({
+    section: 'Worker Processes',
+    flags: ['--boot-timeout'],
+    type: seconds,
+    default: 60,
+    metavar: 'SECONDS',
+    help: 'How long a worker may take from its start until it is ready, in seconds: for most apps the time of their import. Then it is killed, and the log shows where it hangs. 0: no limit.',
+    origin: 'nunicorn',
+  }),
   max_requests: setting({
     section: 'Worker Processes',
     flags: ['--max-requests'],

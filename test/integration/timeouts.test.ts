@@ -26,9 +26,9 @@ async function assertRecovered(server: Server, workers: number): Promise<void> {
   await server.noZombies();
 }
 
-const HANGS = ['/sleep', '/loop', '/regex', '/gil-sleep', '/gil-poll', '/swallow'];
+const HANGS = ['/sleep', '/loop', '/regex', '/gil-sleep', '/gil-poll', '/swallow', '/socket'];
 
-for (const threads of [1, 2]) {
+for (const threads of [1, 4]) {
   describe(`--timeout 1 with ${threads} thread(s)`, { skip }, () => {
     for (const path of HANGS) {
       it(`${path} is a 504 and the server goes on`, async () => {
@@ -116,6 +116,20 @@ it('the time a client takes to read does not count', { skip }, async () => {
     await connection.end();
     assert.ok(connection.received > 50_000_000, `${connection.received} bytes`);
     connection.close();
+  });
+});
+
+it('an interpreter that does not answer is found while no request runs, and replaced', { skip }, async () => {
+  const args = ['--timeout', '1', '--graceful-timeout', '1'];
+  await withServer({ app: APP, threads: 2, args }, async (server) => {
+    const worker = await pid(server);
+    assert.equal((await server.get('/gil-later')).status, 200);
+    await server.waitForLog(
+      new RegExp(`WORKER TIMEOUT \\(pid:${worker}\\): the interpreter of worker 1 has not answered`),
+    );
+    await server.waitForLog(/a_function_that_holds_the_gil/);
+    await until(() => !server.workers().includes(worker), 'the worker to be replaced', 20_000);
+    await assertRecovered(server, 1);
   });
 });
 

@@ -16,7 +16,7 @@ from .main import call_master, leave
 from .process import die_with_parent
 from .settings import load as load_settings
 from .views import ListenerView, WorkerView
-from .worker import Setup, Worker, become_user
+from .worker import Setup, Worker, become_user, write_stacks_to
 
 # Exit codes as gunicorn's: a hook of the start failed; one failed while the server ran.
 _EXIT_AT_START = 1
@@ -46,6 +46,7 @@ class Mold:
         server = self._server
         if self._process["master_hooks"]:
             die_with_parent()  # with the rights of the start, which hooks have in gunicorn too; the workers give them up
+            write_stacks_to(self._process["stacks_path"])
         else:
             become_user(self._process)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

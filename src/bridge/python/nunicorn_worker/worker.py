@@ -19,11 +19,19 @@ from .slot import Slot
 from .views import AppView, ServerView, WorkerView
 from .wsgi import FileWrapper, ReadFileWrapper
 
-# A front sends it to a worker that does not answer: see src/front/front.ts.
+# Sent to a process that does not answer: see src/bridge/stacks.ts.
 STACKS_SIGNAL = signal.SIGIO
 # Exit codes that the master knows, as gunicorn's: the app could not be imported; its name leads nowhere.
 EXIT_BOOT_ERROR = 3
 EXIT_APP_LOAD_ERROR = 4
+
+
+def write_stacks_to(path):
+    """Stacks on demand, also while C code holds the interpreter's lock, and where a crash happened."""
+    stacks = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
+    faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
 
 
 class Setup:
@@ -64,10 +72,11 @@ class Setup:
 
 
 def become_user(process):
-    """Gives up the rights of the start, for good."""
+    """Gives up the rights of the start, for good. From then on the process's stacks can be had."""
     drop_privileges(process["uid"], process["gid"])
     if not process["forked"]:  # a worker outlives its mold: a new one replaces it first
         die_with_parent()
+    write_stacks_to(process["stacks_path"])
 
 
 class Worker:
@@ -95,12 +104,7 @@ class Worker:
                 self._log.warning("Exception during worker exit:\n%s", traceback.format_exc())
 
     def _boot(self):
-        log, view, process = self._log, self._view, self._process
-        # Without the interpreter's lock: stacks on demand while C code holds it, and where a crash happened.
-        stacks = open(os.open(process["stacks_path"], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w")
-        faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
-        if not faulthandler.is_enabled():
-            faulthandler.enable()
+        log, view = self._log, self._view
         log.info("Booting worker with pid: %d", os.getpid())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._signalled)
@@ -112,6 +116,7 @@ class Worker:
             code = self._setup.load_app()
             if code:
                 return code
+            self._master.say(op="imported")
             view.wsgi = self._setup.app.callable
             self._cfg.post_worker_init(view)
         except SystemExit as error:
