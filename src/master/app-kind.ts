@@ -74,6 +74,8 @@ export interface AppKind {
   startWorker(facts: WorkerFacts): WorkerProcess;
   /** Takes new settings. Resolves when workers may be replaced: those started from then on have them, and the present code. */
   reload(setup: Setup): Promise<void>;
+  /** There will be so many workers, fewer than now: resolves when nobody serves clients for those that go alone. */
+  beforeWorkers(count: number): Promise<void>;
   reopenLogs(): void;
   /** Accepts no more clients and lets go of each as soon as it has its answer; not graceful: now. */
   stop(graceful: boolean): void;

@@ -118,6 +118,13 @@ export class Fronts {
     if (this.surplus.size === 0) done();
   }
 
+  /** At most `count` fronts, as many as there will be workers: one without a worker could answer nobody. `done` as in `reload`. */
+  limit(count: number, done: () => void): void {
+    if (count < this.settings.count) this.settings = { ...this.settings, count };
+    for (const front of this.fronts.splice(count)) if (front !== null) this.retire(front, done);
+    if (this.surplus.size === 0) done();
+  }
+
   private retire(front: Front, done: () => void): void {
     const timer = setTimeout(() => this.tell(front, { op: 'stop', graceful: false }), this.settings.gracefulTimeoutMs);
     this.surplus.set(front, () => {

@@ -150,6 +150,10 @@ export class PythonApp implements AppKind, ControlHandler {
     this.mold?.reload();
   }
 
+  async beforeWorkers(count: number): Promise<void> {
+    await new Promise<void>((done) => this.fronts.limit(count, done));
+  }
+
   reopenLogs(): void {
     this.fronts.reopenLogs();
   }

@@ -42,6 +42,7 @@ export class Service {
   private stopPhase: 'running' | 'graceful' | 'quick' | 'workers' | 'done' = 'running';
   private stopDeadline = 0;
   private stopTimer: NodeJS.Timeout | null = null;
+  private removing: Promise<void> = Promise.resolve();
 
   constructor(setup: Setup, owner: Owner | null, handler: ServiceHandler, log: ErrorLog) {
     this.setup = setup;
@@ -91,8 +92,13 @@ export class Service {
     this.workers.add();
   }
 
+  /** One after the other: who serves clients for the worker lets go of them before it leaves. */
   removeWorker(): void {
-    this.workers.remove();
+    this.removing = this.removing.then(async () => {
+      if (this.stopPhase !== 'running' || this.workers.count <= 1) return;
+      await this.app.beforeWorkers(this.workers.count - 1);
+      if (this.stopPhase === 'running') this.workers.remove();
+    });
   }
 
   reopenLogs(): void {

@@ -273,6 +273,10 @@ export class Workers implements WorkerEvents {
     if (this.seats.length > 1) this.removeLast();
   }
 
+  get count(): number {
+    return this.seats.length;
+  }
+
   private removeLast(): void {
     const seat = this.seats.pop();
     if (seat === undefined) return;

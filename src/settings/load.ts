@@ -335,7 +335,8 @@ function complete(
     ...Object.fromEntries(absolute),
     pythonpath: settings.pythonpath.map((folder) => resolve(chdir, folder)),
     worker_class: settings.worker_class === 'sync' && settings.threads > 1 ? 'gthread' : settings.worker_class,
-    fronts: settings.fronts === 0 ? defaultFronts(settings.workers) : settings.fronts,
+    // One without a worker could answer nobody.
+    fronts: Math.min(settings.fronts || defaultFronts(workers), Math.max(workers, 1)),
     proc_name: settings.proc_name || (settings.default_proc_name === 'gunicorn' ? app : settings.default_proc_name),
   };
 }

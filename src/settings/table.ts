@@ -235,7 +235,7 @@ export const SETTINGS = {
     default: 0,
     defaultText: '1 for up to 8 workers, then one for each further 8',
     metavar: 'INT',
-    help: 'How many processes speak HTTP and hold the queue in front of the workers. 0: chosen from the number of workers. Few are better: requests that share one queue wait less.',
+    help: 'How many processes speak HTTP and hold the queue in front of the workers. 0: chosen from the number of workers, and never more than these. Few are better: requests that share one queue wait less.',
     origin: 'nunicorn',
   }),
   max_queue: setting({

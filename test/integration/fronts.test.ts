@@ -1,0 +1,74 @@
+// Several fronts: each has workers of its own, and none is left without.
+import { strict as assert } from 'node:assert';
+import { test } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { Connection, get } from '../helpers/http.ts';
+import { type Server, withServer } from '../helpers/server.ts';
+
+const APP = 'wsgi_matrix:application';
+
+/** As many connections at once that each front accepts some; all are answered. */
+async function assertAllAnswered(server: Server): Promise<void> {
+  const answers = await Promise.all(Array.from({ length: 60 }, () => get(server.address, '/')));
+  assert.deepEqual(
+    answers.map(({ status }) => status),
+    answers.map(() => 200),
+  );
+}
+
+async function become(list: () => readonly number[], count: number, server: Server): Promise<void> {
+  await until(
+    async () => list().length === count,
+    () => `${count} of ${list().join()}\n${server.output}`,
+  );
+}
+
+test('there are no more fronts than workers', async () => {
+  await withServer({ app: APP, workers: 2, args: ['--fronts', '5'] }, async (server) => {
+    assert.equal(server.fronts().length, 2);
+    await assertAllAnswered(server);
+  });
+});
+
+test('TTOU: a front goes before its last worker, and drops nobody', async () => {
+  const args = ['--fronts', '2', '--queue-timeout', '2', '--keep-alive', '30'];
+  await withServer({ app: APP, workers: 3, args }, async (server) => {
+    await assertAllAnswered(server);
+    const held = await Promise.all(Array.from({ length: 20 }, () => Connection.open(server.address)));
+    let asked = true;
+    const asking = (async () => {
+      while (asked) await assertAllAnswered(server);
+    })();
+    server.kill('SIGTTOU');
+    await become(() => server.workers(), 2, server);
+    assert.equal(server.fronts().length, 2, 'each has a worker still');
+    server.kill('SIGTTOU');
+    await become(() => server.workers(), 1, server);
+    await become(() => server.fronts(), 1, server);
+    asked = false;
+    await asking;
+    await assertAllAnswered(server);
+    for (const connection of held) connection.close();
+
+    server.kill('SIGTTIN');
+    await become(() => server.workers(), 2, server);
+    assert.equal(server.fronts().length, 1);
+    await assertAllAnswered(server);
+  });
+});
+
+test('a front that dies comes back to its workers; the other one goes on', async () => {
+  await withServer({ app: APP, workers: 3, args: ['--fronts', '2'] }, async (server) => {
+    const workers = server.workers();
+    const [first, second] = server.fronts();
+    assert.ok(first && second);
+    process.kill(second, 'SIGKILL');
+    await until(
+      async () => server.fronts().filter((pid) => pid !== second).length === 2,
+      () => `two fronts\n${server.output}`,
+    );
+    assert.ok(server.fronts().includes(first));
+    await assertAllAnswered(server);
+    assert.deepEqual(server.workers().sort(), workers.sort());
+  });
+});
