@@ -56,7 +56,11 @@ export function closeSocket({ handle, address }: ListeningSocket, unlink: boolea
 /** As gunicorn logs them: `http://127.0.0.1:8000,unix:/run/app.sock`. */
 export function describeSockets(sockets: readonly ListeningSocket[], { certfile }: Settings): string {
   const scheme = certfile === null ? 'http://' : 'https://';
-  return sockets.map(({ address }) => (address.kind === 'tcp' ? scheme : '') + formatAddress(address)).join(',');
+  return sockets
+    .map(({ address, facts }) =>
+      address.kind === 'tcp' ? scheme + formatAddress({ ...address, host: facts.host }) : formatAddress(address),
+    )
+    .join(',');
 }
 
 async function bindAddress(

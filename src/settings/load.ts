@@ -24,7 +24,7 @@ import {
   type Settings,
   type ValueOf,
 } from './table.ts';
-import { type ParseContext, ValueError } from './types.ts';
+import { NoNumberError, type ParseContext, ValueError } from './types.ts';
 
 /** Where the value of a setting came from. */
 export type Source =
@@ -260,8 +260,16 @@ function parse(name: SettingName, raw: unknown, source: Source, context: ParseCo
     });
   } catch (error) {
     if (!(error instanceof ValueError)) throw error;
-    throw new NunicornError(`invalid value for ${label(name, source)}: ${show(raw)}: ${error.message} (from ${from})`);
+    const isUsage = error instanceof NoNumberError && fromArguments(source);
+    throw new NunicornError(
+      `invalid value for ${label(name, source)}: ${show(raw)}: ${error.message} (from ${from})`,
+      isUsage ? EXIT.USAGE : EXIT.ERROR,
+    );
   }
+}
+
+function fromArguments(source: Source): boolean {
+  return source.kind === 'command line' || (source.kind === 'environment' && ARGS_VARIABLES.includes(source.variable));
 }
 
 /** The name that the user wrote: a flag, or the setting's own. */

@@ -20,6 +20,9 @@ export interface ParseContext {
 /** The value does not fit. Its message says what is needed; the caller adds which setting and where it came from. */
 export class ValueError extends Error {}
 
+/** It is no number where one is needed: among arguments a mistake in using the command, as argparse has it. */
+export class NoNumberError extends ValueError {}
+
 export interface ValueType<T> {
   /** For the documentation, e.g. `whole number`. */
   readonly label: string;
@@ -34,6 +37,12 @@ export type LogLevel = 'debug' | 'info' | 'warning' | 'error' | 'critical';
 export const LOG_LEVELS: readonly LogLevel[] = ['debug', 'info', 'warning', 'error', 'critical'];
 
 export type WorkerClass = 'sync' | 'gthread';
+
+/** What is wrong with a text that `integer` does not take. */
+function notInteger(raw: unknown, needed: string): ValueError {
+  const isNumber = typeof raw !== 'string' || /^\s*[+-]?\d+\s*$/.test(raw);
+  return isNumber ? new ValueError(needed) : new NoNumberError(needed);
+}
 
 const INTEGER = /^\+?(?:0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+|\d+)$/;
 
@@ -53,7 +62,7 @@ export const wholeNumber: ValueType<number> = {
   arity: 'one',
   parse(raw) {
     const value = integer(raw);
-    if (value === undefined) throw new ValueError('a whole number, 0 or more, is needed');
+    if (value === undefined) throw notInteger(raw, 'a whole number, 0 or more, is needed');
     return value;
   },
 };
@@ -67,7 +76,7 @@ function countOrAuto(least: 0 | 1): ValueType<CountOrAuto> {
       if (typeof raw === 'string' && raw.trim().toLowerCase() === 'auto') return 'auto';
       const value = integer(raw);
       if (value === undefined || value < least) {
-        throw new ValueError(`a whole number, ${least} or more, or auto, is needed`);
+        throw notInteger(raw, `a whole number, ${least} or more, or auto, is needed`);
       }
       return value;
     },

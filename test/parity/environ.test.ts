@@ -91,6 +91,7 @@ const SCENARIOS: readonly Scenario[] = [
   asked('X-Forwarded-Proto: http', { headers: 'X-Forwarded-Proto: http\r\n' }),
   asked('scheme headers that contradict', { headers: 'X-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n' }),
   asked('X-Forwarded-For', { headers: 'X-Forwarded-For: 9.9.9.9\r\nX-Real-IP: 9.9.9.9\r\nForwarded: for=9.9.9.9\r\n' }),
+  asked('SCRIPT_NAME of a trusted peer', { target: '/mnt/environ', headers: 'SCRIPT_NAME: /mnt\r\n' }),
   asked(
     'SCRIPT_NAME that is not the beginning of the path',
     { headers: 'SCRIPT_NAME: /mnt\r\n' },

@@ -25,13 +25,10 @@ const KINDS: readonly Kind[] = ['gunicorn', 'nunicorn'];
 const recorded = readDifferences(readFileSync(join(ROOT, 'docs', 'differences.md'), 'utf8'));
 
 /** Both transcripts, compared with each other or with the record. */
-function settle(
-  topic: string,
-  name: string,
-  transcripts: Record<Kind, Transcript>,
-  differs: Differs | undefined,
-): void {
+function settle(topic: string, name: string, seen: Record<Kind, Transcript>, differs: Differs | undefined): void {
   const title = `${topic}: ${name}`;
+  const lines = (transcript: Transcript): Transcript => transcript.flatMap((line) => line.split('\n'));
+  const transcripts = { gunicorn: lines(seen.gunicorn), nunicorn: lines(seen.nunicorn) };
   if (differs === undefined) {
     assert.deepEqual(
       transcripts.nunicorn,

@@ -39,6 +39,7 @@ onOneServer('requests', { app: 'wsgi_matrix:application', workers: 1, threads: 4
       ['HTTP/1.10', get('/', '', 'HTTP/1.10')],
       ['a protocol that is not HTTP', get('/', '', 'ICE/1.0')],
       ['a target without a slash', get('x')],
+      ['a target of *', get('*')],
       ['OPTIONS *', `OPTIONS * HTTP/1.1\r\n${HOST}\r\n`],
       ['a method in lower case', `get / HTTP/1.1\r\n${HOST}\r\n`],
       ['two Host lines', get('/', 'Host: other\r\n')],

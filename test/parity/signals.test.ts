@@ -3,6 +3,7 @@ import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { until } from '../helpers/deadline.ts';
 import { exchange } from '../helpers/http.ts';
+import { FIXTURES } from '../helpers/paths.ts';
 import { isAlive } from '../helpers/processes.ts';
 import type { Server, ServerOptions } from '../helpers/server.ts';
 import { ends, logLines } from './operator.ts';
@@ -280,6 +281,56 @@ onNewServers('reload', { app: 'changing:application', chdir: '{home}', files: { 
         30_000,
       );
       return [(await server.get('/')).text()];
+    },
+  },
+  {
+    name: 'HUP after TTIN',
+    options: { app: 'changing:application', chdir: '{home}', files: { 'changing.py': RELOADS } },
+    run: async (server) => {
+      await server.ready();
+      server.kill('SIGTTIN');
+      await until(() => server.workers().length === 2, 'two workers');
+      const before = server.workers();
+      server.kill('SIGHUP');
+      await until(
+        () => server.workers().length > 0 && server.workers().every((pid) => !before.includes(pid)),
+        () => `new workers\n${server.output}`,
+        30_000,
+      );
+      return [`${server.workers().length} workers`];
+    },
+  },
+  {
+    name: 'HUP reads the configuration file anew',
+    options: {
+      app: 'environment:application',
+      chdir: FIXTURES,
+      files: { 'gunicorn.conf.py': 'raw_env = ["PARITY=one"]\nworkers = 1\n' },
+    },
+    run: async (server) => {
+      await server.ready();
+      writeFileSync(join(server.home, 'gunicorn.conf.py'), 'raw_env = ["PARITY=two"]\nworkers = 2\n');
+      server.kill('SIGHUP');
+      await until(
+        async () =>
+          (await server.get('/').catch(() => null))?.text().includes('PARITY=two') && server.workers().length === 2,
+        () => `the new settings\n${server.output}`,
+        30_000,
+      );
+      return ['PARITY=two', `${server.workers().length} workers`];
+    },
+  },
+  {
+    name: 'HUP with a configuration file that is wrong',
+    options: { app: 'environment:application', chdir: FIXTURES, files: { 'gunicorn.conf.py': 'workers = 1\n' } },
+    run: async (server) => {
+      await server.ready();
+      writeFileSync(join(server.home, 'gunicorn.conf.py'), 'workers = "many"\n');
+      server.kill('SIGHUP');
+      await until(() => server.hasExited || /many/.test(server.log), 'the error or the end', 30_000);
+      return [
+        server.hasExited ? `exit code ${(await server.exit()).code}` : `it serves: ${(await server.get('/')).status}`,
+      ];
     },
   },
 ]);

@@ -150,6 +150,8 @@ onNewServers('exit codes', { app: APP }, [
   }),
   fails('no app', ''),
   fails('an unknown worker class', APP, ['-k', 'nonsense']),
+  fails('a worker count that is no number', APP, ['-w', 'many']),
+  fails('a flag without its value', APP, ['--workers']),
   fails('a flag that does not exist', APP, ['--no-such-flag']),
   fails('a bind that is none', APP, ['--bind', 'nonsense:port']),
   fails('a user that does not exist', APP, ['--user', 'no-such-user-here']),
@@ -224,6 +226,14 @@ onNewServers('binds', { app: APP }, [
     run: async (server) => {
       await server.waitForLog(/Listening at/);
       return logLines(server, /Listening at/).map((line) => line.replace(/:\d+ /, ':N '));
+    },
+  },
+  {
+    name: 'localhost',
+    options: { app: APP, bind: [`localhost:${await freePort()}`] },
+    run: async (server) => {
+      await server.waitForLog(/Listening at/);
+      return logLines(server, /Listening at/);
     },
   },
   {
