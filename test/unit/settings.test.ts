@@ -304,7 +304,13 @@ describe('the command line', () => {
     [['-c', 'egg:thing'], /PATH, file:PATH or python:MODULE is needed/],
     [['-c', 'settings.toml'], /gunicorn\.conf\.py or nunicorn\.config\.\{ts,js,mjs,json\} is needed/],
   ];
+  // As argparse: the text is no number at all.
+  const NO_NUMBER = ['abc', '2.5', ''];
   for (const [argv, message] of WRONG) {
+    if (argv[0] === '-w' && NO_NUMBER.includes(argv[1] ?? '')) {
+      test(`refuses ${argv.join(' ')} with exit code 2`, () => refused(load([...argv, 'app']), 2, message));
+      continue;
+    }
     test(`refuses ${argv.join(' ')} with exit code 1`, () => refused(load([...argv, 'app']), 1, message));
   }
 
@@ -351,7 +357,7 @@ describe('a setting of Gunicorn that changes nothing here', () => {
     assert.deepEqual(warnings, []);
   });
 
-  test('is checked all the same', () => refused(load(['--worker-connections=many', 'app']), 1, /a whole number/));
+  test('is checked all the same', () => refused(load(['--worker-connections=many', 'app']), 2, /a whole number/));
 
   test("says nothing of Gunicorn's own default", async () => {
     configFile('http_protocols = "h1"\nhttp2_cleartext = "off"\nworker_connections = 1000\ndirty_apps = []\n');
@@ -639,7 +645,7 @@ describe('GUNICORN_CMD_ARGS', () => {
   test('that cannot be understood is named', async () => {
     await refused(load(['app'], { GUNICORN_CMD_ARGS: '"' }), 2, /GUNICORN_CMD_ARGS/);
     await refused(load(['app'], { GUNICORN_CMD_ARGS: '--bogus' }), 2, /--bogus.*GUNICORN_CMD_ARGS/);
-    await refused(load(['app'], { NUNICORN_CMD_ARGS: '-w x' }), 1, /'x'.*NUNICORN_CMD_ARGS/);
+    await refused(load(['app'], { NUNICORN_CMD_ARGS: '-w x' }), 2, /'x'.*NUNICORN_CMD_ARGS/);
   });
 
   test('cannot name the application', async () => {
