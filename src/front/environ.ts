@@ -39,7 +39,7 @@ export class RequestError extends Error {
 
 /** Gunicorn's limits for the head of a request, in bytes but for `fields`. */
 export interface HeadLimits {
-  /** The request line, with its end; 0 is none. */
+  /** The request line, without its end; 0 is none. */
   readonly line: number;
   readonly fields: number;
   /** One header line, with its end. */
@@ -79,8 +79,8 @@ interface EnvironKey {
 }
 
 const KNOWN_LIMIT = 2000;
-/** Of a request line: two spaces, `HTTP/1.1` and CRLF. */
-const LINE_REST_BYTES = 12;
+/** Of a request line: two spaces and `HTTP/1.1`. As in gunicorn its end does not count, that of a header line does. */
+const LINE_REST_BYTES = 10;
 /** Of a header line: `: ` and CRLF. */
 const FIELD_REST_BYTES = 4;
 

@@ -116,6 +116,29 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
     scenario(`refused: ${name}`, async (server) => assertRefused(server, bytes, statuses));
   }
 
+  scenario('the limits of a head, to the byte', async (server) => {
+    const line = (bytes: number): string =>
+      `GET /?${'q'.repeat(bytes - 'GET /? HTTP/1.1'.length)} HTTP/1.1\r\n${HOST}\r\n`;
+    const field = (bytes: number): string =>
+      `GET / HTTP/1.1\r\n${HOST}X-Long: ${'h'.repeat(bytes - 'X-Long: \r\n'.length)}\r\n\r\n`;
+    const fields = (count: number): string =>
+      `GET / HTTP/1.1\r\n${HOST}${Array.from({ length: count - 1 }, (_, at) => `X-${at}: 1\r\n`).join('')}\r\n`;
+    for (const bytes of [line(4094), field(8190), fields(100)]) {
+      assert.equal((await exchange(server.address, bytes)).status, 200, bytes.slice(0, 40));
+    }
+    for (const [bytes, ...statuses] of [
+      [line(4095), 400, 414],
+      [field(8191), 431],
+      [fields(101), 431],
+    ] as const) {
+      const { status } = await exchange(server.address, bytes);
+      assert.ok(
+        statuses.some((one) => one === status),
+        `${status} for ${bytes.slice(0, 40)}`,
+      );
+    }
+  });
+
   scenario.differs('refused: HTTP/1.1 without Host', 'serves it', async (server) => {
     await assertRefused(server, 'GET /unread HTTP/1.1\r\n\r\n', [400]);
   });

@@ -546,7 +546,7 @@ test('on a Unix socket, whatever Host says gives a whole environ', () => {
 });
 
 test('a request line, a header or a number of headers beyond the limits is refused', () => {
-  const line = (bytes: number) => ({ target: `/${'q'.repeat(bytes - 'GET / HTTP/1.1\r\n'.length)}` });
+  const line = (bytes: number) => ({ target: `/${'q'.repeat(bytes - 'GET / HTTP/1.1'.length)}` });
   assert.equal(environ(line(4094)).REQUEST_METHOD, 'GET');
   refused(line(4095), 414);
   const field = (bytes: number) => ({ headers: ['X-Long', 'h'.repeat(bytes - 'X-Long: \r\n'.length)] });
