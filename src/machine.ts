@@ -18,6 +18,9 @@ export interface Machine {
   readonly memoryLimit: number | null;
 }
 
+/** Version 1 says so where nothing limits: the largest multiple of a page. */
+const NO_LIMIT = 2 ** 62;
+
 /** The text of a file, or undefined if it cannot be read. */
 type ReadFile = (path: string) => string | undefined;
 
@@ -38,6 +41,31 @@ export function readMachine(read: ReadFile = readText): Machine {
 /** How many processors' time the server gets, not rounded. */
 export function usableProcessors({ processors, cpuQuota }: Machine): number {
   return cpuQuota === null ? processors : Math.min(processors, cpuQuota);
+}
+
+export interface MemoryUse {
+  /** In bytes, without the file cache that can be dropped. */
+  readonly used: number;
+  readonly limit: number;
+}
+
+/** What the control group that limits memory most has used of it; null: there is no limit. */
+export function readMemoryUse(read: ReadFile = readText): MemoryUse | null {
+  let tightest: MemoryUse | null = null;
+  for (const { controller, folders } of controlGroups(read)) {
+    if (controller === 'cpu') continue;
+    const [max, current] =
+      controller === 'all' ? ['memory.max', 'memory.current'] : ['memory.limit_in_bytes', 'memory.usage_in_bytes'];
+    for (const folder of folders) {
+      const limit = number(read(join(folder, max)));
+      const usage = number(read(join(folder, current)));
+      if (limit === undefined || usage === undefined || limit <= 0 || limit >= NO_LIMIT) continue;
+      const cache = /^(?:total_)?inactive_file (\d+)$/m.exec(read(join(folder, 'memory.stat')) ?? '')?.[1];
+      const use = { used: usage - Number(cache ?? 0), limit };
+      if (tightest === null || use.used / use.limit > tightest.used / tightest.limit) tightest = use;
+    }
+  }
+  return tightest;
 }
 
 /** In bytes. */

@@ -10,6 +10,7 @@ import type { Settings } from '../settings/table.ts';
 import { VERSION } from '../settings/version.ts';
 import type { FrontsSettings } from './fronts.ts';
 import type { ListeningSocket } from './listening-sockets.ts';
+import type { MemoryWatchOptions } from './memory-watch.ts';
 import type { Owner } from './owner.ts';
 import type { PythonAppOptions } from './python-app.ts';
 import { pythonSettings } from './python-settings.ts';
@@ -34,6 +35,7 @@ export interface Runtime {
   readonly owner: Owner | null;
 }
 
+const MEGABYTE = 1024 * 1024;
 const SOFTWARE = `nunicorn/${VERSION}`;
 
 export function titleOf(loaded: LoadedSettings, role: string): string {
@@ -103,6 +105,14 @@ export function workersOptions({ settings }: LoadedSettings): WorkersOptions {
       maxLifetimeJitterMs: settings.max_lifetime_jitter * 1000,
       minWorkerLifetimeMs: settings.min_worker_lifetime * 1000,
     },
+  };
+}
+
+export function memoryOptions({ settings }: LoadedSettings): MemoryWatchOptions {
+  return {
+    soft: settings.memory_limit * MEGABYTE,
+    hard: settings.memory_limit_hard * MEGABYTE,
+    shared: settings.preload_app,
   };
 }
 

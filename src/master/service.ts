@@ -9,7 +9,8 @@ import { join, resolve } from 'node:path';
 import { EXIT } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { AppHandler, AppKind } from './app-kind.ts';
-import { errorLogPath, type Runtime, type Setup, workersOptions } from './options.ts';
+import { MemoryWatch } from './memory-watch.ts';
+import { errorLogPath, memoryOptions, type Runtime, type Setup, workersOptions } from './options.ts';
 import { giveLog, type Owner } from './owner.ts';
 import { PythonApp } from './python-app.ts';
 import { Workers } from './workers.ts';
@@ -39,6 +40,7 @@ export class Service {
   private readonly log: ErrorLog;
   private readonly workers: Workers;
   private readonly app: AppKind;
+  private readonly memory: MemoryWatch;
   private stopPhase: 'running' | 'graceful' | 'quick' | 'workers' | 'done' = 'running';
   private stopDeadline = 0;
   private stopTimer: NodeJS.Timeout | null = null;
@@ -69,6 +71,15 @@ export class Service {
       stopped: () => this.stopWorkers(),
     };
     this.app = new PythonApp(setup, this.runtime, appHandler, log);
+    this.memory = new MemoryWatch(
+      memoryOptions(setup.loaded),
+      {
+        workers: () => this.workers.serving(),
+        recycle: (serial, reason) => this.workers.recycle(serial, reason),
+        kill: (serial, reason) => this.workers.kill(serial, reason),
+      },
+      log,
+    );
   }
 
   /** For the log: what runs the app. */
@@ -79,11 +90,13 @@ export class Service {
   async start(): Promise<void> {
     await this.app.start();
     this.workers.start();
+    this.memory.start();
   }
 
   /** Has whoever serves the clients take new settings, then replaces the workers. Resolves when that has begun. */
   async reload(setup: Setup): Promise<void> {
     this.setup = setup;
+    this.memory.limits = memoryOptions(setup.loaded);
     await this.app.reload(setup);
     if (this.stopPhase === 'running') this.workers.reload(workersOptions(setup.loaded));
   }
@@ -142,6 +155,7 @@ export class Service {
     if (this.stopPhase === 'running' || this.stopPhase === 'workers' || this.stopPhase === 'done') return;
     const quick = this.stopPhase === 'quick';
     this.stopPhase = 'workers';
+    this.memory.stop();
     this.setStopTimer(0, null);
     this.workers.stop(Math.max(this.stopDeadline - performance.now(), LEAST_EXIT_MS), quick);
   }

@@ -12,6 +12,7 @@ import { pingStep } from '../policy/liveness.ts';
 import { REASONS, type Reason, rank } from '../policy/reasons.ts';
 import { seatsToReplace, withJitter } from '../policy/replacement.ts';
 import type { WorkerEvents, WorkerFacts, WorkerProcess } from './app-kind.ts';
+import type { WatchedWorker } from './memory-watch.ts';
 
 export interface WorkersOptions {
   readonly count: number;
@@ -184,6 +185,27 @@ export class Workers implements WorkerEvents {
   served(serial: number, requests: number): void {
     const worker = this.bySerial.get(serial);
     if (worker !== undefined) worker.served = requests;
+  }
+
+  /** Those that serve, for whoever watches them. */
+  serving(): WatchedWorker[] {
+    return [...this.bySerial.values()].flatMap(({ serial, number, served, state, process }) =>
+      (state === 'ready' || state === 'draining') && process?.pid ? [{ serial, number, served, pid: process.pid }] : [],
+    );
+  }
+
+  /** Has a worker replaced when it is its turn. */
+  recycle(serial: number, reason: Reason): void {
+    const worker = this.bySerial.get(serial);
+    if (worker !== undefined) this.wish(worker, reason);
+  }
+
+  /** Ends a worker now: what it runs fails. */
+  kill(serial: number, reason: Reason): void {
+    const worker = this.bySerial.get(serial);
+    if (worker === undefined) return;
+    worker.end = reason;
+    worker.process?.kill('SIGKILL');
   }
 
   drained(serial: number): void {
