@@ -5,7 +5,8 @@ import type { Address } from './ports.ts';
 export interface LoadOptions {
   readonly address: Address;
   readonly clients: number;
-  readonly path?: string;
+  /** A function: asked for the path of each request. */
+  readonly path?: string | (() => string);
   readonly method?: string;
   readonly body?: Buffer;
   /** Keep-alive connections instead of one per request. */
@@ -54,7 +55,13 @@ export class Load {
     return new Promise((resolve) => {
       const target = 'path' in address ? { socketPath: address.path } : { host: address.host, port: address.port };
       const ask = request(
-        { ...target, path, method, agent: this.#agent, headers: body ? { 'content-length': body.length } : {} },
+        {
+          ...target,
+          path: typeof path === 'string' ? path : path(),
+          method,
+          agent: this.#agent,
+          headers: body ? { 'content-length': body.length } : {},
+        },
         (answer) => {
           answer.on('error', (error: NodeJS.ErrnoException) => resolve(`body: ${error.code ?? error.message}`));
           answer.on('end', () => resolve(String(answer.statusCode)));

@@ -1,0 +1,24 @@
+"""What the faults are tried on: each request that is run leaves a line, so that one that ran twice is found."""
+
+import os
+import time
+
+time.sleep(float(os.environ.get("BOOT_SECONDS", "0")))
+LEAK_BYTES = int(os.environ.get("LEAK_BYTES", "0"))
+PAUSE_SECONDS = float(os.environ.get("PAUSE_SECONDS", "0"))
+leaked = []
+ran = []
+
+
+def application(environ, start_response):
+    body = environ["wsgi.input"].read()
+    if environ["QUERY_STRING"]:
+        if not ran or ran[0] != os.getpid():
+            ran[:] = [os.getpid(), open(os.path.join(os.environ["HOME"], "ran.%d" % os.getpid()), "ab", buffering=0)]
+        ran[1].write(b"%s\n" % environ["QUERY_STRING"].encode())
+    if LEAK_BYTES:
+        leaked.append(b"x" * LEAK_BYTES)
+    time.sleep(PAUSE_SECONDS)
+    answer = b"%d" % len(body)
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
+    return [answer]

@@ -1,0 +1,147 @@
+/** Workers that are replaced under load, for every reason there is: nobody notices. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../helpers/deadline.ts';
+import { descriptorCount } from '../helpers/processes.ts';
+import {
+  Clients,
+  describe,
+  judge,
+  nodeMemory,
+  type Scenario,
+  times,
+  type Verdict,
+  waitFor,
+  withFaults,
+} from './scenario.ts';
+
+const REPLACED = /is replaced:/;
+/** A request takes so long that threads, not processors, bound the rate: so rates compare on a busy machine. */
+const SLOW_BOOT = { BOOT_SECONDS: '2', PAUSE_SECONDS: '0.02' };
+const FOUR = { workers: 2, threads: 2 };
+const LEAST_RATE = 0.9;
+
+async function rate(clients: Clients, ms: number): Promise<number> {
+  const [before, start] = [clients.total, performance.now()];
+  await delay(ms);
+  return ((clients.total - before) * 1000) / (performance.now() - start);
+}
+
+export const replacing: readonly Scenario[] = [
+  {
+    name: 'recycling by --max-requests, boot of 2 s',
+    run: async (scale) => {
+      const wanted = 50 * scale;
+      let calm = 0;
+      const reference = await withFaults({ ...FOUR, env: SLOW_BOOT }, async (server) => {
+        const clients = new Clients(server);
+        await rate(clients, 2000);
+        calm = await rate(clients, 10_000);
+        await clients.stop();
+        return { figures: '', wrong: [] };
+      });
+      if (reference.wrong.length > 0) return reference;
+      const args = ['--max-requests', '50', '--max-requests-jitter', '10', '--min-worker-lifetime', '0'];
+      return await withFaults({ ...FOUR, args, env: SLOW_BOOT }, async (server) => {
+        const clients = new Clients(server);
+        await rate(clients, 2000);
+        const start = performance.now();
+        const [before, replacedBefore] = [clients.total, times(server, REPLACED)];
+        await waitFor(server, 'recycle', REPLACED, replacedBefore + wanted, wanted * 10_000);
+        const busy = ((clients.total - before) * 1000) / (performance.now() - start);
+        const outcomes = await clients.stop();
+        const wrong = judge(outcomes, clients, ['200']);
+        if (busy < LEAST_RATE * calm) wrong.push(`${((100 * busy) / calm).toFixed(0)} % of the rate without recycling`);
+        const rates = `${busy.toFixed(0)}/s, without recycling ${calm.toFixed(0)}/s`;
+        return { figures: `${times(server, REPLACED)} recycles; ${describe(outcomes)}; ${rates}`, wrong };
+      });
+    },
+  },
+  {
+    name: 'HUP, boot of 2 s',
+    run: (scale) =>
+      withFaults({ ...FOUR, env: SLOW_BOOT }, async (server) => {
+        const clients = new Clients(server);
+        for (let hup = 1; hup <= 20 * scale; hup++) {
+          server.kill('SIGHUP');
+          await waitFor(server, 'replacement', REPLACED, hup * 2, 60_000);
+          await until(() => server.workers().length === 2, 'two workers', 60_000);
+        }
+        return await end(clients, `${times(server, REPLACED)} workers replaced`);
+      }),
+  },
+  {
+    name: 'TTIN and TTOU, boot of 2 s',
+    run: (scale) =>
+      withFaults({ ...FOUR, env: SLOW_BOOT }, async (server) => {
+        const clients = new Clients(server);
+        for (let time = 1; time <= 20 * scale; time++) {
+          server.kill('SIGTTIN');
+          await until(() => server.workers().length === 3, 'three workers', 30_000);
+          // Half of them go while they boot, half after they have served.
+          if (time % 2 === 0) await delay(2500);
+          server.kill('SIGTTOU');
+          await until(() => server.workers().length === 2, 'two workers', 30_000);
+        }
+        return await end(clients, `${20 * scale} times`);
+      }),
+  },
+  {
+    name: 'a leak of 1 MB a request, --memory-limit',
+    run: (scale) => {
+      const args = ['--memory-limit', '120', '--min-worker-lifetime', '0'];
+      const env = { LEAK_BYTES: String(1024 * 1024), PAUSE_SECONDS: '0.1' };
+      return withFaults({ ...FOUR, args, env }, async (server) => {
+        const clients = new Clients(server, 3, 1);
+        await waitFor(server, 'recycle', REPLACED, 6 * scale, 120_000 * scale);
+        return await end(clients, `${times(server, REPLACED)} recycles`);
+      });
+    },
+  },
+  {
+    name: 'many recycles leave nothing behind',
+    run: (scale) => {
+      const args = ['--max-requests', '100', '--min-worker-lifetime', '0'];
+      return withFaults({ ...FOUR, args }, async (server) => {
+        const clients = new Clients(server);
+        await waitFor(server, 'recycle', REPLACED, 30, 60_000);
+        const count = (): number =>
+          [server.pid, ...server.fronts()].reduce((sum, pid) => sum + descriptorCount(pid), 0);
+        // Counts swing with clients and with workers that overlap: the least of several looks is compared.
+        const least = async (): Promise<{ memory: number; descriptors: number }> => {
+          const looks: [number, number][] = [];
+          for (let look = 0; look < 20; look++) {
+            looks.push([nodeMemory(server), count()]);
+            await delay(100);
+          }
+          return {
+            memory: Math.min(...looks.map(([memory]) => memory)),
+            descriptors: Math.min(...looks.map(([, descriptors]) => descriptors)),
+          };
+        };
+        const before = await least();
+        await waitFor(server, 'recycle', REPLACED, 30 + 100 * scale, 120_000 * scale);
+        const after = await least();
+        const outcomes = await clients.stop();
+        const wrong = judge(outcomes, clients, ['200']);
+        await until(() => server.workers().length === 2, 'two workers');
+        // master, front, two workers and nothing else
+        await until(
+          () => server.processes().length === 4,
+          () => `4 processes, not ${server.processes().length}`,
+        );
+        if (after.descriptors > before.descriptors)
+          wrong.push(`descriptors ${before.descriptors} -> ${after.descriptors}`);
+        const growth = after.memory - before.memory;
+        if (growth > 10 * scale) wrong.push(`master and front grew by ${growth.toFixed(0)} MiB`);
+        const memory = `master and front ${before.memory.toFixed(0)} -> ${after.memory.toFixed(0)} MiB`;
+        const figures = `${times(server, REPLACED)} recycles; ${describe(outcomes)}; ${memory}; descriptors ${before.descriptors} -> ${after.descriptors}`;
+        return { figures, wrong };
+      });
+    },
+  },
+];
+
+async function end(clients: Clients, what: string): Promise<Verdict> {
+  const outcomes = await clients.stop();
+  return { figures: `${what}; ${describe(outcomes)}`, wrong: judge(outcomes, clients, ['200']) };
+}

@@ -1,0 +1,123 @@
+/** What the scenarios of the fault suite share: a server under constant load, and the tally of what its clients got. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { until } from '../helpers/deadline.ts';
+import { ROOT } from '../helpers/paths.ts';
+import { residentMiB } from '../helpers/processes.ts';
+import { Server, type ServerOptions } from '../helpers/server.ts';
+import { Load } from '../helpers/tally.ts';
+
+export interface Verdict {
+  /** What clients got, and what was counted. */
+  readonly figures: string;
+  /** What does not hold; empty: all does. */
+  readonly wrong: readonly string[];
+}
+
+export interface Scenario {
+  readonly name: string;
+  run(scale: number): Promise<Verdict>;
+}
+
+const BODY = Buffer.alloc(16_384, 'x');
+export const APP = 'app:application';
+export const FOLDER = join(ROOT, 'test', 'faults');
+
+/** Keep-alive and new connections that post 16 KB, each request with an id of its own. */
+export class Clients {
+  readonly loads: readonly Load[];
+  readonly #server: Server;
+  static #lastId = 0;
+
+  constructor(server: Server, keepAlive = 6, fresh = 2) {
+    this.#server = server;
+    const path = (): string => `/?${++Clients.#lastId}`;
+    const common = { address: server.address, path, method: 'POST', body: BODY };
+    this.loads = [
+      new Load({ ...common, clients: keepAlive, keepAlive: true }),
+      new Load({ ...common, clients: fresh }),
+    ];
+  }
+
+  get total(): number {
+    return this.loads.reduce((sum, load) => sum + load.total, 0);
+  }
+
+  count(outcome: string): number {
+    return this.loads.reduce((sum, load) => sum + load.count(outcome), 0);
+  }
+
+  /** Every outcome of every client. */
+  async stop(): Promise<Map<string, number>> {
+    const all = new Map<string, number>();
+    for (const load of this.loads) {
+      for (const [outcome, count] of await load.stop(90_000)) all.set(outcome, (all.get(outcome) ?? 0) + count);
+    }
+    return all;
+  }
+
+  /** How many requests the app has run, and how often it ran one again. */
+  ran(): { readonly once: number; readonly again: number } {
+    const { home } = this.#server;
+    const seen = new Set<string>();
+    let lines = 0;
+    for (const name of readdirSync(home)) {
+      if (!name.startsWith('ran.')) continue;
+      for (const id of readFileSync(join(home, name), 'latin1').split('\n')) {
+        if (id === '') continue;
+        lines++;
+        seen.add(id);
+      }
+    }
+    return { once: seen.size, again: lines - seen.size };
+  }
+}
+
+export function describe(outcomes: ReadonlyMap<string, number>): string {
+  return [...outcomes].map(([outcome, count]) => `${count} x ${outcome}`).join(', ');
+}
+
+/** Only these outcomes, and no request run twice. */
+export function judge(outcomes: ReadonlyMap<string, number>, clients: Clients, allowed: readonly string[]): string[] {
+  const wrong = [...outcomes.keys()].filter((outcome) => !allowed.includes(outcome)).map((one) => `outcome ${one}`);
+  const { again } = clients.ran();
+  if (again > 0) wrong.push(`${again} requests run twice`);
+  return wrong;
+}
+
+/** How often the log says so. */
+export function times(server: Server, pattern: RegExp): number {
+  return [...server.log.matchAll(new RegExp(pattern, 'g'))].length;
+}
+
+export async function waitFor(server: Server, what: string, pattern: RegExp, count: number, ms: number): Promise<void> {
+  await until(
+    () => times(server, pattern) >= count,
+    () => `${count} x ${what}; had ${times(server, pattern)}`,
+    ms,
+  );
+}
+
+/** Starts a server, and whatever happens leaves nothing of it. What it throws is a verdict too. */
+export async function withFaults(
+  options: Partial<ServerOptions>,
+  test: (server: Server) => Promise<Verdict>,
+): Promise<Verdict> {
+  let server: Server | undefined;
+  try {
+    server = await Server.start({ app: APP, chdir: FOLDER, ...options });
+    const verdict = await test(server);
+    if (!server.hasExited) await server.stop();
+    return verdict;
+  } catch (error) {
+    const log = server === undefined ? '' : `\n${server.output.slice(-3000)}`;
+    return { figures: '', wrong: [`${error instanceof Error ? error.message : error}${log}`] };
+  } finally {
+    server?.destroy();
+  }
+}
+
+/** Resident memory of master and fronts, in MiB. */
+export function nodeMemory(server: Server): number {
+  return [server.pid, ...server.fronts()].reduce((sum, pid) => sum + residentMiB(pid), 0);
+}
