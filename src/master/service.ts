@@ -178,7 +178,7 @@ export class Service {
 
 function newRuntime({ loaded }: Setup, owner: Owner | null): Runtime {
   const { settings, cwd } = loaded;
-  const folder = mkdtempSync(join(tmpdir(), 'nunicorn-'));
+  const folder = mkdtempSync(join(settings.worker_tmp_dir ?? tmpdir(), 'nunicorn-'));
   const spoolFolder =
     settings.spool_dir === null ? folder : mkdtempSync(join(resolve(cwd, settings.spool_dir), 'nunicorn-'));
   if (owner !== null) {

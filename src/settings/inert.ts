@@ -7,7 +7,7 @@ import { choice, flag, hook, list, networks, sslVersion, text, wholeNumber } fro
 
 function dirtyHook(help: string): Setting<string | null> {
   return {
-    section: 'Server Hooks',
+    section: 'Dirty Arbiters',
     flags: [],
     type: hook,
     default: null,
@@ -134,7 +134,7 @@ export const INERT = {
     status: { kind: 'no effect', because: 'as in Gunicorn; TLS 1.2 and 1.3 are spoken' },
   }),
   ssl_context: setting({
-    section: 'Server Hooks',
+    section: 'Dirty Arbiters',
     flags: [],
     type: hook,
     default: null,

@@ -183,6 +183,8 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
 function rawOf(name: SettingName, value: FileValue, from: string): unknown {
   if (value.kind === 'value') return value.value;
   if (value.kind === 'class' || value.kind === 'hook') return value.name;
+  // A hook that is never called here.
+  if (value.kind === 'other' && value.type === 'function' && 'status' in SETTINGS[name]) return name;
   if (value.kind === 'bad') throw new NunicornError(`invalid value for ${name}: ${value.problem} (from ${from})`);
   throw new NunicornError(`invalid value for ${name}: a ${value.type} cannot be a setting's value (from ${from})`);
 }
@@ -193,7 +195,10 @@ function likelyMeant(name: string, value: FileValue): string | undefined {
   const byFlag = SETTING_NAMES.find((setting) =>
     (SETTINGS[setting].flags as readonly string[]).includes(`--${name.toLowerCase().replaceAll('_', '-')}`),
   );
-  return byFlag ?? nearest(name, [...SETTING_NAMES, ...Object.keys(NOT_YET)]);
+  const near = nearest(name, [...SETTING_NAMES, ...Object.keys(NOT_YET)]);
+  // max_workers is no slip: the file computes workers from it.
+  const builtOn = near !== undefined && name.toLowerCase().split('_').includes(near);
+  return byFlag ?? (builtOn ? undefined : near);
 }
 
 interface Merged {

@@ -381,6 +381,12 @@ export const existingFolder: ValueType<string> = {
   },
 };
 
+export const optionalFolder: ValueType<string | null> = {
+  label: 'folder',
+  arity: 'one',
+  parse: (raw, context) => (raw === null || raw === '' ? null : existingFolder.parse(raw, context)),
+};
+
 export const logLevel: ValueType<LogLevel> = {
   label: LOG_LEVELS.join(', '),
   arity: 'one',

@@ -1,5 +1,7 @@
 // Settings of how the application is found and run: --paste, --spew, --no-sendfile, titles.
 import { strict as assert } from 'node:assert';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
@@ -63,4 +65,33 @@ it('--no-sendfile reads files block by block', { skip }, async () => {
       assert.ok(response.text().startsWith('"""An app that answers with its own source'));
     });
   }
+});
+
+it('--worker-tmp-dir holds the private folder while the server runs', { skip }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nt-own-'));
+  try {
+    await withServer({ app: 'spewed:application', args: ['--worker-tmp-dir', folder] }, async (server) => {
+      assert.equal(readdirSync(folder).length, 1);
+      await server.stop();
+      assert.deepEqual(readdirSync(folder), []);
+    });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+it('--initgroups gives the workers the groups of the user', { skip: skip || process.getuid?.() !== 0 }, async () => {
+  const groupsWith = async (args: readonly string[]): Promise<readonly number[]> => {
+    let groups: readonly number[] = [];
+    // The test's own folder is root's alone.
+    const reachable = ['--worker-tmp-dir', '/dev/shm', '--spool-dir', '/dev/shm'];
+    const all = ['--user', 'daemon', '--group', 'daemon', ...reachable, ...args];
+    await withServer({ app: 'groups_app:application', args: all }, async (server) => {
+      groups = JSON.parse((await server.get('/')).text()) as readonly number[];
+    });
+    return groups;
+  };
+  assert.deepEqual(await groupsWith([]), []);
+  const groups = await groupsWith(['--initgroups']);
+  assert.ok(groups.length > 0 && !groups.includes(0), JSON.stringify(groups));
 });

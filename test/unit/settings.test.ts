@@ -357,6 +357,13 @@ describe('a setting of Gunicorn that changes nothing here', () => {
     assert.deepEqual(warnings, []);
   });
 
+  test('may be a hook that is never called', async () => {
+    configFile('def dirty_post_fork(arbiter, worker):\n    pass\n');
+    assert.deepEqual((await load(['app'])).notices, [
+      "dirty_post_fork = 'dirty_post_fork' has no effect: it belongs to dirty arbiters, which nunicorn does not have (from ./gunicorn.conf.py:1)",
+    ]);
+  });
+
   test('is checked all the same', () => refused(load(['--worker-connections=many', 'app']), 2, /a whole number/));
 
   test("says nothing of Gunicorn's own default", async () => {
@@ -548,7 +555,7 @@ del os.environ["GONE"]
 
   test('gets a word about names that are nearly settings, and none about others', async () => {
     configFile(
-      'worker = 3\nkeep_alive = 5\nThreads = 2\nlog_level = "debug"\nDATABASE = "x"\nhost = "y"\nnames = [1]\n',
+      'worker = 3\nkeep_alive = 5\nThreads = 2\nlog_level = "debug"\nDATABASE = "x"\nhost = "y"\nnames = [1]\nmax_workers = 2\nmy_bind = "z"\n',
     );
     const { warnings } = await load(['app']);
     assert.deepEqual(warnings, [
@@ -773,7 +780,7 @@ describe('completion', () => {
       .filter((word) => word !== '');
 
   test('of bash offers flags, values where these are few, and leaves the rest to files', () => {
-    assert.deepEqual(complete('--work'), ['--workers', '--worker-class']);
+    assert.deepEqual(complete('--worker'), ['--workers', '--worker-class', '--worker-tmp-dir']);
     assert.deepEqual(complete('-w', '2', '--worker-class', ''), ['sync', 'gthread']);
     assert.deepEqual(complete('--log-level', 'w'), ['warning']);
     assert.ok(complete('-').includes('--help'));

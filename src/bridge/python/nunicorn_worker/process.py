@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pwd
 import signal
 import sys
 
@@ -34,10 +35,22 @@ def set_title(title):
     _prctl(_PR_SET_NAME, title.replace(": ", "-").encode()[:15])
 
 
-def drop_privileges(user_id, group_id):
-    """Becomes user and group (numbers, or None to stay)."""
+def _user_name(user_id):
+    """None for a number that no account has, and for None."""
+    try:
+        return None if user_id is None else pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return None
+
+
+def drop_privileges(user_id, group_id, with_groups=False):
+    """Becomes user and group (numbers, or None to stay); `with_groups`: also of the other groups that the user is in."""
+    name = _user_name(user_id) if with_groups else None
+    if name is not None:
+        os.initgroups(name, os.getegid() if group_id is None else group_id)
     if group_id is not None and group_id != os.getegid():
-        os.setgroups([])
+        if name is None:
+            os.setgroups([])
         os.setgid(group_id)
     if user_id is not None and user_id != os.geteuid():
         os.setuid(user_id)

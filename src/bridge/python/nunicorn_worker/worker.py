@@ -73,7 +73,7 @@ class Setup:
 
 def become_user(process):
     """Gives up the rights of the start, for good. From then on the process's stacks can be had."""
-    drop_privileges(process["uid"], process["gid"])
+    drop_privileges(process["uid"], process["gid"], process["settings"]["initgroups"])
     if not process["forked"]:  # a worker outlives its mold: a new one replaces it first
         die_with_parent()
     write_stacks_to(process["stacks_path"])
