@@ -22,13 +22,20 @@ Durations are in seconds, sizes in bytes.
 
 Later sources win, and a list replaces a list:
 
-1. The defaults below. Some are taken from the environment: \`PORT\`, \`WEB_CONCURRENCY\`, \`FORWARDED_ALLOW_IPS\`.
-2. The configuration file: what \`-c\` names, else \`./gunicorn.conf.py\` if there is one. It is Python and is run by Python;
-   each variable that is named like a setting sets it. What it changes in \`os.environ\` reaches the application.
+1. The defaults below. Some are taken from the environment: \`PORT\`, \`WEB_CONCURRENCY\`, \`FORWARDED_ALLOW_IPS\`, \`SENDFILE\`.
+2. The configuration file: what \`-c\` names, else the first of \`nunicorn.config.ts\`, \`.js\`, \`.mjs\`, \`.json\` and
+   \`gunicorn.conf.py\` in the folder of the start. Only one is read; a warning names those beside it. \`gunicorn.conf.py\` is
+   run by Python; each variable that is named like a setting sets it. The default export of a \`nunicorn.config.*\` is an
+   object of settings, or a function that returns one. What a file changes in \`os.environ\` or \`process.env\` reaches the
+   application.
 3. \`GUNICORN_CMD_ARGS\`, then \`NUNICORN_CMD_ARGS\`: words as on the command line, such as \`--workers 4 --threads 2\`.
 4. The command line. A flag can be shortened as long as it is unambiguous: \`--bin\` is \`--bind\`.
 
-A value that does not fit ends the start with exit code 1, a flag that does not exist with 2. The message names the source.
+\`nunicorn --print-config\` shows what is in force and where each value comes from; \`nunicorn --check-config\` also loads the
+application and ends with 0 or 1. \`nunicorn completion bash\` and \`nunicorn completion zsh\` print completion for the shell.
+
+A value that does not fit ends the start with exit code 1; a flag that does not exist, and an argument that is no number where
+one is needed, with 2. The message names the source, a file with its line.
 
 \`\`\`python
 # gunicorn.conf.py
@@ -36,6 +43,13 @@ bind = ["127.0.0.1:8000"]
 workers = 2
 threads = 4
 accesslog = "-"
+\`\`\`
+
+\`\`\`ts
+// nunicorn.config.ts: Node 22.18 and newer
+import type { Config } from 'nunicorn';
+
+export default { bind: '127.0.0.1:8000', workers: 'auto', threads: 4, accesslog: '-' } satisfies Config;
 \`\`\`
 `;
 

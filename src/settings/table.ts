@@ -52,9 +52,9 @@ export const SETTINGS = {
     flags: ['-c', '--config'],
     type: optionalText,
     default: null,
-    defaultText: './gunicorn.conf.py, if there is one',
+    defaultText: './nunicorn.config.* or ./gunicorn.conf.py, if there is one',
     metavar: 'CONFIG',
-    help: 'Python file with settings: PATH, file:PATH or python:MODULE. It is run by Python, each variable named like a setting sets it.',
+    help: 'File with settings: a Python one (PATH, file:PATH or python:MODULE), where each variable named like a setting sets it, or a nunicorn.config.ts, .js, .mjs or .json.',
     origin: 'gunicorn',
   }),
   wsgi_app: setting({
