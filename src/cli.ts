@@ -1,4 +1,5 @@
 import { EXIT, type ExitCode, NunicornError } from './errors.ts';
+import { takeInheritance } from './master/inheritance.ts';
 import { readInThread } from './settings/read-in-thread.ts';
 
 const DEFAULT_COLUMNS = 80;
@@ -22,6 +23,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
  */
 export async function main(argv: readonly string[]): Promise<ExitCode> {
   try {
+    // Before the environment is read by anything else.
+    const inheritance = takeInheritance(process.env, process.pid);
     const columns = process.stdout.columns ?? DEFAULT_COLUMNS;
     const [first = ''] = argv;
     const command = Object.hasOwn(COMMANDS, first) ? COMMANDS[first] : undefined;
@@ -39,7 +42,7 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
       return await checkApp(outcome.loaded);
     }
     const { runMaster } = await import('./master/master.ts');
-    await runMaster(outcome.loaded);
+    await runMaster(outcome.loaded, inheritance);
     return EXIT.OK;
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;

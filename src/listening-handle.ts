@@ -62,6 +62,13 @@ export function bindUnix(path: string): ListeningHandle {
   return create(path, -1, -1);
 }
 
+/** A listening socket that this process was started with. Throws BindError if `fd` is none. */
+export function adopt(fd: number): ListeningHandle {
+  const handle = (net as unknown as Internals)._createServerHandle(null, 0, -1, fd);
+  if (typeof handle === 'number') throw new BindError(getSystemErrorName(handle));
+  return handle;
+}
+
 function create(address: string, port: number, type: 4 | 6 | -1): ListeningHandle {
   const handle = (net as unknown as Internals)._createServerHandle(address, port, type);
   if (typeof handle === 'number') throw new BindError(getSystemErrorName(handle));

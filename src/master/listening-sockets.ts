@@ -1,14 +1,15 @@
 /** Opens what --bind names, with gunicorn's patience for an address in use. */
 import { lookup } from 'node:dns/promises';
-import { chownSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
+import { chownSync, fstatSync, lstatSync, readFileSync, rmSync, unlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NunicornError } from '../errors.ts';
 import type { ListenerFacts } from '../front/messages.ts';
-import { BindError, bindTcp, bindUnix, type ListeningHandle, type SocketName } from '../listening-handle.ts';
+import { adopt, BindError, bindTcp, bindUnix, type ListeningHandle, type SocketName } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { type Address, formatAddress, parseAddress } from '../settings/address.ts';
 import type { Settings } from '../settings/table.ts';
+import { type InheritedSocket, isSystemd } from './inheritance.ts';
 import type { Owner } from './owner.ts';
 
 export interface ListeningSocket {
@@ -17,6 +18,8 @@ export interface ListeningSocket {
   readonly address: Address;
   readonly handle: ListeningHandle;
   readonly facts: ListenerFacts;
+  /** The file of a Unix socket is ours to remove. */
+  readonly ownsFile: boolean;
 }
 
 const TRIES = 5;
@@ -34,6 +37,8 @@ export async function openSockets(
   owner: Owner | null,
   log: ErrorLog,
 ): Promise<readonly ListeningSocket[]> {
+  // Sockets of systemd stand for all of --bind, as in gunicorn.
+  if (held.some((socket) => isSystemd(socket.bind))) return held;
   const sockets: ListeningSocket[] = [];
   try {
     for (const address of bind.map(parseAddress)) {
@@ -48,9 +53,49 @@ export async function openSockets(
 }
 
 /** `unlink`: the file of a Unix socket goes too. */
-export function closeSocket({ handle, address }: ListeningSocket, unlink: boolean): void {
+export function closeSocket({ handle, address, ownsFile }: ListeningSocket, unlink: boolean): void {
   handle.close();
-  if (unlink && address.kind === 'unix') rmSync(address.path, { force: true });
+  if (unlink && ownsFile && address.kind === 'unix') rmSync(address.path, { force: true });
+}
+
+/** Sockets that this process was started with. Throws NunicornError if one is none. */
+export function adoptSockets(inherited: readonly InheritedSocket[]): readonly ListeningSocket[] {
+  return inherited.map(({ fd, bind }) => adoptSocket(fd, bind));
+}
+
+function adoptSocket(fd: number, bind: string): ListeningSocket {
+  let handle: ListeningHandle;
+  try {
+    handle = adopt(fd);
+  } catch (error) {
+    throw new NunicornError(
+      `Can't listen at ${bind}: descriptor ${fd} is no listening socket of TCP or Unix (${error})`,
+    );
+  }
+  if (handle.getsockname === undefined) {
+    const path = pathOfSocket(fd);
+    const facts: ListenerFacts = { kind: 'unix', host: '', port: 0, path: Buffer.from(path).toString('latin1') };
+    return { bind, address: { kind: 'unix', path }, handle, facts, ownsFile: bind.startsWith('unix:') };
+  }
+  const name: SocketName = {};
+  handle.getsockname(name);
+  const { address: host = '', port = 0 } = name;
+  const facts: ListenerFacts = { kind: 'tcp', host, port, path: '' };
+  return { bind, address: { kind: 'tcp', host, port }, handle, facts, ownsFile: false };
+}
+
+/** Linux tells the paths of all Unix sockets by inode: proc_pid_net(5). Elsewhere it is not known. */
+function pathOfSocket(fd: number): string {
+  const inode = String(fstatSync(fd).ino);
+  try {
+    for (const line of readFileSync('/proc/net/unix', 'utf8').split('\n')) {
+      const fields = line.trim().split(/ +/);
+      if (fields[6] === inode) return fields.slice(7).join(' ');
+    }
+  } catch {
+    // Another system.
+  }
+  return '';
 }
 
 /** As gunicorn logs them: `http://127.0.0.1:8000,unix:/run/app.sock`. */
@@ -71,6 +116,7 @@ async function bindAddress(
 ): Promise<ListeningSocket> {
   for (let attempt = 1; ; attempt++) {
     try {
+      if (address.kind === 'fd') return adoptSocket(address.fd, formatAddress(address));
       return address.kind === 'tcp' ? await tcp(address) : await unix(address, umask, owner);
     } catch (error) {
       if (!(error instanceof BindError)) throw error;
@@ -106,7 +152,7 @@ async function tcp(address: Extract<Address, { kind: 'tcp' }>): Promise<Listenin
   handle.getsockname?.(name);
   const port = name.port ?? address.port;
   const facts: ListenerFacts = { kind: 'tcp', host: name.address ?? host, port, path: '' };
-  return { bind, address: { ...address, port }, handle, facts };
+  return { bind, address: { ...address, port }, handle, facts, ownsFile: false };
 }
 
 async function unix(
@@ -121,6 +167,7 @@ async function unix(
     if (owner !== null) chownSync(address.path, owner.uid, owner.gid);
     return {
       bind: formatAddress(address),
+      ownsFile: true,
       address,
       handle,
       facts: { kind: 'unix', host: '', port: 0, path: Buffer.from(address.path).toString('latin1') },

@@ -1,4 +1,5 @@
 /** The master: owns settings, listening sockets, signals and the life of every other process. Never touches a request. */
+import type { ChildProcess } from 'node:child_process';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import { openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
@@ -6,30 +7,40 @@ import type { LoadedSettings } from '../settings/load.ts';
 import { findPython } from '../settings/python.ts';
 import { VERSION } from '../settings/version.ts';
 import { certificatesOf } from './certificates-of.ts';
-import { closeSocket, describeSockets, type ListeningSocket, openSockets } from './listening-sockets.ts';
+import type { Inheritance } from './inheritance.ts';
+import { adoptSockets, closeSocket, describeSockets, type ListeningSocket, openSockets } from './listening-sockets.ts';
 import { errorLogSettings, type Setup, titleOf } from './options.ts';
 import { type Owner, ownerOf } from './owner.ts';
 import { PidFile } from './pid-file.ts';
 import { readAnew } from './reload.ts';
 import { Service } from './service.ts';
+import { connectSystemd, type Systemd } from './systemd.ts';
+import { awaitPromotion, startNewMaster } from './upgrade.ts';
+
+/** As gunicorn's: of a master that is to replace another one, until that is gone. */
+const SECOND = '.2';
 
 /** Starts the server and returns; the process ends when the server does. Throws NunicornError if it cannot start. */
-export async function runMaster(loaded: LoadedSettings): Promise<void> {
+export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance): Promise<void> {
   const { settings } = loaded;
   const log = switchableLog(await openErrorLog(errorLogSettings(loaded)));
   const tls = await certificatesOf(settings, log);
   const python = await findPython(settings.python, process.env, loaded.cwd);
-  const pidFile = settings.pidfile === null ? null : new PidFile(settings.pidfile);
+  const isUpgrade = inheritance.oldMaster !== null;
+  const pidFile = settings.pidfile === null ? null : new PidFile(settings.pidfile + (isUpgrade ? SECOND : ''));
   log.info(`Starting nunicorn ${VERSION}`);
   for (const notice of loaded.notices) log.info(notice);
   let sockets: readonly ListeningSocket[] = [];
   try {
     const owner = ownerOf(settings);
-    sockets = await openSockets(settings, [], owner, log);
-    const master = new Master({ loaded, python, sockets, tls }, log, pidFile, owner);
-    await master.start();
+    const inherited = adoptSockets(inheritance.sockets);
+    sockets = await openSockets(settings, inherited, owner, log);
+    for (const socket of inherited) if (!sockets.includes(socket)) closeSocket(socket, false);
+    const systemd = await connectSystemd(process.env, python.path, isUpgrade, log);
+    const setup = { loaded, python, sockets, tls };
+    await new Master(setup, log, pidFile, owner, systemd, inheritance.oldMaster).start();
   } catch (error) {
-    for (const socket of sockets) closeSocket(socket, true);
+    for (const socket of sockets) closeSocket(socket, !isUpgrade);
     pidFile?.remove();
     throw error;
   }
@@ -40,54 +51,55 @@ class Master {
   private readonly log: SwitchableLog;
   private pidFile: PidFile | null;
   private readonly owner: Owner | null;
-  private readonly service: Service;
-  private exitCode: ExitCode = EXIT.OK;
-  private stopping = false;
-  private everReady = false;
+  private readonly systemd: Systemd;
+  /** Null: at rest, the workers are gone and the listening sockets are kept. */
+  private service: Service | null = null;
+  /** What has been asked for: `rest` by WINCH. */
+  private wanted: 'service' | 'rest' | 'end' = 'service';
   private reload: 'none' | 'running' | 'again' = 'none';
+  private everReady = false;
+  private exitCode: ExitCode = EXIT.OK;
+  /** The master that this one is to replace. */
+  private oldMaster: number | null;
+  /** The master that is to replace this one. */
+  private newMaster: ChildProcess | null = null;
 
-  constructor(setup: Setup, log: SwitchableLog, pidFile: PidFile | null, owner: Owner | null) {
+  constructor(
+    setup: Setup,
+    log: SwitchableLog,
+    pidFile: PidFile | null,
+    owner: Owner | null,
+    systemd: Systemd,
+    oldMaster: number | null,
+  ) {
     this.setup = setup;
     this.log = log;
     this.pidFile = pidFile;
     this.owner = owner;
-    process.title = titleOf(setup.loaded, 'master');
-    this.service = new Service(
-      setup,
-      owner,
-      {
-        listening: () => this.listening(),
-        ready: () => this.ready(),
-        reloadFailed: () => {},
-        bootFailed: (code) => {
-          this.exitCode = code;
-          this.closeSockets();
-        },
-        stopped: () => this.exit(),
-      },
-      log,
-    );
+    this.systemd = systemd;
+    this.oldMaster = oldMaster;
   }
 
   async start(): Promise<void> {
+    this.showTitle();
     this.on('SIGTERM', () => this.stop(true));
     this.on('SIGINT', () => this.stop(false));
     this.on('SIGQUIT', () => this.stop(false));
-    this.on('SIGUSR1', () => {
-      this.log.reopen();
-      this.service.reopenLogs();
-    });
     this.on('SIGHUP', () => {
-      this.log.info('Hang up: Master');
+      this.log.info(`Hang up: ${this.name}`);
       void this.hangUp();
     });
-    this.on('SIGTTIN', () => this.service.addWorker());
-    this.on('SIGTTOU', () => this.service.removeWorker());
-    for (const signal of ['SIGUSR2', 'SIGWINCH'] as const) {
-      process.on(signal, () => this.log.warning(`${signal} ignored: nunicorn does not support it yet`));
-    }
-    process.on('exit', () => this.service.killAll());
-    await this.service.start();
+    this.on('SIGUSR1', () => {
+      this.log.reopen();
+      this.service?.reopenLogs();
+    });
+    this.on('SIGUSR2', () => this.upgrade());
+    this.on('SIGWINCH', () => this.rest());
+    this.on('SIGTTIN', () => this.service?.addWorker());
+    this.on('SIGTTOU', () => this.service?.removeWorker());
+    process.on('exit', () => this.service?.killAll());
+    if (this.oldMaster !== null) awaitPromotion(this.oldMaster, () => this.promoted());
+    await this.serve();
   }
 
   private on(signal: NodeJS.Signals, action: () => void): void {
@@ -95,6 +107,35 @@ class Master {
       this.log.info(`Handling signal: ${signal.slice('SIG'.length).toLowerCase()}`);
       action();
     });
+  }
+
+  private get name(): string {
+    return this.oldMaster === null ? 'Master' : `Master${SECOND}`;
+  }
+
+  private showTitle(): void {
+    const title = titleOf(this.setup.loaded, 'master');
+    process.title = this.oldMaster === null ? title : title.replace(/\]$/, `${SECOND}]`);
+  }
+
+  private async serve(): Promise<void> {
+    this.wanted = 'service';
+    this.service = new Service(
+      this.setup,
+      this.owner,
+      {
+        listening: () => this.listening(),
+        ready: () => this.ready(),
+        reloadFailed: () => this.tellReady(),
+        bootFailed: (code) => {
+          this.exitCode = code;
+          this.end();
+        },
+        stopped: () => this.stopped(),
+      },
+      this.log,
+    );
+    await this.service.start();
   }
 
   private listening(): void {
@@ -105,30 +146,38 @@ class Master {
     this.log.info(`Using worker: ${settings.worker_class}`);
     this.log.info(
       `Serving ${app} with ${count(settings.workers, 'worker')} x ${count(settings.threads, 'thread')} = ` +
-        `${count(requests, 'request')} at a time, ${this.service.description}`,
+        `${count(requests, 'request')} at a time, ${this.service?.description}`,
     );
   }
 
   private ready(): void {
     this.log.info(`${this.everReady ? 'Reloaded' : 'Started'}: all workers are ready`);
     this.everReady = true;
+    this.tellReady();
+  }
+
+  private tellReady(): void {
+    const { workers, threads } = this.setup.loaded.settings;
+    this.systemd.ready(`Serving with ${count(workers, 'worker')} x ${count(threads, 'thread')}`);
   }
 
   // ---- reload
 
   /** Settings and app anew. A hang-up that comes meanwhile begins another reload after this one. */
   private async hangUp(): Promise<void> {
-    if (this.stopping) return;
+    if (this.wanted === 'end') return;
     if (this.reload !== 'none') {
       this.reload = 'again';
       return;
     }
     this.reload = 'running';
+    this.systemd.reloading();
     try {
       await this.reloadOnce();
     } catch (error) {
       if (!(error instanceof NunicornError)) throw error;
       this.log.error(`The settings could not be read anew, all stays as it was: ${error.message}`);
+      this.tellReady();
     }
     const again = this.isReloadWanted();
     this.reload = 'none';
@@ -145,7 +194,7 @@ class Master {
     const { settings } = setup.loaded;
     const added = setup.sockets.filter((socket) => !before.sockets.includes(socket));
     const removed = before.sockets.filter((socket) => !setup.sockets.includes(socket));
-    if (this.stopping) {
+    if (this.isEnding()) {
       for (const socket of added) closeSocket(socket, true);
       return;
     }
@@ -156,36 +205,99 @@ class Master {
     }
     this.log.become(errorLog);
     this.setup = setup;
-    process.title = titleOf(setup.loaded, 'master');
+    this.showTitle();
     for (const warning of setup.loaded.warnings) this.log.warning(warning);
     if (needsRestart.length > 0) {
       this.log.warning(`Needs a restart, and stays as it was until then: ${needsRestart.join(', ')}`);
     }
     if (added.length + removed.length > 0) this.log.info(`Listening at: ${describeSockets(setup.sockets, settings)}`);
-    await this.service.reload(setup);
+    if (this.wanted === 'rest') await this.wake();
+    else await this.service?.reload(setup);
     for (const socket of removed) closeSocket(socket, true);
-    this.service.reopenLogs();
+    this.service?.reopenLogs();
+  }
+
+  private isEnding(): boolean {
+    return this.wanted === 'end';
+  }
+
+  // ---- upgrade
+
+  private upgrade(): void {
+    if (process.pid === 1) {
+      this.log.warning('USR2 signal ignored. The end of PID 1 is the end of its container: start a new container');
+    } else if (this.newMaster !== null) {
+      this.log.warning('USR2 signal ignored. Child exists.');
+    } else if (this.oldMaster !== null) {
+      this.log.warning('USR2 signal ignored. Parent exists.');
+    } else if (this.wanted === 'service') {
+      const { sockets, loaded } = this.setup;
+      this.newMaster = startNewMaster(sockets, loaded.cwd, this.log, () => {
+        this.newMaster = null;
+        // Nobody else serves.
+        if (this.wanted === 'rest') void this.wake();
+      });
+    }
+  }
+
+  /** The old master is gone. */
+  private promoted(): void {
+    this.log.info('Master has been promoted.');
+    this.oldMaster = null;
+    const { pidfile } = this.setup.loaded.settings;
+    if (pidfile !== null) this.pidFile?.rename(pidfile);
+    this.showTitle();
+    if (this.everReady) this.tellReady();
+  }
+
+  /** The workers go, the master and its listening sockets stay: what connects waits, or goes to the new master. */
+  private rest(): void {
+    if (this.newMaster === null) {
+      this.log.debug('SIGWINCH ignored. No new master serves');
+    } else if (this.wanted === 'service') {
+      this.log.info('graceful stop of workers');
+      this.wanted = 'rest';
+      this.service?.stop(true);
+    }
+  }
+
+  /** Serves again; what is still stopping has first to be gone. */
+  private async wake(): Promise<void> {
+    this.wanted = 'service';
+    if (this.service === null) await this.serve();
   }
 
   // ---- the end
 
   private stop(graceful: boolean): void {
-    // From here on the fronts alone hold the sockets: they accept what waits, then close them.
-    this.closeSockets();
-    this.service.stop(graceful);
+    this.end();
+    if (this.service === null) this.exit();
+    else this.service.stop(graceful);
   }
 
-  private closeSockets(): void {
-    if (this.stopping) return;
-    this.stopping = true;
+  private end(): void {
+    if (this.wanted === 'end') return;
+    this.wanted = 'end';
+    if (this.newMaster?.pid !== undefined) this.systemd.mainPid(this.newMaster.pid);
+    else this.systemd.stopping();
+    // From here on whoever serves the clients alone holds the sockets: what waits is accepted, then they are closed.
     for (const socket of this.setup.sockets) closeSocket(socket, false);
   }
 
+  private stopped(): void {
+    this.service = null;
+    if (this.wanted === 'end') this.exit();
+    else if (this.wanted === 'service') void this.serve();
+    else this.systemd.status('At rest: a new master serves');
+  }
+
   private exit(): void {
-    for (const socket of this.setup.sockets) closeSocket(socket, true);
+    // The other master listens there.
+    const isLast = this.oldMaster === null && this.newMaster === null;
+    for (const socket of this.setup.sockets) closeSocket(socket, isLast);
     this.pidFile?.remove();
     const failed = this.exitCode !== EXIT.OK;
-    this.log[failed ? 'error' : 'info']('Shutting down: Master');
+    this.log[failed ? 'error' : 'info'](`Shutting down: ${this.name}`);
     if (failed) this.log.error(`Reason: ${REASONS[this.exitCode] ?? 'unknown.'}`);
     process.exit(this.exitCode);
   }

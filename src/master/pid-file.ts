@@ -3,11 +3,22 @@ import { chmodSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync 
 import { NunicornError } from '../errors.ts';
 
 export class PidFile {
-  private readonly path: string;
+  private path: string;
 
   /** Throws NunicornError if the file names a process that lives, or cannot be written. */
   constructor(path: string) {
     this.path = path;
+    this.write(path);
+  }
+
+  /** The file gets another name. Throws NunicornError as the constructor does. */
+  rename(path: string): void {
+    this.write(path);
+    this.remove();
+    this.path = path;
+  }
+
+  private write(path: string): void {
     const other = readPid(path);
     if (other !== null && other !== process.pid && lives(other)) {
       throw new NunicornError(`Already running on PID ${other} (or pid file '${path}' is stale)`);

@@ -3,25 +3,25 @@ import { NunicornError } from '../errors.ts';
 /** Where a server listens or a client connects. */
 export type Address =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
-  | { readonly kind: 'unix'; readonly path: string };
+  | { readonly kind: 'unix'; readonly path: string }
+  /** A listening socket that the process was started with. */
+  | { readonly kind: 'fd'; readonly fd: number };
 
 export const DEFAULT_PORT = 8000;
 const ANY_HOST = '0.0.0.0';
 const MAX_PORT = 65535;
-const FORMS = 'HOST, HOST:PORT, :PORT, [IPV6]:PORT or unix:PATH';
+const FORMS = 'HOST, HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH or fd://N';
 
 /**
  * Reads an address as Gunicorn writes it: `HOST`, `HOST:PORT`, `:PORT` (every IPv4 address of the machine),
- * `[IPV6]:PORT`, `tcp://HOST:PORT`, `unix:PATH` or `unix:///PATH`. Without a port it is 8000. Host names are lower-cased.
+ * `[IPV6]:PORT`, `tcp://HOST:PORT`, `unix:PATH`, `unix:///PATH` or `fd://N`. Without a port it is 8000. Host names are lower-cased.
  *
  * @throws {NunicornError} in one line, when it is none of these
  */
 export function parseAddress(text: string): Address {
   const address = text.trim();
   if (address.startsWith('unix:')) return parseUnix(address);
-  if (address.startsWith('fd://')) {
-    throw new NunicornError(`'${text}': fd://N is a Gunicorn address that nunicorn does not support yet; use ${FORMS}`);
-  }
+  if (address.startsWith('fd://')) return parseDescriptor(text, address);
   const netloc = address.startsWith('tcp://') ? address.slice('tcp://'.length) : address;
   if (netloc.includes(',')) {
     throw new NunicornError(
@@ -37,6 +37,7 @@ export function parseAddress(text: string): Address {
 /** The address as users write it and as log lines show it, e.g. `127.0.0.1:8000`, `[::1]:8000` or `unix:/run/app.sock`. */
 export function formatAddress(address: Address): string {
   if (address.kind === 'unix') return `unix:${address.path}`;
+  if (address.kind === 'fd') return `fd://${address.fd}`;
   const host = address.host.includes(':') ? `[${address.host}]` : address.host;
   return `${host}:${address.port}`;
 }
@@ -45,6 +46,13 @@ function parseUnix(text: string): Address {
   const path = text.slice('unix:'.length).replace(/^\/\//, '');
   if (path === '') throw new NunicornError(`'${text}' names no socket file: unix:PATH is needed`);
   return { kind: 'unix', path };
+}
+
+function parseDescriptor(text: string, address: string): Address {
+  const number = address.slice('fd://'.length);
+  if (!/^\d{1,9}$/.test(number))
+    throw new NunicornError(`'${text}' names no descriptor: fd://N is needed, such as fd://3`);
+  return { kind: 'fd', fd: Number(number) };
 }
 
 function parseBracketed(text: string, netloc: string): Address {

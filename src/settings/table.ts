@@ -96,7 +96,7 @@ export const SETTINGS = {
     env: { variable: 'PORT', raw: (port) => [`0.0.0.0:${port}`] },
     defaultText: '127.0.0.1:8000, or 0.0.0.0:$PORT if PORT is set',
     metavar: 'ADDRESS',
-    help: 'Address to listen at: HOST, HOST:PORT, :PORT, [IPV6]:PORT or unix:PATH. Can be given several times. The port is 8000 unless named.',
+    help: 'Address to listen at: HOST, HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH, or fd://N for a socket that is open already. Can be given several times. The port is 8000 unless named.',
     origin: 'gunicorn',
   }),
   backlog: setting({

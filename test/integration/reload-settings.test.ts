@@ -143,6 +143,7 @@ it('HUP opens new addresses and closes those that are gone', { skip }, async () 
 it('HUP with settings that are wrong changes nothing and says what is wrong', { skip }, async () => {
   const args = configure('workers = 2');
   await withServer({ app: 'app', chdir: folder, args }, async (server) => {
+    await server.waitForLog(/Started: all workers are ready/, { ms: BOOT_MS });
     const before = server.workers();
     for (const [lines, reason] of [
       ['timeout = "soon"', /invalid value for timeout: 'soon'/],
@@ -164,6 +165,7 @@ it('HUP with settings that are wrong changes nothing and says what is wrong', { 
 
 it('HUP with code that hangs at import: service and signals go on, and the next HUP mends it', { skip }, async () => {
   await withServer({ app: 'app', chdir: folder, workers: 2, threads: 2 }, async (server) => {
+    await server.waitForLog(/Started: all workers are ready/, { ms: BOOT_MS });
     const before = server.workers();
     deploy('hanging', 'open(os.path.join(os.environ["HOME"], "hangs"), "w")\nwhile True: time.sleep(1)');
     server.kill('SIGHUP');

@@ -1,0 +1,176 @@
+// USR2: a new master of the code that is there now takes over the listening sockets. Then WINCH and TERM end the old one, or HUP
+// and the end of the new one go back.
+import { strict as assert } from 'node:assert';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { get } from '../helpers/http.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { freePort } from '../helpers/ports.ts';
+import { isAlive } from '../helpers/processes.ts';
+import { type Server, withServer } from '../helpers/server.ts';
+import { Load } from '../helpers/tally.ts';
+
+const skip = !NUNICORN_RUNS;
+const LONG_MS = 30_000;
+let folder = '';
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'upgrade-'));
+  deploy('one');
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+function deploy(version: string, head = ''): void {
+  writeFileSync(
+    join(folder, 'app.py'),
+    `${head}
+def application(environ, start_response):
+    environ["wsgi.input"].read()
+    start_response("200 OK", [])
+    return [b"${version}"]
+`,
+  );
+}
+
+const pidFile = (): string => join(folder, 'pid');
+
+function startLoad(server: Server): Load {
+  return new Load({
+    address: server.address,
+    clients: 8,
+    method: 'POST',
+    body: Buffer.alloc(16_384, 'x'),
+    keepAlive: true,
+  });
+}
+
+/** Sends USR2 and gives the pid of the new master when its workers serve. */
+async function upgrade(server: Server, old: number): Promise<number> {
+  const from = server.log.length;
+  process.kill(old, 'SIGUSR2');
+  const since = (): string => server.log.slice(from);
+  await until(
+    () => since().includes('Started: all workers are ready'),
+    () => `the new master\n${server.output}`,
+    LONG_MS,
+  );
+  return Number(/new master is pid (\d+)/.exec(since())?.[1]);
+}
+
+async function end(server: Server, pid: number, ...signals: NodeJS.Signals[]): Promise<void> {
+  for (const signal of signals) process.kill(pid, signal);
+  await until(
+    () => !isAlive(pid),
+    () => `the end of ${pid}\n${server.output}`,
+    LONG_MS,
+  );
+}
+
+it('three upgrades under load: no request fails, the pid file follows, sockets and files stay', { skip }, async () => {
+  const path = join(folder, 'app.sock');
+  const bind = [`127.0.0.1:${await freePort()}`, `unix:${path}`];
+  const args = ['--pid', pidFile()];
+  await withServer({ app: 'app', chdir: folder, workers: 2, threads: 2, bind, args }, async (server) => {
+    const load = startLoad(server);
+    await load.more(100);
+    let master = server.pid;
+    for (const version of ['two', 'three', 'four']) {
+      deploy(version);
+      const next = await upgrade(server, master);
+      assert.equal(readFileSync(pidFile(), 'utf8'), `${master}\n`);
+      assert.equal(readFileSync(`${pidFile()}.2`, 'utf8'), `${next}\n`);
+      assert.ok(server.processes().some(({ pid, title }) => pid === next && title.endsWith('master [app.2]')));
+      await end(server, master, 'SIGWINCH', 'SIGTERM');
+      await until(
+        () => existsSync(pidFile()) && readFileSync(pidFile(), 'utf8') === `${next}\n`,
+        'the pid file of the new master',
+      );
+      assert.ok(!existsSync(`${pidFile()}.2`));
+      assert.ok(server.processes().some(({ pid, title }) => pid === next && title.endsWith('master [app]')));
+      for (const address of [server.address, { path }]) assert.equal((await get(address, '/')).text(), version);
+      await load.more(100);
+      master = next;
+    }
+    const outcomes = await load.stop();
+    assert.deepEqual([...outcomes.keys()], ['200'], load.describe());
+    await end(server, master, 'SIGTERM');
+    assert.ok(!existsSync(path) && !existsSync(pidFile()));
+  });
+});
+
+it('WINCH puts the old master to rest, HUP and the end of the new one go back, and no request fails', {
+  skip,
+}, async () => {
+  const path = join(folder, 'app.sock');
+  const args = ['--pid', pidFile()];
+  await withServer({ app: 'app', chdir: folder, workers: 2, bind: [`unix:${path}`], args }, async (server) => {
+    const load = startLoad(server);
+    await load.more(100);
+    const workers = server.workers();
+    deploy('worse');
+    const next = await upgrade(server, server.pid);
+    process.kill(server.pid, 'SIGWINCH');
+    await until(() => !workers.some(isAlive), 'the old workers to go', LONG_MS);
+    assert.equal((await server.get('/')).text(), 'worse');
+    await load.more(50);
+
+    deploy('one');
+    const from = server.log.length;
+    server.kill('SIGHUP');
+    await server.waitForLog(/Reloaded: all workers are ready/, { from, ms: LONG_MS });
+    await end(server, next, 'SIGTERM');
+    assert.ok(existsSync(path), 'the socket file is still there');
+    assert.equal((await server.get('/')).text(), 'one');
+    await load.more(100);
+    const outcomes = await load.stop();
+    assert.deepEqual([...outcomes.keys()], ['200'], load.describe());
+    assert.equal(readFileSync(pidFile(), 'utf8'), `${server.pid}\n`);
+  });
+});
+
+it('an upgrade to code that does not boot: the old master goes on and says so', { skip }, async () => {
+  await withServer({ app: 'app', chdir: folder, workers: 2 }, async (server) => {
+    deploy('bad', 'raise RuntimeError("a bad deployment")');
+    server.kill('SIGUSR2');
+    await server.waitForLog(/The new master \(pid:\d+\) has ended \(code 3\); this one goes on/, { ms: LONG_MS });
+    assert.match(server.log, /RuntimeError: a bad deployment/);
+    assert.equal((await server.get('/')).text(), 'one');
+    deploy('good');
+    const next = await upgrade(server, server.pid);
+    process.kill(server.pid, 'SIGUSR2');
+    await server.waitForLog(/USR2 signal ignored. Child exists./);
+    process.kill(next, 'SIGUSR2');
+    await server.waitForLog(/USR2 signal ignored. Parent exists./);
+    await end(server, server.pid, 'SIGTERM');
+    assert.equal((await server.get('/')).text(), 'good');
+    await end(server, next, 'SIGTERM');
+  });
+});
+
+it('the new master dies while the old one rests: that serves again', { skip }, async () => {
+  await withServer({ app: 'app', chdir: folder, workers: 2 }, async (server) => {
+    const workers = server.workers();
+    const next = await upgrade(server, server.pid);
+    server.kill('SIGWINCH');
+    await until(() => !workers.some(isAlive), 'the old workers to go', LONG_MS);
+    process.kill(next, 'SIGKILL');
+    await server.waitForLog(/this one goes on/);
+    assert.equal((await server.get('/', '', LONG_MS)).text(), 'one');
+  });
+});
+
+it('a new master has the settings that are there now', { skip }, async () => {
+  const file = join(folder, 'conf.py');
+  writeFileSync(file, 'threads = 2\n');
+  await withServer({ app: 'app', chdir: folder, args: ['-c', file] }, async (server) => {
+    writeFileSync(file, 'threads = 3\n');
+    const next = await upgrade(server, server.pid);
+    assert.match(server.log, /1 worker x 3 threads/);
+    await end(server, server.pid, 'SIGTERM');
+    assert.equal((await server.get('/')).text(), 'one');
+    await end(server, next, 'SIGTERM');
+  });
+});
