@@ -66,11 +66,10 @@ export function adoptSockets(inherited: readonly InheritedSocket[]): readonly Li
 function adoptSocket(fd: number, bind: string): ListeningSocket {
   let handle: ListeningHandle;
   try {
+    if (!fstatSync(fd).isSocket()) throw new BindError('ENOTSOCK');
     handle = adopt(fd);
-  } catch (error) {
-    throw new NunicornError(
-      `Can't listen at ${bind}: descriptor ${fd} is no listening socket of TCP or Unix (${error})`,
-    );
+  } catch {
+    throw new NunicornError(`Can't listen at ${bind}: descriptor ${fd} is no listening socket of TCP or Unix`);
   }
   if (handle.getsockname === undefined) {
     const path = pathOfSocket(fd);

@@ -95,6 +95,8 @@ function secondsOf(text: string): number {
 function status(text: string, token: string | undefined): Promise<AdviceInput> {
   const address = parseAddress(text);
   const where = formatAddress(address);
+  if (address.kind === 'fd')
+    throw new NunicornError(`${where}: an address to connect to is needed, HOST:PORT or unix:PATH`);
   return new Promise((resolve, reject) => {
     const fail = (what: string): void => reject(new NunicornError(`${where}/status: ${what}`));
     const target = address.kind === 'unix' ? { socketPath: address.path } : { host: address.host, port: address.port };
