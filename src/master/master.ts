@@ -281,7 +281,15 @@ class Master {
     if (this.newMaster?.pid !== undefined) this.systemd.mainPid(this.newMaster.pid);
     else this.systemd.stopping();
     // From here on whoever serves the clients alone holds the sockets: what waits is accepted, then they are closed.
-    for (const socket of this.setup.sockets) closeSocket(socket, false);
+    this.closeSockets(false);
+  }
+
+  private closeSockets(unlink: boolean): void {
+    for (const socket of this.setup.sockets) {
+      // libuv removes the file of a Unix socket when it closes what it has bound, but the new master listens there.
+      if (this.newMaster !== null && socket.address.kind === 'unix') continue;
+      closeSocket(socket, unlink);
+    }
   }
 
   private stopped(): void {
@@ -292,9 +300,7 @@ class Master {
   }
 
   private exit(): void {
-    // The other master listens there.
-    const isLast = this.oldMaster === null && this.newMaster === null;
-    for (const socket of this.setup.sockets) closeSocket(socket, isLast);
+    this.closeSockets(this.oldMaster === null);
     this.pidFile?.remove();
     const failed = this.exitCode !== EXIT.OK;
     this.log[failed ? 'error' : 'info'](`Shutting down: ${this.name}`);

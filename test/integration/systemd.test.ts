@@ -86,7 +86,13 @@ async function start(mode: 'activate' | 'plain', ...args: string[]): Promise<Man
   });
   await until(() => out.includes('\n'), 'the manager');
   const [pid = 0, port = 0] = out.trim().split(' ').map(Number);
-  return { manager, pid, port, messages: () => readFileSync(join(folder, 'messages'), 'utf8'), log: () => log };
+  return {
+    manager,
+    pid,
+    port,
+    messages: () => readFileSync(join(folder, 'messages'), { encoding: 'utf8', flag: 'a+' }),
+    log: () => log,
+  };
 }
 
 async function heard(server: Managed, pattern: RegExp): Promise<RegExpExecArray> {

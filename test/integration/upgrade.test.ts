@@ -37,14 +37,23 @@ def application(environ, start_response):
 
 const pidFile = (): string => join(folder, 'pid');
 
-function startLoad(server: Server): Load {
-  return new Load({
+/** Runs the test while clients ask on and on, and proves that each got its answer. */
+async function underLoad(server: Server, test: (load: Load) => Promise<void>): Promise<void> {
+  const load = new Load({
     address: server.address,
     clients: 8,
     method: 'POST',
     body: Buffer.alloc(16_384, 'x'),
     keepAlive: true,
   });
+  try {
+    await load.more(100);
+    await test(load);
+    await load.more(100);
+  } finally {
+    await load.stop();
+  }
+  assert.deepEqual([...load.outcomes.keys()], ['200'], load.describe());
 }
 
 /** Sends USR2 and gives the pid of the new master when its workers serve. */
@@ -74,28 +83,26 @@ it('three upgrades under load: no request fails, the pid file follows, sockets a
   const bind = [`127.0.0.1:${await freePort()}`, `unix:${path}`];
   const args = ['--pid', pidFile()];
   await withServer({ app: 'app', chdir: folder, workers: 2, threads: 2, bind, args }, async (server) => {
-    const load = startLoad(server);
-    await load.more(100);
     let master = server.pid;
-    for (const version of ['two', 'three', 'four']) {
-      deploy(version);
-      const next = await upgrade(server, master);
-      assert.equal(readFileSync(pidFile(), 'utf8'), `${master}\n`);
-      assert.equal(readFileSync(`${pidFile()}.2`, 'utf8'), `${next}\n`);
-      assert.ok(server.processes().some(({ pid, title }) => pid === next && title.endsWith('master [app.2]')));
-      await end(server, master, 'SIGWINCH', 'SIGTERM');
-      await until(
-        () => existsSync(pidFile()) && readFileSync(pidFile(), 'utf8') === `${next}\n`,
-        'the pid file of the new master',
-      );
-      assert.ok(!existsSync(`${pidFile()}.2`));
-      assert.ok(server.processes().some(({ pid, title }) => pid === next && title.endsWith('master [app]')));
-      for (const address of [server.address, { path }]) assert.equal((await get(address, '/')).text(), version);
-      await load.more(100);
-      master = next;
-    }
-    const outcomes = await load.stop();
-    assert.deepEqual([...outcomes.keys()], ['200'], load.describe());
+    await underLoad(server, async (load) => {
+      for (const version of ['two', 'three', 'four']) {
+        deploy(version);
+        const next = await upgrade(server, master);
+        assert.equal(readFileSync(pidFile(), 'utf8'), `${master}\n`);
+        assert.equal(readFileSync(`${pidFile()}.2`, 'utf8'), `${next}\n`);
+        assert.ok(server.processes().some(({ pid, title }) => pid === next && title.endsWith('master [app.2]')));
+        await end(server, master, 'SIGWINCH', 'SIGTERM');
+        await until(
+          () => existsSync(pidFile()) && readFileSync(pidFile(), 'utf8') === `${next}\n`,
+          'the pid file of the new master',
+        );
+        assert.ok(!existsSync(`${pidFile()}.2`));
+        assert.ok(server.processes().some(({ pid, title }) => pid === next && title.endsWith('master [app]')));
+        for (const address of [server.address, { path }]) assert.equal((await get(address, '/')).text(), version);
+        await load.more(100);
+        master = next;
+      }
+    });
     await end(server, master, 'SIGTERM');
     assert.ok(!existsSync(path) && !existsSync(pidFile()));
   });
@@ -107,26 +114,23 @@ it('WINCH puts the old master to rest, HUP and the end of the new one go back, a
   const path = join(folder, 'app.sock');
   const args = ['--pid', pidFile()];
   await withServer({ app: 'app', chdir: folder, workers: 2, bind: [`unix:${path}`], args }, async (server) => {
-    const load = startLoad(server);
-    await load.more(100);
-    const workers = server.workers();
-    deploy('worse');
-    const next = await upgrade(server, server.pid);
-    process.kill(server.pid, 'SIGWINCH');
-    await until(() => !workers.some(isAlive), 'the old workers to go', LONG_MS);
-    assert.equal((await server.get('/')).text(), 'worse');
-    await load.more(50);
+    await underLoad(server, async (load) => {
+      const workers = server.workers();
+      deploy('worse');
+      const next = await upgrade(server, server.pid);
+      process.kill(server.pid, 'SIGWINCH');
+      await until(() => !workers.some(isAlive), 'the old workers to go', LONG_MS);
+      assert.equal((await server.get('/')).text(), 'worse');
+      await load.more(50);
 
-    deploy('one');
-    const from = server.log.length;
-    server.kill('SIGHUP');
-    await server.waitForLog(/Reloaded: all workers are ready/, { from, ms: LONG_MS });
-    await end(server, next, 'SIGTERM');
-    assert.ok(existsSync(path), 'the socket file is still there');
-    assert.equal((await server.get('/')).text(), 'one');
-    await load.more(100);
-    const outcomes = await load.stop();
-    assert.deepEqual([...outcomes.keys()], ['200'], load.describe());
+      deploy('one');
+      const from = server.log.length;
+      server.kill('SIGHUP');
+      await server.waitForLog(/Reloaded: all workers are ready/, { from, ms: LONG_MS });
+      await end(server, next, 'SIGTERM');
+      assert.ok(existsSync(path), 'the socket file is still there');
+      assert.equal((await server.get('/')).text(), 'one');
+    });
     assert.equal(readFileSync(pidFile(), 'utf8'), `${server.pid}\n`);
   });
 });
