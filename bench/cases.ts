@@ -132,7 +132,7 @@ export const SITES: readonly Site[] = [
   },
   {
     id: 'django',
-    app: 'shop.wsgi:application',
+    app: 'django_shop.wsgi:application',
     path: '/books/',
     expect: { contains: '<p>12 books</p>' },
     variants: [

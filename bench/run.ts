@@ -23,6 +23,7 @@ import { type MemorySample, type Results, type Sample, toMarkdown, verdicts } fr
 import {
   APPS,
   bareThreadsCommand,
+  EXAMPLES,
   ensureVenv,
   fillDatabaseCommand,
   pythonVersion,
@@ -71,7 +72,7 @@ async function main(): Promise<void> {
   const versions = findVersions();
   pinThisProcess();
 
-  const env = { BENCH_DATABASE: join(scratch, 'shop.sqlite3'), PYTHONDONTWRITEBYTECODE: '1' };
+  const env = { SHOP_DATABASE: join(scratch, 'shop.sqlite3'), PYTHONPATH: EXAMPLES, PYTHONDONTWRITEBYTECODE: '1' };
   await runToEnd(fillDatabaseCommand(), { cores: undefined, env, cwd: APPS, timeoutMs: 60_000 });
   const steal = watchSteal();
   const done = await runRounds(env, versions);

@@ -6,6 +6,8 @@ import { join } from 'node:path';
 
 export const ROOT = join(import.meta.dirname, '..', '..');
 export const APPS = join(ROOT, 'bench', 'apps');
+/** On PYTHONPATH: the Django project is one of the examples. */
+export const EXAMPLES = join(ROOT, 'examples');
 const VENV = join(ROOT, '.test', 'bench-venv');
 const PYTHON = join(VENV, 'bin', 'python');
 const NUNICORN = join(ROOT, 'bin', 'nunicorn.js');
@@ -134,7 +136,7 @@ export function bareThreadsCommand(threads: number, sleepSeconds: number, second
 }
 
 export function fillDatabaseCommand(): string[] {
-  return [PYTHON, '-m', 'shop.fill'];
+  return [PYTHON, '-m', 'django_shop.fill'];
 }
 
 /** Makes .test/bench-venv if it is not there. The optional servers may fail to install: `version` finds out later. */

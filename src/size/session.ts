@@ -80,7 +80,7 @@ export interface SessionOptions {
   readonly compareGunicorn: boolean;
   /** What the user runs now: one of the cells. */
   readonly configured?: Pick<Cell, 'workers' | 'threads'>;
-  /** Measure these instead of planning. */
+  /** Measure these instead of planning, and search the rate of each. */
   readonly only?: readonly Cell[];
   readonly seed: number;
 }
@@ -288,7 +288,7 @@ export class Session {
     this.#referencePerSecond = this.#options.expectedPerSecond ?? REFERENCE_SHARE * Math.max(...predicted);
     this.#tell({ kind: 'phase', phase: 'screen', cells: this.#cells.size });
 
-    await this.#screenRound([...this.#cells.values()], MIN_CELLS);
+    await this.#screenRound([...this.#cells.values()], only === undefined ? MIN_CELLS : this.#cells.size);
     if (only === undefined) await this.#climb(costs);
     // What time is left goes to those that may still win, and to the control.
     for (let more = true; more; ) {
@@ -357,6 +357,11 @@ export class Session {
   }
 
   #chooseFinalists(): readonly Mutable[] {
+    const { only } = this.#options;
+    if (only !== undefined) {
+      const names = new Set(only.map(nameOf));
+      return [...this.#cells.values()].filter(({ planned }) => names.has(nameOf(planned.cell)));
+    }
     const costs = this.#knownCosts();
     const cheapest = byCost(costs);
     const candidates = [...this.#cells.values()]
@@ -497,7 +502,8 @@ export class Session {
 
   #searchMs(perSecond: number): number {
     const costs = this.#knownCosts();
-    const share = ((SEARCH_UNTIL - SCREEN_UNTIL) * this.#options.budgetMs) / (MAX_FINALISTS + 1) / ENOUGH_NEAR;
+    const cells = Math.max(this.#finalists.length, MAX_FINALISTS + 1);
+    const share = ((SEARCH_UNTIL - SCREEN_UNTIL) * this.#options.budgetMs) / cells / ENOUGH_NEAR;
     const requests = (1000 * 2 * WINDOW_REQUESTS) / Math.max(perSecond, 1);
     const slow = Math.max(20 * slotMs(costs), 4 * this.#slo.ms);
     return clamp(Math.max(share, Math.min(requests, slow)), WINDOW_MS.least + 100, WINDOW_MS.most);

@@ -66,7 +66,7 @@ function mark(cell: CellReport, report: Report): string {
 
 function remarkLines({ remarks, cells, leftOut, variation, predictionError }: Report): string[] {
   const lines = [...remarks];
-  for (const { name, remarks: own } of cells) for (const remark of own) lines.push(`${name}: ${remark}`);
+  for (const { name, remarks: own } of cells) if (own.length > 0) lines.push(`${name}: ${own.join('; ')}`);
   for (const { name, because } of leftOut) lines.push(`${name} was not measured: ${because}`);
   if (variation !== null) lines.push(`Repeated measurements differ by ${percent(variation)} (standard deviation).`);
   if (predictionError !== null)
