@@ -10,6 +10,7 @@ import type { TLSSocket } from 'node:tls';
 import { BODY_IN_FILE, PATH_ENCODED } from '../bridge/frames.ts';
 import { now } from '../clock.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import { OUTCOME } from '../metrics/counters.ts';
 import type { ClientConnection } from './client-connection.ts';
 import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
 import { rawErrorAnswer } from './error-page.ts';
@@ -35,6 +36,9 @@ export interface ClientHandler {
   clientLeft(exchange: Exchange): void;
   /** The exchange is over without having been handed over, or after. Called once for each. */
   exchangeOver(exchange: Exchange): void;
+  connected(): void;
+  /** What came was no HTTP and was answered with this status; no exchange began. */
+  notUnderstood(status: number): void;
 }
 
 /** A server of node:http or node:https. */
@@ -240,6 +244,7 @@ export class ClientServer {
   refuse(exchange: Exchange, status: number, message: string): void {
     const request = exchange.request;
     exchange.connection.refused = true;
+    exchange.outcome = OUTCOME.refused;
     if (request.complete) {
       finishWithPage(exchange, status, message);
       this.over(exchange);
@@ -287,6 +292,7 @@ export class ClientServer {
     };
     socket.nunicorn = connection;
     this.connections.add(connection);
+    this.handler.connected();
     socket.on('end', endOfClient);
     socket.on('close', this.connectionClosed);
   }
@@ -451,6 +457,7 @@ export class ClientServer {
       exchange.closeAfter = true;
       return;
     }
+    this.handler.notUnderstood(status);
     socket.end(rawErrorAnswer(status, error.message), () => socket.destroy());
   }
 }

@@ -53,6 +53,8 @@ export class Exchange implements RequestFrame, Dispatched {
   /** What the access log shows of the environ. */
   environ: ReadonlyMap<string, string> | null = null;
   status = 0;
+  /** What became of it: see OUTCOME. */
+  outcome = 0;
   bytesSent = 0;
   /** Head block of the answer: reason, then names and values. */
   responseBlock = '';

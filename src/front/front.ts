@@ -10,16 +10,18 @@ import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatch
 import { StallWatch } from '../dispatch/stall-watch.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import { OUTCOME } from '../metrics/counters.ts';
 import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
 import { ClientServer, type ClientServerParts, type HttpServer } from './client-server.ts';
 import { percentDecode, splitTarget } from './environ.ts';
 import type { Exchange } from './exchange.ts';
+import type { FrontMetrics } from './front-metrics.ts';
 import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
 import { finishWithPage, sendHead, sendWhole } from './respond.ts';
 
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
 const AHEAD_LIMIT_MS = 5;
-const SWEEP_MS = 100;
+const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
 /** How often the master hears that the event loop turns. */
 const ALIVE_MS = 1000;
 /** How much of an answer is kept for a client that reads slowly, before its thread has to wait. */
@@ -52,6 +54,7 @@ export class Front {
   private readonly unflushed = new Set<WorkerLink>();
   private flushScheduled = false;
   private aheadTimer: NodeJS.Timeout | null = null;
+  private readonly metrics: FrontMetrics | null;
   private readonly stallWatch = new StallWatch();
   private stoppedSaid = false;
   private aliveSaidAt = 0;
@@ -59,12 +62,14 @@ export class Front {
   /** Requests that were interrupted and whose stack is awaited. */
   private readonly stuckStacks = new Map<number, (stack: string) => void>();
 
+  /** `Metrics`: null if nobody wants them. */
   constructor(
     config: FrontConfig,
     log: ErrorLog,
     access: Access | null,
     parts: ClientServerParts,
     tell: (message: ToMaster) => void,
+    Metrics: typeof FrontMetrics | null,
   ) {
     this.config = config;
     this.log = log;
@@ -79,11 +84,14 @@ export class Front {
       {
         requestRead: (exchange) => this.requestRead(exchange),
         clientLeft: (exchange) => this.clientLeft(exchange),
-        exchangeOver: (exchange) => this.logAccess(exchange),
+        exchangeOver: (exchange) => this.exchangeOver(exchange),
+        connected: () => this.metrics?.connected(),
+        notUnderstood: (status) => this.metrics?.notUnderstood(status),
       },
       log,
       parts,
     );
+    this.metrics = Metrics && new Metrics(config.number, this.dispatcher, this.clients, this.attached);
     setInterval(() => this.sweep(), SWEEP_MS);
   }
 
@@ -140,10 +148,14 @@ export class Front {
     attached.link.drainDead(DEAD_WORKER_MS, () => {
       this.attached.delete(serial);
       const begun = attached.link.begun();
+      const wasStuck = attached.worker.slots.some((slot) => (slot.requests[0]?.timedOutAt ?? 0) > 0);
       const failed = this.dispatcher.removeWorker(attached.worker, (exchange) => hasBegun(exchange, begun), now());
       attached.link.close();
       this.unflushed.delete(attached.link);
-      for (const exchange of failed) this.failed(exchange, attached.address);
+      for (const exchange of failed) {
+        if (wasStuck && exchange.phase !== 'over') this.metrics?.killedInnocent();
+        this.failed(exchange, attached.address);
+      }
       this.flush();
     });
   }
@@ -151,13 +163,20 @@ export class Front {
   stop(graceful: boolean): void {
     this.clients.stop();
     if (!graceful) {
-      for (const request of this.dispatcher.sent()) this.fail(request, 503, 'The server is shutting down');
+      for (const request of this.dispatcher.sent())
+        this.fail(request, 503, 'The server is shutting down', OUTCOME.shutdown);
       for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
         this.dispatcher.cancel(next);
-        this.fail(next, 503, 'The server is shutting down');
+        this.fail(next, 503, 'The server is shutting down', OUTCOME.shutdown);
       }
     }
     this.sweep();
+  }
+
+  /** Answers the master's question `asked`. */
+  report(asked: number, withRequests: boolean): void {
+    if (this.metrics !== null)
+      this.tell({ op: 'report', report: this.metrics.report(this.access, asked, withRequests) });
   }
 
   reopenLogs(): void {
@@ -174,13 +193,17 @@ export class Front {
   private requestRead(exchange: Exchange): void {
     exchange.phase = 'dispatched';
     exchange.queuedAt = now();
+    this.metrics?.read(exchange);
     if (!this.dispatcher.arrive(exchange, exchange.queuedAt)) {
+      exchange.outcome = OUTCOME.queue_full;
       finishWithPage(exchange, 503, 'Too many requests are waiting', undefined, ['Retry-After', '1']);
       this.clients.over(exchange);
     }
   }
 
   private clientLeft(exchange: Exchange): void {
+    exchange.outcome = OUTCOME.client_left;
+    this.metrics?.clientLeft();
     if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange)) return;
     const slot = exchange.slot;
     if (slot === null) return;
@@ -262,17 +285,19 @@ export class Front {
         const exchange = current(id);
         answered(appUs);
         if (exchange.phase !== 'answering') {
-          this.fail(exchange, 500, '');
+          this.fail(exchange, 500, '', OUTCOME.app_error);
           return;
         }
-        if (cut) exchange.connection.socket.destroySoon();
-        else exchange.response.end();
+        if (cut) {
+          exchange.outcome = OUTCOME.cut;
+          exchange.connection.socket.destroySoon();
+        } else exchange.response.end();
         this.clients.over(exchange);
       },
       error: (id, appUs) => {
         const exchange = current(id);
         answered(appUs);
-        this.fail(exchange, 500, '');
+        this.fail(exchange, 500, '', OUTCOME.app_error);
       },
       environ: (id, head) => {
         current(id).environ = pairs(head);
@@ -297,8 +322,10 @@ export class Front {
   }
 
   private answered(slot: Slot<Exchange>, appUs: number): void {
-    this.dispatcher.answered(slot, appUs, now());
+    const time = now();
     const attached = this.attached.get(slot.worker.serial);
+    if (attached !== undefined) this.metrics?.answered(slot, attached, appUs, time);
+    this.dispatcher.answered(slot, appUs, time);
     if (attached === undefined) return;
     attached.served++;
     if (attached.served === attached.address.requestLimit)
@@ -331,8 +358,9 @@ export class Front {
   // ---- what goes wrong
 
   /** Answers a request that got no answer, or cuts the answer that had begun. */
-  private fail(exchange: Exchange, status: number, message: string): void {
+  private fail(exchange: Exchange, status: number, message: string, outcome: number): void {
     if (exchange.phase === 'over') return;
+    exchange.outcome = outcome;
     finishWithPage(exchange, status, message);
     this.clients.over(exchange);
   }
@@ -341,7 +369,7 @@ export class Front {
     if (exchange.phase === 'over') return;
     const { method, url } = exchange.request;
     this.log.error(`Request ${method} ${url} was lost with its worker (pid:${address.pid})`);
-    this.fail(exchange, 502, 'The worker that ran this request has died');
+    this.fail(exchange, 502, 'The worker that ran this request has died', OUTCOME.worker_lost);
   }
 
   private slotLost(serial: number, number: number): void {
@@ -393,6 +421,7 @@ export class Front {
   /** Time limits, ten times a second. */
   private sweep(): void {
     const time = now();
+    this.metrics?.turned(time);
     this.clients.sweep(time);
     const stall = this.stallWatch.check(this.dispatcher, time);
     if (stall !== null)
@@ -400,13 +429,14 @@ export class Front {
     if (time - this.aliveSaidAt >= ALIVE_MS) {
       this.aliveSaidAt = time;
       this.tell({ op: 'alive', served: Array.from(this.attached, ([serial, { served }]) => [serial, served]) });
+      if (this.metrics !== null) this.tell({ op: 'report', report: this.metrics.report(this.access, null, false) });
     }
     for (;;) {
       const oldest = this.dispatcher.oldestQueued;
       if (oldest === null || this.config.queueTimeoutMs === 0 || time - oldest.queuedAt < this.config.queueTimeoutMs)
         break;
       this.dispatcher.cancel(oldest);
-      this.fail(oldest, 504, 'No worker was free in time');
+      this.fail(oldest, 504, 'No worker was free in time', OUTCOME.queue_timeout);
     }
     for (const { slot, request } of this.dispatcher.running()) {
       this.checkDeadline(slot, request, time);
@@ -443,7 +473,12 @@ export class Front {
     const { method, url } = exchange.request;
     const age = ((time - exchange.startedAt) / 1000).toFixed(1);
     const place = `worker ${attached.address.number}, thread ${slot.number + 1}`;
-    this.fail(exchange, 504, `The application did not answer within ${this.config.timeoutMs / 1000} s`);
+    this.fail(
+      exchange,
+      504,
+      `The application did not answer within ${this.config.timeoutMs / 1000} s`,
+      OUTCOME.timeout,
+    );
     this.interrupt(attached, slot.number, exchange.id, (stack) => {
       this.log.critical(
         `WORKER TIMEOUT (pid:${attached.address.pid}): ${method} ${url}, ${age} s old, in ${place}\n${stack}`,
@@ -469,6 +504,11 @@ export class Front {
     if (busy) return;
     attached.drainedSaid = true;
     this.tell({ op: 'drained', serial: attached.address.serial });
+  }
+
+  private exchangeOver(exchange: Exchange): void {
+    this.metrics?.over(exchange);
+    this.logAccess(exchange);
   }
 
   private logAccess(exchange: Exchange): void {

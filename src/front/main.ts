@@ -38,7 +38,8 @@ async function start(given: FrontConfig): Promise<void> {
   log = switchableLog(await openErrorLog(given.errorLog));
   try {
     access = await openAccess(given, log);
-    front = new Front(given, log, access, await loadParts(given, log), tell);
+    const metrics = given.metrics ? await import('./front-metrics.ts') : null;
+    front = new Front(given, log, access, await loadParts(given, log), tell, metrics?.FrontMetrics ?? null);
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;
     log.error(error.message);
@@ -138,6 +139,9 @@ function act(message: Exclude<ToFront, { op: 'start' | 'config' }>, handle: unkn
       return;
     case 'stop':
       front.stop(message.graceful);
+      return;
+    case 'report':
+      front.report(message.asked, message.requests);
       return;
     case 'reopen-logs':
       front.reopenLogs();

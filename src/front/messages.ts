@@ -2,6 +2,7 @@
 
 import type { AccessSettings } from '../log/access.ts';
 import type { ErrorLogSettings } from '../log/error-log.ts';
+import type { FrontReport } from '../metrics/report.ts';
 import type { ClientCertificates, ProxyProtocol } from '../settings/types.ts';
 import type { HeadLimits, HeadPolicy } from './environ.ts';
 
@@ -72,6 +73,8 @@ export interface FrontConfig {
   readonly errorLog: ErrorLogSettings;
   readonly access: AccessSettings | null;
   readonly listeners: readonly ListenerFacts[];
+  /** Requests are counted, and reported once a second. */
+  readonly metrics: boolean;
 }
 
 export type ToFront =
@@ -85,6 +88,8 @@ export type ToFront =
   | { readonly op: 'worker-exit'; readonly serial: number }
   | { readonly op: 'stop'; readonly graceful: boolean }
   | { readonly op: 'reopen-logs' }
+  /** Answered with a report that has the number `asked`. */
+  | { readonly op: 'report'; readonly asked: number; readonly requests: boolean }
   /** Write what is left to the logs and exit. */
   | { readonly op: 'end' };
 
@@ -99,5 +104,7 @@ export type ToMaster =
   | { readonly op: 'request-limit'; readonly serial: number }
   /** Once a second: the front's event loop turns. With it, how many requests each worker (serial) has answered by now. */
   | { readonly op: 'alive'; readonly served: readonly (readonly [serial: number, requests: number])[] }
+  /** Once a second, and when it was asked for. */
+  | { readonly op: 'report'; readonly report: FrontReport }
   /** The front has no more connections. */
   | { readonly op: 'stopped' };

@@ -36,6 +36,11 @@ export class Access {
     this.teller = setInterval(() => this.tellDropped(), TELL_DROPPED_MS).unref();
   }
 
+  /** How many lines were lost so far. */
+  get dropped(): number {
+    return this.file.dropped;
+  }
+
   write(record: AccessRecord): void {
     this.file.write(this.format(record));
   }

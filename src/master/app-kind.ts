@@ -3,6 +3,9 @@
  * replacement and the order of a stop are the same for all kinds, in workers.ts and master.ts.
  */
 
+import type { FrontReport } from '../metrics/report.ts';
+import type { WorkerThreads } from '../metrics/thread-times.ts';
+import type { ServerView } from '../metrics/view.ts';
 import type { BootStep } from '../policy/boot.ts';
 import type { Setup } from './options.ts';
 
@@ -63,11 +66,16 @@ export interface AppHandler {
   listening(): void;
   /** Whoever serves the clients could not be started. */
   failed(): void;
+  /** A front tells what it has counted. */
+  report(id: number, report: FrontReport): void;
+  frontEnded(id: number, restarted: boolean): void;
+  /** A worker tells of its threads. */
+  threads(threads: WorkerThreads): void;
   /** After `stop`: no client is left. */
   stopped(): void;
 }
 
-export interface AppKind {
+export interface AppKind extends Pick<ServerView, 'fronts' | 'askFronts'> {
   /** For the log: what runs the app. */
   description(): string;
   start(): Promise<void>;

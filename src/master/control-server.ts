@@ -9,6 +9,8 @@ export type FromPython =
   | { readonly op: 'pong' }
   /** The worker was sent a signal that asks it to go, or a hook of the app wants it to. */
   | { readonly op: 'leaving'; readonly why: string }
+  /** The threads that run requests, as the system numbers them, and the address of the interpreter's lock (hexadecimal). */
+  | { readonly op: 'threads'; readonly ids: readonly number[]; readonly gil: string | null }
   /** Of the mold. */
   | { readonly op: 'forked'; readonly serial: number; readonly pid: number }
   | {

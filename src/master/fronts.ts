@@ -6,6 +6,8 @@ import { now } from '../clock.ts';
 import type { FrontConfig, ToFront, ToMaster, WorkerAddress } from '../front/messages.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import type { FrontReport } from '../metrics/report.ts';
+import type { FrontView } from '../metrics/view.ts';
 import { Backoff } from '../policy/backoff.ts';
 
 /** What a reload can change. */
@@ -35,6 +37,9 @@ export interface FrontsHandler {
   requestLimitReached(serial: number): void;
   /** How many requests a worker has answered by now. */
   served(serial: number, requests: number): void;
+  /** A front tells what it has counted. */
+  report(id: number, report: FrontReport): void;
+  frontEnded(id: number, restarted: boolean): void;
   /** After `stop`: the last front has let go of its last connection. */
   stopped(): void;
 }
@@ -58,6 +63,8 @@ const END_LIMIT_MS = 2000;
 /** A front says every second that its event loop turns. Silent for so long, it serves nobody. */
 const SILENCE_LIMIT_MS = 10_000;
 const TICK_MS = 1000;
+/** How long a front may take to report when it is asked. */
+const REPORT_LIMIT_MS = 70;
 const MAIN = fileURLToPath(new URL('../front/main.js', import.meta.url));
 
 export class Fronts {
@@ -75,6 +82,9 @@ export class Fronts {
   private stopping = false;
   private ticker: NodeJS.Timeout | null = null;
   private ended: (() => void) | null = null;
+  private lastQuestion = 0;
+  /** By the number of the question: the fronts whose answer is awaited. */
+  private readonly questions = new Map<number, { readonly awaited: Set<number>; readonly done: () => void }>();
 
   constructor(options: FrontsOptions, handler: FrontsHandler, log: ErrorLog) {
     this.options = options;
@@ -166,6 +176,38 @@ export class Fronts {
 
   reopenLogs(): void {
     for (const front of this.all()) this.tell(front, { op: 'reopen-logs' });
+  }
+
+  views(): FrontView[] {
+    const time = now();
+    return this.all().map((front) => ({
+      id: front.process.id,
+      number: front.number,
+      pid: front.process.process.pid ?? null,
+      listening: front.listeningAt !== null,
+      silentMs: time - front.heardAt,
+    }));
+  }
+
+  /** Has all fronts report. Resolves with the ids of those that have not in time. */
+  askReports(requests: boolean): Promise<readonly number[]> {
+    const asked = ++this.lastQuestion;
+    const awaited = new Set<number>();
+    for (const front of this.all()) {
+      if (front.listeningAt === null) continue;
+      awaited.add(front.process.id);
+      this.tell(front, { op: 'report', asked, requests });
+    }
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        this.questions.delete(asked);
+        resolve([...awaited]);
+      };
+      const timer = setTimeout(done, REPORT_LIMIT_MS);
+      this.questions.set(asked, { awaited, done });
+      if (awaited.size === 0) done();
+    });
   }
 
   /** Ends the processes; `done` is called when they are gone. */
@@ -269,6 +311,9 @@ export class Fronts {
         front.heardAt = now();
         for (const [serial, requests] of message.served) this.handler.served(serial, requests);
         return;
+      case 'report':
+        this.reported(front, message.report);
+        return;
       case 'stopped':
         front.stopped = true;
         if (this.surplus.has(front)) this.tell(front, { op: 'end' });
@@ -276,11 +321,22 @@ export class Fronts {
     }
   }
 
+  private reported(front: Front, report: FrontReport): void {
+    if (!this.all().includes(front)) return; // its last words, after its end
+    const { id } = front.process;
+    this.handler.report(id, report);
+    const question = report.asked === undefined ? undefined : this.questions.get(report.asked);
+    question?.awaited.delete(id);
+    if (question?.awaited.size === 0) question.done();
+  }
+
   private exited(front: Front, code: number | null, signal: string | null): void {
     const index = front.number - 1;
     const wasSurplus = this.surplus.get(front);
     wasSurplus?.();
     if (this.fronts[index] === front) this.fronts[index] = null;
+    const again = this.listeningSaid && !this.stopping && this.ended === null && wasSurplus === undefined;
+    this.handler.frontEnded(front.process.id, again);
     if (this.ended !== null) {
       this.checkEnded();
       return;

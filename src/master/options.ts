@@ -4,6 +4,7 @@ import type { HeadLimits } from '../front/environ.ts';
 import type { TlsConfig } from '../front/messages.ts';
 import { environNames } from '../log/access-format.ts';
 import type { ErrorLogSettings } from '../log/error-log.ts';
+import { wantsMetrics } from '../settings/admin.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import type { Python } from '../settings/python.ts';
 import type { Settings } from '../settings/table.ts';
@@ -87,6 +88,7 @@ export function frontsSettings({ loaded, sockets, tls }: Setup, runtime: Runtime
       errorLog: errorLogSettings(loaded),
       access: settings.accesslog === null ? null : { path: settings.accesslog, format: settings.access_log_format },
       listeners: sockets.map((socket) => socket.facts),
+      metrics: wantsMetrics(settings),
     },
   };
 }
@@ -140,6 +142,7 @@ export function pythonOptions({ loaded, python }: Setup, { token }: Runtime): Py
       software: SOFTWARE,
       argv: process.argv.slice(1),
       token,
+      metrics: wantsMetrics(settings),
     },
   };
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { readStacks, UNKNOWN_STACKS } from '../bridge/stacks.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import type { FrontView } from '../metrics/view.ts';
 import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
 import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { type ControlConnection, type ControlHandler, ControlServer, type FromPython } from './control-server.ts';
@@ -29,6 +30,8 @@ export interface PythonConfig extends PythonSettings {
   readonly software: string;
   readonly argv: readonly string[];
   readonly token: string;
+  /** Tell of the threads and of the interpreter's lock. */
+  readonly metrics: boolean;
 }
 
 export interface PythonAppOptions {
@@ -63,7 +66,7 @@ export class PythonApp implements AppKind, ControlHandler {
   private readonly handler: AppHandler;
   private readonly log: ErrorLog;
   private readonly control: ControlServer;
-  private readonly fronts: Fronts;
+  private readonly frontProcesses: Fronts;
   private readonly mold: Mold | null;
   private readonly processes = new Map<number, PythonProcess>();
   /** Molds are numbered downwards, so that no worker has their serial. */
@@ -79,7 +82,7 @@ export class PythonApp implements AppKind, ControlHandler {
     this.control = new ControlServer(join(runtime.folder, 'control.sock'), runtime.token, this);
     const { workers } = handler;
     const { settings } = setup.loaded;
-    this.fronts = new Fronts(
+    this.frontProcesses = new Fronts(
       {
         ...frontsSettings(setup, runtime),
         uid: settings.user ?? null,
@@ -93,6 +96,8 @@ export class PythonApp implements AppKind, ControlHandler {
         },
         failed: () => handler.failed(),
         stopped: () => handler.stopped(),
+        report: (id, report) => handler.report(id, report),
+        frontEnded: (id, restarted) => handler.frontEnded(id, restarted),
         drained: (serial) => workers.drained(serial),
         stuck: (serial) => workers.stuck(serial),
         served: (serial, requests) => workers.served(serial, requests),
@@ -105,13 +110,13 @@ export class PythonApp implements AppKind, ControlHandler {
 
   description(): string {
     const { python } = this.options;
-    return `${this.fronts.count} front${this.fronts.count === 1 ? '' : 's'}, Python ${python.version} (${python.path})`;
+    return `${this.frontProcesses.count} front${this.frontProcesses.count === 1 ? '' : 's'}, Python ${python.version} (${python.path})`;
   }
 
   /** Starts fronts and interpreters together; the app is imported only when every address is listened at. */
   async start(): Promise<void> {
     await this.control.listen(this.runtime.owner);
-    this.fronts.start();
+    this.frontProcesses.start();
     this.mold?.start();
   }
 
@@ -144,27 +149,35 @@ export class PythonApp implements AppKind, ControlHandler {
     };
   }
 
+  fronts(): FrontView[] {
+    return this.frontProcesses.views();
+  }
+
+  askFronts(requests: boolean): Promise<readonly number[]> {
+    return this.frontProcesses.askReports(requests);
+  }
+
   async reload(setup: Setup): Promise<void> {
     this.options = pythonOptions(setup, this.runtime);
-    await new Promise<void>((done) => this.fronts.reload(frontsSettings(setup, this.runtime), done));
+    await new Promise<void>((done) => this.frontProcesses.reload(frontsSettings(setup, this.runtime), done));
     this.mold?.reload();
   }
 
   async beforeWorkers(count: number): Promise<void> {
-    await new Promise<void>((done) => this.fronts.limit(count, done));
+    await new Promise<void>((done) => this.frontProcesses.limit(count, done));
   }
 
   reopenLogs(): void {
-    this.fronts.reopenLogs();
+    this.frontProcesses.reopenLogs();
   }
 
   stop(graceful: boolean): void {
-    this.fronts.stop(graceful);
+    this.frontProcesses.stop(graceful);
   }
 
   end(done: () => void): void {
     const endFronts = (): void =>
-      this.fronts.end(() => {
+      this.frontProcesses.end(() => {
         this.control.close();
         done();
       });
@@ -193,10 +206,14 @@ export class PythonApp implements AppKind, ControlHandler {
     if (process === undefined) return;
     if (message.op === 'ready') {
       process.serving = true;
-      this.fronts.addWorker(this.address(process));
+      this.frontProcesses.addWorker(this.address(process));
       this.handler.workers.ready(serial);
     } else if (message.op === 'imported') this.handler.workers.reached(serial, 'imported');
-    else if (message.op === 'pong') this.handler.workers.pong(serial);
+    else if (message.op === 'threads') {
+      const gilAddress = message.gil === null ? null : BigInt(message.gil);
+      const { number } = process.facts;
+      this.handler.threads({ serial, number, pid: process.pid ?? 0, threadIds: message.ids, gilAddress });
+    } else if (message.op === 'pong') this.handler.workers.pong(serial);
     else if (message.op === 'leaving') this.handler.workers.askedToLeave(serial, message.why);
   }
 
@@ -310,7 +327,7 @@ export class PythonApp implements AppKind, ControlHandler {
 
   private drain(process: PythonProcess): void {
     process.serving = false;
-    this.fronts.drainWorker(this.address(process));
+    this.frontProcesses.drainWorker(this.address(process));
   }
 
   private kill(process: PythonProcess, signal: NodeJS.Signals): void {
@@ -322,7 +339,7 @@ export class PythonApp implements AppKind, ControlHandler {
     const { serial } = process.facts;
     if (!this.processes.delete(serial)) return;
     if (process.pid !== null) send(-process.pid, 'SIGKILL'); // what the app has left in its group
-    this.fronts.workerExit(this.address(process));
+    this.frontProcesses.workerExit(this.address(process));
     for (const name of ['sock', 'begun', 'stacks']) unlink(this.path(serial, name), () => {});
     this.handler.workers.ended(serial, code, signal);
   }

@@ -8,6 +8,10 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { EXIT } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import type { Monitoring } from '../metrics/monitoring.ts';
+import type { ServerView } from '../metrics/view.ts';
+import { wantsMetrics } from '../settings/admin.ts';
+import { VERSION } from '../settings/version.ts';
 import type { AppHandler, AppKind } from './app-kind.ts';
 import { MemoryWatch } from './memory-watch.ts';
 import { errorLogPath, memoryOptions, type Runtime, type Setup, workersOptions } from './options.ts';
@@ -41,6 +45,8 @@ export class Service {
   private readonly workers: Workers;
   private readonly app: AppKind;
   private readonly memory: MemoryWatch;
+  /** Null: nobody asked for metrics. */
+  private monitoring: Monitoring | null = null;
   private stopPhase: 'running' | 'graceful' | 'quick' | 'workers' | 'done' = 'running';
   private stopDeadline = 0;
   private stopTimer: NodeJS.Timeout | null = null;
@@ -55,8 +61,9 @@ export class Service {
       workersOptions(setup.loaded),
       {
         startWorker: (facts) => this.app.startWorker(facts),
-        spawned: () => {},
-        exited: () => {},
+        spawned: (serial, number, reason) => this.monitoring?.metrics.spawned(serial, number, reason),
+        ready: (serial, number, reason) => this.monitoring?.metrics.ready(serial, number, reason),
+        exited: (serial, number, reason) => this.monitoring?.metrics.exited(serial, number, reason),
         allReady: () => handler.ready(),
         reloadFailed: () => handler.reloadFailed(),
         bootFailed: (code) => this.bootFailed(code),
@@ -69,6 +76,9 @@ export class Service {
       listening: () => handler.listening(),
       failed: () => this.bootFailed(EXIT.ERROR),
       stopped: () => this.stopWorkers(),
+      report: (id, report) => this.monitoring?.metrics.report(id, report),
+      frontEnded: (id, restarted) => this.monitoring?.metrics.frontEnded(id, restarted),
+      threads: (threads) => this.monitoring?.metrics.threads(threads),
     };
     this.app = new PythonApp(setup, this.runtime, appHandler, log);
     this.memory = new MemoryWatch(
@@ -88,6 +98,16 @@ export class Service {
   }
 
   async start(): Promise<void> {
+    const { settings } = this.setup.loaded;
+    if (wantsMetrics(settings)) {
+      const { startMonitoring } = await import('../metrics/monitoring.ts');
+      try {
+        this.monitoring = await startMonitoring(this.view(), settings, this.log);
+      } catch (error) {
+        this.removeFolders();
+        throw error;
+      }
+    }
     await this.app.start();
     this.workers.start();
     this.memory.start();
@@ -99,6 +119,16 @@ export class Service {
     this.memory.limits = memoryOptions(setup.loaded);
     await this.app.reload(setup);
     if (this.stopPhase === 'running') this.workers.reload(workersOptions(setup.loaded));
+  }
+
+  private view(): ServerView {
+    return {
+      version: VERSION,
+      setup: () => this.setup,
+      workers: () => this.workers.views(),
+      fronts: () => this.app.fronts(),
+      askFronts: (requests) => this.app.askFronts(requests),
+    };
   }
 
   addWorker(): void {
@@ -124,6 +154,7 @@ export class Service {
    * does not wait any longer.
    */
   stop(graceful: boolean): void {
+    this.monitoring?.metrics.stopping();
     if (this.stopPhase === 'running' || (this.stopPhase === 'graceful' && !graceful)) {
       if (this.stopPhase === 'graceful') this.log.info('Quick shutdown requested');
       this.stopPhase = graceful ? 'graceful' : 'quick';
@@ -169,10 +200,15 @@ export class Service {
     if (this.stopPhase === 'done') return;
     this.stopPhase = 'done';
     this.app.end(() => {
-      const { folder, spoolFolder } = this.runtime;
-      for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
+      this.monitoring?.close();
+      this.removeFolders();
       this.handler.stopped();
     });
+  }
+
+  private removeFolders(): void {
+    const { folder, spoolFolder } = this.runtime;
+    for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
   }
 }
 

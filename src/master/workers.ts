@@ -6,6 +6,7 @@
 import { after, now } from '../clock.ts';
 import { EXIT } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import type { WorkerView } from '../metrics/view.ts';
 import { Backoff } from '../policy/backoff.ts';
 import { type BootStep, bootIsOver, bootReport, type Reached } from '../policy/boot.ts';
 import { pingStep } from '../policy/liveness.ts';
@@ -39,6 +40,8 @@ export interface WorkersHandler {
   startWorker(facts: WorkerFacts): WorkerProcess;
   /** A worker's process is started. */
   spawned(serial: number, number: number, reason: Reason): void;
+  /** It serves. */
+  ready(serial: number, number: number, reason: Reason): void;
   /** It is gone. */
   exited(serial: number, number: number, reason: Reason): void;
   /** No worker has ever been ready, and none will. */
@@ -138,6 +141,7 @@ export class Workers implements WorkerEvents {
     worker.readyAt = now();
     worker.answeredAt = worker.readyAt;
     this.everReady = true;
+    this.handler.ready(serial, seat.number, worker.reason);
     const before = seat.current;
     seat.current = worker;
     if (seat.next === worker) seat.next = null;
@@ -243,6 +247,23 @@ export class Workers implements WorkerEvents {
   }
 
   // ---- what the master asks for
+
+  views(): WorkerView[] {
+    const time = now();
+    return [...this.bySerial.values()].map(
+      ({ number, serial, process, state, stuck, reason, startedAt, readyAt, served }) => ({
+        number,
+        serial,
+        pid: process?.pid ?? null,
+        state,
+        stuck,
+        reason,
+        ageMs: time - startedAt,
+        bootMs: readyAt === null ? null : readyAt - startedAt,
+        served,
+      }),
+    );
+  }
 
   /** Ends all of them, by force after `limitMs`. `quick`: requests were not waited for. */
   stop(limitMs: number, quick: boolean): void {

@@ -7,6 +7,7 @@ import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { EXIT, NunicornError } from '../errors.ts';
 import { readMachine } from '../machine.ts';
+import { checkAdmin } from './admin.ts';
 import { parseAppUri } from './app.ts';
 import { type Counts, chooseCounts } from './auto.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
@@ -89,6 +90,7 @@ export async function loadSettings(
   const app = appOf(commandLine, values, cwd);
   const counts = chooseCounts(...countsGiven(values), readMachine());
   const settings = complete(values, sources, counts, app);
+  checkAdmin(settings.admin_bind, settings.admin_token);
   const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
   return { settings, app, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
 }

@@ -12,6 +12,7 @@ export const SECTIONS = [
   'Debugging',
   'Server Mechanics',
   'Logging',
+  'Metrics',
   'Process Naming',
   'Server Hooks',
   'ASGI',

@@ -7,6 +7,7 @@ import { INERT } from './inert.ts';
 import { type DefaultValue, type Setting, setting } from './setting.ts';
 import {
   addresses,
+  adminAddress,
   clientCertificates,
   environment,
   existingFolder,
@@ -687,6 +688,38 @@ export const SETTINGS = {
     origin: 'nunicorn',
   }),
 
+  admin_bind: setting({
+    section: 'Metrics',
+    flags: ['--admin-bind'],
+    type: adminAddress,
+    default: null,
+    defaultText: 'none',
+    metavar: 'ADDRESS',
+    help: 'Address for those who look after the server, HOST:PORT or unix:PATH: /metrics for Prometheus, /livez, /readyz and /startupz for health checks, /status and /requests as JSON. Read-only. It answers while all workers are busy or hang.',
+    origin: 'nunicorn',
+    restart: true,
+  }),
+  admin_token: setting({
+    section: 'Metrics',
+    flags: ['--admin-token'],
+    type: optionalText,
+    default: null,
+    defaultText: 'none, or $NUNICORN_ADMIN_TOKEN if set',
+    env: { variable: 'NUNICORN_ADMIN_TOKEN', raw: (value) => value },
+    metavar: 'TEXT',
+    help: 'What requests to --admin-bind have to prove themselves with: Authorization: Bearer TEXT. Needed where other machines can reach the address. Better given in the environment: command lines can be read by every user of the machine.',
+    origin: 'nunicorn',
+    restart: true,
+  }),
+  enable_backlog_metric: setting({
+    section: 'Metrics',
+    flags: ['--enable-backlog-metric'],
+    type: flag,
+    default: false,
+    help: 'Shows how many connections wait in the kernel to be accepted (Linux, TCP), as nunicorn_backlog.',
+    origin: 'gunicorn',
+  }),
+
   default_proc_name: setting({
     section: 'Process Naming',
     flags: [],
@@ -783,7 +816,6 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   statsd_host: value('--statsd-host', null),
   dogstatsd_tags: value('--dogstatsd-tags', ''),
   statsd_prefix: value('--statsd-prefix', ''),
-  enable_backlog_metric: nothing('--enable-backlog-metric'),
   control_socket: value('--control-socket', null),
   control_socket_mode: value('--control-socket-mode', 0o600),
   on_starting: otherHook,

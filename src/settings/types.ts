@@ -165,6 +165,20 @@ export const optionalText: ValueType<string | null> = {
   },
 };
 
+/** Where the admin server listens: no default for the port, lest it be that of the app. */
+export const adminAddress: ValueType<string | null> = {
+  label: 'address',
+  arity: 'one',
+  parse(raw, context) {
+    const address = optionalText.parse(raw, context);
+    if (address === null) return null;
+    parseOrExplain(address);
+    if (!address.startsWith('unix:') && !/:\d+$/.test(address))
+      throw new ValueError('a port is needed, such as 127.0.0.1:9100, or unix:PATH');
+    return address;
+  },
+};
+
 function listOf(raw: unknown, entry: string): readonly string[] {
   if (raw === null || raw === '') return [];
   const list = typeof raw === 'string' ? [raw] : raw;

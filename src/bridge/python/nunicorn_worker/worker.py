@@ -158,6 +158,7 @@ class Worker:
         control.start()
         self._master.say(op="ready")
         if len(slots) == 1:
+            self._tell_of_threads([threading.get_native_id()])
             # The app's only thread is the main thread, so that apps that use signal.alarm() work.
             slots[0].serve_forever()
         else:
@@ -167,10 +168,17 @@ class Worker:
             ]
             for thread in threads:
                 thread.start()
+            self._tell_of_threads([thread.native_id for thread in threads])
             control.left.wait()
             for thread in threads:
                 thread.join()
         return 0
+
+    def _tell_of_threads(self, ids):
+        if self._process["metrics"]:
+            from .gil import find_gil
+
+            self._master.say(op="threads", ids=ids, gil=find_gil())
 
     # ---- called by the control thread
 

@@ -1,0 +1,176 @@
+/** What a front counts of its requests, and what it reports to the master. Only there when somebody asked for metrics. */
+import { now } from '../clock.ts';
+import type { Dispatcher, Slot } from '../dispatch/dispatcher.ts';
+import type { Access } from '../log/access.ts';
+import { FRONT_AT, FrontCounters, OUTCOME, observe } from '../metrics/counters.ts';
+import type { FrontReport, WorkerReport } from '../metrics/report.ts';
+import type { RequestPhase, RequestStatus, SlotState } from '../metrics/status.ts';
+import type { ClientServer } from './client-server.ts';
+import { splitTarget } from './environ.ts';
+import type { Exchange } from './exchange.ts';
+
+/** How often `turned` is called. */
+export const TURN_MS = 100;
+
+/** A worker of the front. */
+interface Attached {
+  readonly address: { readonly serial: number; readonly number: number };
+  readonly worker: { readonly slots: readonly Slot<Exchange>[] };
+  readonly draining: boolean;
+}
+
+export class FrontMetrics {
+  private readonly counters = new FrontCounters();
+  private readonly front: number;
+  private readonly dispatcher: Dispatcher<Exchange>;
+  private readonly clients: ClientServer;
+  private readonly attached: ReadonlyMap<number, Attached>;
+  /** The time that slots were busy is counted up to here. */
+  private countedAt = now();
+  private turnedAt = 0;
+
+  constructor(
+    front: number,
+    dispatcher: Dispatcher<Exchange>,
+    clients: ClientServer,
+    attached: ReadonlyMap<number, Attached>,
+  ) {
+    this.front = front;
+    this.dispatcher = dispatcher;
+    this.clients = clients;
+    this.attached = attached;
+  }
+
+  /** The first request of `slot` is about to be taken out of it. */
+  answered(slot: Slot<Exchange>, attached: Attached, appUs: number, time: number): void {
+    const exchange = slot.requests[0];
+    if (exchange === undefined) return;
+    this.counters.answered(
+      this.counters.worker(attached.address.number),
+      Math.max(0, slot.runningSince - exchange.queuedAt),
+      appUs / 1000,
+      time - Math.max(slot.runningSince, this.countedAt),
+    );
+  }
+
+  read(exchange: Exchange): void {
+    if (exchange.body !== null) observe(this.counters.cells, FRONT_AT.body, exchange.queuedAt - exchange.startedAt);
+  }
+
+  over(exchange: Exchange): void {
+    this.counters.requestOver(exchange.status, exchange.outcome, now() - exchange.startedAt);
+  }
+
+  /** What came was no HTTP, and got this status. */
+  notUnderstood(status: number): void {
+    this.counters.requestOver(status, OUTCOME.refused, 0);
+  }
+
+  connected(): void {
+    this.counters.add(FRONT_AT.connections);
+  }
+
+  clientLeft(): void {
+    this.counters.add(FRONT_AT.clientDisconnects);
+  }
+
+  /** A request that ran beside a stuck one was lost with its worker. */
+  killedInnocent(): void {
+    this.counters.add(FRONT_AT.killedInnocent);
+  }
+
+  /** The event loop has come round to its timer, every TURN_MS if it is not late. */
+  turned(time: number): void {
+    if (this.turnedAt > 0) observe(this.counters.cells, FRONT_AT.lag, Math.max(0, time - this.turnedAt - TURN_MS));
+    this.turnedAt = time;
+  }
+
+  /** `asked`: the number of the master's question, if it asked. */
+  report(access: Access | null, asked: number | null, withRequests: boolean): FrontReport {
+    const { counters, dispatcher } = this;
+    this.countBusy(now());
+    if (access !== null) counters.cells[FRONT_AT.accessLinesDropped] = access.dropped;
+    const { user, system } = process.cpuUsage();
+    counters.cells[FRONT_AT.cpuMs] = (user + system) / 1000;
+    return {
+      ...(asked === null ? {} : { asked }),
+      cells: Array.from(counters.cells),
+      workers: this.workers(),
+      queueDepth: dispatcher.queueLength,
+      connections: this.clients.connections.size,
+      ...(withRequests ? { requests: this.requests() } : {}),
+    };
+  }
+
+  /** Counts the time of what runs now. So a long request is not counted all at once at its end. */
+  private countBusy(time: number): void {
+    for (const { address, worker } of this.attached.values()) {
+      let busyMs = 0;
+      for (const slot of worker.slots)
+        if (slot.requests.length > 0) busyMs += Math.max(0, time - Math.max(slot.runningSince, this.countedAt));
+      this.counters.busy(this.counters.worker(address.number), busyMs);
+    }
+    this.countedAt = time;
+  }
+
+  private workers(): WorkerReport[] {
+    const attached = Array.from(this.attached.values());
+    return Array.from(this.counters.workers, ([number, cells]) => ({
+      number,
+      cells: Array.from(cells),
+      processes: attached
+        .filter(({ address }) => address.number === number)
+        .map(({ address, worker, draining }) => ({
+          serial: address.serial,
+          slots: worker.slots.map((slot) => stateOf(slot, draining)),
+        })),
+    }));
+  }
+
+  private requests(): RequestStatus[] {
+    const time = now();
+    const list: RequestStatus[] = [];
+    for (const { current } of this.clients.connections) {
+      if (current !== null) list.push(this.request(current, time));
+    }
+    // Their clients are gone, or have a 504; their threads are not back.
+    for (const request of this.dispatcher.sent()) {
+      if (request.phase === 'over') list.push(this.request(request, time));
+    }
+    return list;
+  }
+
+  private request(exchange: Exchange, time: number): RequestStatus {
+    const slot: Slot<Exchange> | null = exchange.slot;
+    const attached = slot === null ? undefined : this.attached.get(slot.worker.serial);
+    const begun = slot !== null && slot.requests[0] === exchange;
+    return {
+      front: this.front,
+      id: exchange.id,
+      method: exchange.request.method ?? '',
+      path: splitTarget(exchange.request.url ?? '').path,
+      client: exchange.connection.remoteAddress,
+      age: (time - exchange.startedAt) / 1000,
+      phase: phaseOf(exchange, begun),
+      worker: attached?.address.number ?? null,
+      thread: slot === null ? null : slot.number + 1,
+      running: begun && slot !== null ? (time - slot.runningSince) / 1000 : null,
+    };
+  }
+}
+
+function phaseOf(exchange: Exchange, begun: boolean): RequestPhase {
+  if (exchange.timedOutAt > 0) return 'timed-out';
+  if (exchange.phase === 'reading') return 'reading';
+  if (exchange.phase === 'answering') return 'answering';
+  if (exchange.slot === null) return 'queued';
+  return begun ? 'running' : 'ahead';
+}
+
+function stateOf(slot: Slot<Exchange>, draining: boolean): SlotState {
+  const first = slot.requests[0];
+  if (slot.lost) return 'lost';
+  if (first !== undefined && first.timedOutAt > 0) return 'stuck';
+  if (draining) return 'draining';
+  return first === undefined ? 'idle' : 'busy';
+}

@@ -1,0 +1,44 @@
+/** What the metrics need to see of the running server: given by the master. */
+import type { ListenerFacts } from '../front/messages.ts';
+import type { Reason } from '../policy/reasons.ts';
+import type { Address } from '../settings/address.ts';
+import type { Settings } from '../settings/table.ts';
+import type { WorkerState } from './status.ts';
+
+export interface ServerView {
+  readonly version: string;
+  /** What holds now: a reload may change it. */
+  setup(): SetupView;
+  workers(): readonly WorkerView[];
+  fronts(): readonly FrontView[];
+  /** Asks all fronts to report. Resolves with the ids of those that have not within a moment. */
+  askFronts(requests: boolean): Promise<readonly number[]>;
+}
+
+export interface SetupView {
+  readonly loaded: { readonly app: string; readonly settings: Settings };
+  readonly sockets: readonly { readonly address: Address; readonly facts: ListenerFacts }[];
+  readonly python: { readonly version: string };
+}
+
+export interface WorkerView {
+  readonly number: number;
+  readonly serial: number;
+  readonly pid: number | null;
+  readonly state: WorkerState;
+  readonly stuck: boolean;
+  readonly reason: Reason;
+  readonly ageMs: number;
+  readonly bootMs: number | null;
+  readonly served: number;
+}
+
+export interface FrontView {
+  /** Unique among all fronts ever started. */
+  readonly id: number;
+  readonly number: number;
+  readonly pid: number | null;
+  readonly listening: boolean;
+  /** Since it was heard last. */
+  readonly silentMs: number;
+}

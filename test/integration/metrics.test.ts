@@ -1,0 +1,201 @@
+// --admin-bind: what the server counts, and what it says of itself while everything else is stuck.
+import { strict as assert } from 'node:assert';
+import { spawnSync } from 'node:child_process';
+import { it } from 'node:test';
+import { Admin, wentBack } from '../helpers/admin.ts';
+import { until } from '../helpers/deadline.ts';
+import { Connection } from '../helpers/http.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { freePort } from '../helpers/ports.ts';
+import { Server, withServer } from '../helpers/server.ts';
+import { Load } from '../helpers/tally.ts';
+
+const APP = 'pathology.faults:application';
+const skip = !NUNICORN_RUNS;
+const ANSWERED = 'nunicorn_requests_total{code_class="2xx",outcome="answered"}';
+
+async function send(server: Server, path: string): Promise<Connection> {
+  const connection = await server.connect();
+  await connection.send(`GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n`);
+  return connection;
+}
+
+it('every request is counted once, by what became of it', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: [...admin.args, '--max-queue', '1'] }, async (server) => {
+    const before = (await admin.scrape()).get(ANSWERED) ?? 0;
+    for (let i = 0; i < 7; i++) await server.get('/');
+    await admin.reaches(ANSWERED, before + 7);
+    await server.seenByFront(); // two requests without Host
+    await admin.reaches('nunicorn_requests_total{code_class="4xx",outcome="refused"}', 2);
+    const held = await send(server, '/hold?a');
+    await server.marked('a.started');
+    const waiting = await send(server, '/');
+    await admin.reaches('nunicorn_queue_depth', 1);
+    assert.equal((await server.get('/')).status, 503);
+    await admin.reaches('nunicorn_queue_rejected_total{reason="full"}', 1);
+    waiting.close();
+    await admin.reaches('nunicorn_client_disconnects_total', 1);
+    await admin.reaches('nunicorn_requests_total{code_class="none",outcome="client_left"}', 1);
+    server.mark('a.open');
+    await held.response();
+    held.close();
+    await admin.reaches(ANSWERED, before + 8);
+    const dead = await server.get('/os-exit');
+    assert.equal(dead.status, 502);
+    await admin.reaches('nunicorn_requests_total{code_class="5xx",outcome="worker_lost"}', 1);
+    await admin.reaches('nunicorn_worker_exits_total{reason="crash"}', 1);
+    await admin.reaches('nunicorn_worker_spawns_total{reason="crash"}', 1);
+  });
+});
+
+it('promtool finds nothing to say about what is exposed', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: [...admin.args, '--enable-backlog-metric'], workers: 2 }, async (server) => {
+    await server.get('/');
+    const response = await admin.get('/metrics');
+    assert.equal(response.header('content-type'), 'text/plain; version=0.0.4; charset=utf-8');
+    const checked = spawnSync('promtool', ['check', 'metrics'], { input: response.text(), encoding: 'utf8' });
+    assert.equal(checked.status, 0, `${checked.error}${checked.stdout}${checked.stderr}`);
+    const openmetrics = await admin.get('/metrics', 'Accept: application/openmetrics-text\r\n');
+    assert.match(openmetrics.header('content-type') ?? '', /^application\/openmetrics-text/);
+    assert(openmetrics.text().endsWith('# EOF\n'));
+    assert.equal((await admin.scrape()).get('nunicorn_backlog'), 0);
+  });
+});
+
+it('a server whose threads are all busy is ready, and one that stops is not', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: [...admin.args, '--max-queue', '1'] }, async (server) => {
+    assert.equal((await admin.get('/startupz')).status, 200);
+    const held = await send(server, '/hold?a');
+    await server.marked('a.started');
+    const waiting = await send(server, '/');
+    await admin.reaches('nunicorn_queue_depth', 1);
+    assert.equal((await admin.get('/readyz')).status, 200);
+    assert.equal((await admin.get('/livez')).status, 200);
+    server.kill('SIGTERM');
+    await until(async () => (await admin.get('/readyz')).status === 503, 'not to be ready');
+    const answer = JSON.parse((await admin.get('/readyz')).text());
+    assert.deepEqual(answer, {
+      status: 'failed',
+      reasons: ['the server is shutting down', ...answer.reasons.slice(1)],
+    });
+    assert.equal((await admin.get('/livez')).status, 200);
+    server.mark('a.open');
+    assert.equal((await held.response()).status, 200);
+    assert.equal((await waiting.response()).status, 200);
+    for (const connection of [held, waiting]) connection.close();
+  });
+});
+
+it('says what runs where, while every worker holds the interpreter lock', { skip }, async () => {
+  const admin = await Admin.choose();
+  const app = { app: APP, args: [...admin.args, '--graceful-timeout', '1'], workers: 2 };
+  await withServer(app, async (server) => {
+    const stuck = [await send(server, '/gil-poll?1'), await send(server, '/gil-poll?2')];
+    const waiting = await send(server, '/mark?never');
+    const listed = await until(async () => {
+      const { requests } = await admin.requests();
+      return requests.length === 3 && requests.filter(({ phase }) => phase === 'running').length === 2 && requests;
+    }, 'three requests');
+    const running = listed.filter(({ phase }) => phase === 'running');
+    assert.deepEqual(running.map(({ worker }) => worker).sort(), [1, 2]);
+    for (const { method, path, thread, running: seconds, age } of running) {
+      assert.deepEqual([method, path, thread], ['GET', '/gil-poll', 1]);
+      assert(seconds !== null && seconds <= age);
+    }
+    const queued = listed.find(({ phase }) => phase === 'queued');
+    assert.deepEqual([queued?.path, queued?.worker, queued?.thread], ['/mark', null, null]);
+    const status = await admin.status();
+    assert.deepEqual(
+      status.workers.map(({ number, state, slots }) => [number, state, slots]),
+      [
+        [1, 'ready', ['busy']],
+        [2, 'ready', ['busy']],
+      ],
+    );
+    assert.equal(status.queue.depth, 1);
+    assert.equal((await admin.get('/readyz')).status, 200);
+    for (const connection of [waiting, ...stuck]) connection.close();
+    server.kill('SIGINT');
+  });
+});
+
+it('counters never go back: recycling, reload, killed workers, a killed front', { skip }, async () => {
+  const admin = await Admin.choose();
+  const args = [...admin.args, '--max-requests', '20', '--min-worker-lifetime', '0'];
+  await withServer({ app: APP, args, workers: 2, threads: 2 }, async (server) => {
+    const load = new Load({ address: server.address, clients: 3, keepAlive: false });
+    let last = await admin.scrape();
+    const workers = new Set<string>();
+    const look = async (): Promise<number> => {
+      const next = await admin.scrape();
+      assert.deepEqual(wentBack(last, next), []);
+      last = next;
+      for (const name of next.keys()) workers.add(/worker="([^"]*)"/.exec(name)?.[1] ?? '1');
+      return next.get('nunicorn_worker_exits_total{reason="max_requests"}') ?? 0;
+    };
+    await until(async () => (await look()) >= 4, 'four recycled workers');
+    const exits = last.get('nunicorn_worker_exits_total{reason="reload"}') ?? 0;
+    server.kill('SIGHUP');
+    await until(async () => {
+      await look();
+      return (last.get('nunicorn_worker_exits_total{reason="reload"}') ?? 0) > exits;
+    }, 'a reload');
+    const [front] = server.fronts();
+    assert(front !== undefined);
+    const answered = last.get(ANSWERED) ?? 0;
+    process.kill(front, 'SIGKILL');
+    await until(async () => {
+      await look();
+      return last.get('nunicorn_front_restarts_total') === 1 && (last.get(ANSWERED) ?? 0) > answered + 10;
+    }, 'the next front to answer');
+    assert.deepEqual([...workers].sort(), ['1', '2'], 'the numbers of workers, whatever their process');
+    await load.stop();
+  });
+});
+
+it('with a token only those who have it are answered; only GET and HEAD are', { skip }, async () => {
+  const port = await freePort();
+  const env = { NUNICORN_ADMIN_TOKEN: 's3cret' };
+  await withServer({ app: APP, args: ['--admin-bind', `0.0.0.0:${port}`], env }, async () => {
+    const ask = async (text: string): Promise<number> => {
+      const connection = await Connection.open({ host: '127.0.0.1', port });
+      await connection.send(text);
+      const { status } = await connection.response();
+      connection.close();
+      return status;
+    };
+    assert.equal(await ask('GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n'), 401);
+    assert.equal(await ask('GET /livez HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nonsense\r\n\r\n'), 401);
+    assert.equal(await ask('GET /livez HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer s3cret\r\n\r\n'), 200);
+    assert.equal(await ask('POST /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n'), 405);
+    assert.equal(await ask('GET /toString HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer s3cret\r\n\r\n'), 404);
+  });
+});
+
+it('a browser is not led to it by a foreign name', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: admin.args }, async () => {
+    const connection = await Connection.open({ host: '127.0.0.1', port: admin.port });
+    await connection.send('GET /status HTTP/1.1\r\nHost: evil.example\r\n\r\n');
+    assert.equal((await connection.response()).status, 403);
+    connection.close();
+  });
+});
+
+it('an address that others can reach is refused without a token; one in use too', { skip }, async () => {
+  const open = await Server.spawn({ app: APP, args: ['--admin-bind', '0.0.0.0:0'] });
+  assert.equal((await open.exit()).code, 1);
+  assert.match(open.log, /--admin-bind 0\.0\.0\.0:0 is refused: other machines can reach it.*--admin-token/);
+  const nowhere = await Server.spawn({ app: APP, args: ['--admin-bind', '127.0.0.1'] });
+  assert.equal((await nowhere.exit()).code, 1);
+  assert.match(nowhere.log, /a port is needed, such as 127\.0\.0\.1:9100/);
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: admin.args }, async () => {
+    const second = await Server.spawn({ app: APP, args: admin.args });
+    assert.equal((await second.exit()).code, 1);
+    assert.match(second.log, /Can't listen at 127\.0\.0\.1:\d+ \(--admin-bind\): EADDRINUSE/);
+  });
+});
