@@ -61,6 +61,8 @@ export interface WorkerEvents {
 }
 
 export interface AppHandler {
+  /** With --reload: files that the app consists of. */
+  files(paths: readonly string[]): void;
   readonly workers: WorkerEvents;
   /** Every address is listened at. Called once. */
   listening(): void;

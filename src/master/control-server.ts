@@ -6,6 +6,8 @@ import { createServer, type Server, type Socket } from 'node:net';
 export type FromPython =
   | { readonly op: 'imported' }
   | { readonly op: 'ready' }
+  /** With --reload: files that the app consists of. */
+  | { readonly op: 'files'; readonly files: readonly string[] }
   | { readonly op: 'pong' }
   /** The worker was sent a signal that asks it to go, or a hook of the app wants it to. */
   | { readonly op: 'leaving'; readonly why: string }

@@ -117,10 +117,11 @@ export class Fronts {
    * too many accept nothing more; when the last one is gone, and with it the need for its workers, `done` is called.
    */
   reload(settings: FrontsSettings, done: () => void): void {
+    const hasChanged = !isSame(this.settings, settings);
     this.settings = settings;
     for (const front of this.fronts.splice(settings.count)) if (front !== null) this.retire(front, done);
     for (const front of this.fronts) {
-      if (front === null || !front.online) continue; // it gets them when it hears
+      if (!hasChanged || front === null || !front.online) continue; // it gets them when it hears
       this.tell(front, { op: 'config', config: this.configOf(front) });
       if (front.accepts) this.sendHandles(front);
     }
@@ -376,4 +377,10 @@ export class Fronts {
   private tell(front: Front | null, message: ToFront): void {
     if (front?.online && front.process.isConnected()) front.process.send(message);
   }
+}
+
+/** Whether a front would notice the difference. */
+function isSame(one: FrontsSettings, other: FrontsSettings): boolean {
+  const all = ({ config, title }: FrontsSettings): string => JSON.stringify([config, title('front')]);
+  return all(one) === all(other) && one.handles.every((handle, index) => handle === other.handles[index]);
 }

@@ -7,6 +7,7 @@ import type { LoadedSettings } from '../settings/load.ts';
 import { findPython } from '../settings/python.ts';
 import { VERSION } from '../settings/version.ts';
 import { certificatesOf } from './certificates-of.ts';
+import type { CodeWatch } from './code-watch.ts';
 import type { Inheritance } from './inheritance.ts';
 import { adoptSockets, closeSocket, describeSockets, type ListeningSocket, openSockets } from './listening-sockets.ts';
 import { errorLogSettings, type Setup, titleOf } from './options.ts';
@@ -63,6 +64,7 @@ class Master {
   private oldMaster: number | null;
   /** The master that is to replace this one. */
   private newMaster: ChildProcess | null = null;
+  private watch: CodeWatch | null = null;
 
   constructor(
     setup: Setup,
@@ -99,7 +101,20 @@ class Master {
     this.on('SIGTTOU', () => this.service?.removeWorker());
     process.on('exit', () => this.service?.killAll());
     if (this.oldMaster !== null) awaitPromotion(this.oldMaster, () => this.promoted());
+    if (this.setup.loaded.settings.reload) await this.watchCode();
     await this.serve();
+  }
+
+  /** Development: code that changes is loaded anew. */
+  private async watchCode(): Promise<void> {
+    this.log.warning('Reloader is on. Use in development only!');
+    const { CodeWatch } = await import('./code-watch.ts');
+    const { settings, cwd } = this.setup.loaded;
+    this.watch = new CodeWatch(settings.reload_engine, settings.reload_extra_files, cwd, (path) => {
+      if (this.wanted !== 'service') return;
+      this.log.info(`Worker reloading: ${path} modified`);
+      void this.service?.reload(this.setup);
+    });
   }
 
   private on(signal: NodeJS.Signals, action: () => void): void {
@@ -124,6 +139,7 @@ class Master {
       this.setup,
       this.owner,
       {
+        files: (paths) => this.watch?.add(paths),
         listening: () => this.listening(),
         ready: () => this.ready(),
         reloadFailed: () => this.tellReady(),

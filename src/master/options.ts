@@ -129,6 +129,7 @@ export function pythonOptions({ loaded, python }: Setup, { token }: Runtime): Py
     title: (role) => titleOf(loaded, role),
     config: {
       app: loaded.app,
+      reload: settings.reload,
       threads: settings.threads,
       workers: settings.workers,
       chdir: settings.chdir,

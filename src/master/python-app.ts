@@ -20,6 +20,7 @@ export interface PythonConfig extends PythonSettings {
   /** Variables of the environ that the access log shows. */
   readonly environ_names: readonly string[];
   readonly app: string;
+  readonly reload: boolean;
   readonly threads: number;
   readonly workers: number;
   readonly chdir: string;
@@ -214,6 +215,7 @@ export class PythonApp implements AppKind, ControlHandler {
       const { number } = process.facts;
       this.handler.threads({ serial, number, pid: process.pid ?? 0, threadIds: message.ids, gilAddress });
     } else if (message.op === 'pong') this.handler.workers.pong(serial);
+    else if (message.op === 'files') this.handler.files(message.files);
     else if (message.op === 'leaving') this.handler.workers.askedToLeave(serial, message.why);
   }
 

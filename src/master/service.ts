@@ -25,6 +25,8 @@ const QUICK_STOP_MS = 2000;
 const LEAST_EXIT_MS = 1000;
 
 export interface ServiceHandler {
+  /** With --reload: files that the app consists of. */
+  files(paths: readonly string[]): void;
   /** Every address is listened at. Called once. */
   listening(): void;
   /** Every worker of the start, or of a reload, serves. */
@@ -73,6 +75,7 @@ export class Service {
     );
     const appHandler: AppHandler = {
       workers: this.workers,
+      files: (paths) => handler.files(paths),
       listening: () => handler.listening(),
       failed: () => this.bootFailed(EXIT.ERROR),
       stopped: () => this.stopWorkers(),

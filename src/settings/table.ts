@@ -8,6 +8,7 @@ import { type DefaultValue, type Setting, setting } from './setting.ts';
 import {
   addresses,
   adminAddress,
+  choice,
   clientCertificates,
   environment,
   existingFolder,
@@ -508,6 +509,36 @@ export const SETTINGS = {
     origin: 'gunicorn',
   }),
 
+  reload: setting({
+    section: 'Server Mechanics',
+    flags: ['--reload'],
+    type: flag,
+    default: false,
+    help: 'For development: when a file of the application changes, its code is loaded anew as by HUP. Code that does not boot leaves the old one serving.',
+    origin: 'gunicorn',
+    restart: true,
+  }),
+  reload_engine: setting({
+    section: 'Server Mechanics',
+    flags: ['--reload-engine'],
+    type: choice('auto', 'poll', 'inotify'),
+    default: 'auto',
+    metavar: 'STRING',
+    help: 'How --reload notices: poll looks at each file once a second; inotify and auto have the system tell (inotify on Linux).',
+    origin: 'gunicorn',
+    restart: true,
+  }),
+  reload_extra_files: setting({
+    section: 'Server Mechanics',
+    flags: ['--reload-extra-file'],
+    type: list('many'),
+    default: [],
+    defaultText: 'none',
+    metavar: 'FILES',
+    help: 'Further files that --reload looks at, such as templates: a path, or a pattern with *, ** and ?. Can be given several times.',
+    origin: 'gunicorn',
+    restart: true,
+  }),
   preload_app: setting({
     section: 'Server Mechanics',
     flags: ['--preload'],
@@ -797,9 +828,6 @@ const otherHook: NotYet = { flags: [], takes: 'value' };
 
 /** Gunicorn's other settings. They are refused where they would change something, never ignored. */
 export const NOT_YET: Readonly<Record<string, NotYet>> = {
-  reload: nothing('--reload'),
-  reload_engine: value('--reload-engine', 'auto'),
-  reload_extra_files: value('--reload-extra-file', []),
   reuse_port: nothing('--reuse-port'),
   daemon: nothing('-D --daemon'),
   disable_redirect_access_to_syslog: nothing('--disable-redirect-access-to-syslog'),

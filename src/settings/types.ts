@@ -415,6 +415,8 @@ export const logLevel: ValueType<LogLevel> = {
   },
 };
 
+export type ReloadEngine = 'auto' | 'poll' | 'inotify';
+
 const WORKER_CLASSES: ReadonlyMap<string, WorkerClass> = new Map([
   ['sync', 'sync'],
   ['gthread', 'gthread'],

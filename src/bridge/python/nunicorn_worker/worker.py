@@ -156,6 +156,10 @@ class Worker:
         control = Control(self._master, listener, bytes.fromhex(process["token"]), slots, self)
         os.register_at_fork(after_in_child=lambda: self._leave_to_parent(slots, listener))
         control.start()
+        if process["reload"]:
+            from .files_in_use import tell_files
+
+            tell_files(self._master)
         self._master.say(op="ready")
         if len(slots) == 1:
             self._tell_of_threads([threading.get_native_id()])

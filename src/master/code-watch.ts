@@ -1,0 +1,98 @@
+/** --reload, for development: looks at the files of the app and tells when one of them has changed. Loaded only with it. */
+import { existsSync, type FSWatcher, readdirSync, statSync, watch } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import type { ReloadEngine } from '../settings/types.ts';
+
+const POLL_MS = 1000;
+/** Many files change together: what comes in this time is one change. */
+const SETTLE_MS = 200;
+const MAGIC = /[*?[]/;
+
+export class CodeWatch {
+  private readonly polls: boolean;
+  private readonly patterns: readonly string[];
+  private readonly changed: (path: string) => void;
+  /** When each file was modified last; 0: it is not there. */
+  private readonly files = new Map<string, number>();
+  private readonly folders = new Map<string, FSWatcher>();
+  private settling: NodeJS.Timeout | null = null;
+
+  /**
+   * @param engine `poll` looks at each file once a second; the others have the system tell
+   * @param extra files, or patterns with `*`, `**` and `?`, from `cwd`
+   */
+  constructor(engine: ReloadEngine, extra: readonly string[], cwd: string, changed: (path: string) => void) {
+    this.polls = engine === 'poll';
+    this.changed = changed;
+    const paths = extra.map((path) => resolve(cwd, path));
+    this.patterns = paths.filter((path) => MAGIC.test(path));
+    this.add([...paths.filter((path) => !MAGIC.test(path)), ...this.patterns.flatMap(filesOf)]);
+    // Files that match a pattern may come later, whatever the engine is.
+    if (this.polls || this.patterns.length > 0) setInterval(() => this.look(), POLL_MS);
+  }
+
+  add(files: readonly string[]): void {
+    for (const path of files) {
+      if (this.files.has(path)) continue;
+      this.files.set(path, modifiedAt(path));
+      const folder = dirname(path);
+      if (this.polls || this.folders.has(folder) || !existsSync(folder)) continue;
+      const watcher = watch(folder, (_, name) => {
+        if (name !== null) this.check(join(folder, name));
+      });
+      watcher.on('error', () => {}); // The folder is gone, and its files with it.
+      this.folders.set(folder, watcher);
+    }
+  }
+
+  private look(): void {
+    for (const path of this.patterns.flatMap(filesOf)) {
+      if (this.files.has(path)) continue;
+      this.add([path]);
+      this.tell(path);
+    }
+    if (this.polls) for (const path of this.files.keys()) this.check(path);
+  }
+
+  private check(path: string): void {
+    const before = this.files.get(path);
+    if (before === undefined) return;
+    const now = modifiedAt(path);
+    // An editor may remove a file and write it anew: what is missing has not changed yet.
+    if (now === 0 || now === before) return;
+    this.files.set(path, now);
+    this.tell(path);
+  }
+
+  private tell(path: string): void {
+    this.settling ??= setTimeout(() => {
+      this.settling = null;
+      this.changed(path);
+    }, SETTLE_MS);
+  }
+}
+
+function modifiedAt(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+}
+
+/** The files that a pattern names. */
+export function filesOf(pattern: string): string[] {
+  const parts = pattern.split('/');
+  const base =
+    parts
+      .slice(
+        0,
+        parts.findIndex((part) => MAGIC.test(part)),
+      )
+      .join('/') || '/';
+  if (!existsSync(base)) return [];
+  const source = pattern
+    .replace(/[.+^${}()|\\]/g, '\\$&')
+    .replace(/\*\*\/|\*|\?/g, (sign) => ({ '**/': '(?:.*/)?', '*': '[^/]*', '?': '[^/]' })[sign] ?? sign);
+  const fits = new RegExp(`^${source}$`);
+  const deep = pattern.slice(base.length + 1).includes('/');
+  return readdirSync(base, { recursive: deep, encoding: 'utf8' })
+    .map((name) => join(base, name))
+    .filter((path) => fits.test(path));
+}
