@@ -1,4 +1,6 @@
 #!/usr/bin/env node
-import { main } from '../dist/src/cli.js';
+// Before anything is loaded: SIGUSR1, which asks for reopened logs, would open Node's debugger.
+process.on('SIGUSR1', () => {});
+const { main } = await import('../dist/src/cli.js');
 
 process.exitCode = await main(process.argv.slice(2));

@@ -1,3 +1,4 @@
+import { startDaemon, takeDaemon, tellStarter } from './daemon.ts';
 import { EXIT, type ExitCode, NunicornError } from './errors.ts';
 import { takeInheritance } from './master/inheritance.ts';
 import { readInThread } from './settings/read-in-thread.ts';
@@ -22,6 +23,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
  * @returns the exit code
  */
 export async function main(argv: readonly string[]): Promise<ExitCode> {
+  const isDaemon = takeDaemon(process.env);
   try {
     // Before the environment is read by anything else.
     const inheritance = takeInheritance(process.env, process.pid);
@@ -41,12 +43,16 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
       const { checkApp } = await import('./settings/check.ts');
       return await checkApp(outcome.loaded);
     }
+    if (outcome.loaded.settings.daemon && !isDaemon && inheritance.oldMaster === null) return await startDaemon();
     const { runMaster } = await import('./master/master.ts');
-    await runMaster(outcome.loaded, inheritance);
+    await runMaster(outcome.loaded, inheritance, () => {
+      if (isDaemon) tellStarter({ op: 'ready' });
+    });
     return EXIT.OK;
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;
     console.error(`\nError: ${error.message}`);
+    if (isDaemon) tellStarter({ op: 'error', message: error.message, exitCode: error.exitCode });
     return error.exitCode;
   }
 }

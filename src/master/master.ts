@@ -21,8 +21,12 @@ import { awaitPromotion, startNewMaster } from './upgrade.ts';
 /** As gunicorn's: of a master that is to replace another one, until that is gone. */
 const SECOND = '.2';
 
-/** Starts the server and returns; the process ends when the server does. Throws NunicornError if it cannot start. */
-export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance): Promise<void> {
+/**
+ * Starts the server and returns; the process ends when the server does. Throws NunicornError if it cannot start.
+ *
+ * @param started is called when all workers serve for the first time
+ */
+export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance, started: () => void): Promise<void> {
   const { settings } = loaded;
   const log = switchableLog(await openErrorLog(errorLogSettings(loaded)));
   const tls = await certificatesOf(settings, log);
@@ -39,7 +43,7 @@ export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance
     for (const socket of inherited) if (!sockets.includes(socket)) closeSocket(socket, false);
     const systemd = await connectSystemd(process.env, python.path, isUpgrade, log);
     const setup = { loaded, python, sockets, tls };
-    await new Master(setup, log, pidFile, owner, systemd, inheritance.oldMaster).start();
+    await new Master(setup, log, pidFile, owner, systemd, inheritance.oldMaster, started).start();
   } catch (error) {
     for (const socket of sockets) closeSocket(socket, !isUpgrade);
     pidFile?.remove();
@@ -59,6 +63,7 @@ class Master {
   private wanted: 'service' | 'rest' | 'end' = 'service';
   private reload: 'none' | 'running' | 'again' = 'none';
   private everReady = false;
+  private readonly started: () => void;
   private exitCode: ExitCode = EXIT.OK;
   /** The master that this one is to replace. */
   private oldMaster: number | null;
@@ -73,6 +78,7 @@ class Master {
     owner: Owner | null,
     systemd: Systemd,
     oldMaster: number | null,
+    started: () => void,
   ) {
     this.setup = setup;
     this.log = log;
@@ -80,6 +86,7 @@ class Master {
     this.owner = owner;
     this.systemd = systemd;
     this.oldMaster = oldMaster;
+    this.started = started;
   }
 
   async start(): Promise<void> {
@@ -168,6 +175,7 @@ class Master {
 
   private ready(): void {
     this.log.info(`${this.everReady ? 'Reloaded' : 'Started'}: all workers are ready`);
+    if (!this.everReady) this.started();
     this.everReady = true;
     this.tellReady();
   }
@@ -268,8 +276,9 @@ class Master {
 
   /** The workers go, the master and its listening sockets stay: what connects waits, or goes to the new master. */
   private rest(): void {
-    if (this.newMaster === null) {
-      this.log.debug('SIGWINCH ignored. No new master serves');
+    if (this.newMaster === null && !this.setup.loaded.settings.daemon) {
+      // A terminal sends it when its window changes.
+      this.log.debug('SIGWINCH ignored. Not daemonized, and no new master serves');
     } else if (this.wanted === 'service') {
       this.log.info('graceful stop of workers');
       this.wanted = 'rest';
@@ -312,7 +321,7 @@ class Master {
     this.service = null;
     if (this.wanted === 'end') this.exit();
     else if (this.wanted === 'service') void this.serve();
-    else this.systemd.status('At rest: a new master serves');
+    else this.systemd.status('At rest');
   }
 
   private exit(): void {

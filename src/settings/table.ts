@@ -509,6 +509,15 @@ export const SETTINGS = {
     origin: 'gunicorn',
   }),
 
+  daemon: setting({
+    section: 'Server Mechanics',
+    flags: ['-D', '--daemon'],
+    type: flag,
+    default: false,
+    help: 'Run detached from the terminal, with the standard streams on /dev/null: name a file with --error-logfile. The command returns when the workers serve, or with the error and the exit code if they do not.',
+    origin: 'gunicorn',
+    restart: true,
+  }),
   reload: setting({
     section: 'Server Mechanics',
     flags: ['--reload'],
@@ -829,7 +838,6 @@ const otherHook: NotYet = { flags: [], takes: 'value' };
 /** Gunicorn's other settings. They are refused where they would change something, never ignored. */
 export const NOT_YET: Readonly<Record<string, NotYet>> = {
   reuse_port: nothing('--reuse-port'),
-  daemon: nothing('-D --daemon'),
   disable_redirect_access_to_syslog: nothing('--disable-redirect-access-to-syslog'),
   capture_output: nothing('--capture-output'),
   logger_class: value('--logger-class', 'gunicorn.glogging.Logger'),

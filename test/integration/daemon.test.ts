@@ -1,0 +1,90 @@
+// --daemon: the command returns when the server serves; the server goes on without a terminal.
+import { strict as assert } from 'node:assert';
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { get } from '../helpers/http.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { NUNICORN, VENV, VENV_BIN } from '../helpers/paths.ts';
+import { freePort } from '../helpers/ports.ts';
+import { isAlive } from '../helpers/processes.ts';
+import { finishing, Server } from '../helpers/server.ts';
+
+const skip = !NUNICORN_RUNS;
+const LONG_MS = 30_000;
+const HELLO = `def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"hello"]
+`;
+let folder = '';
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'daemon-'));
+  writeFileSync(join(folder, 'app.py'), HELLO);
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+async function command(...args: string[]): Promise<{ readonly code: number | null; readonly stderr: string }> {
+  const child = spawn(process.execPath, [NUNICORN, '--chdir', folder, '--daemon', ...args, 'app'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { PATH: `${VENV_BIN}:${process.env.PATH}`, VIRTUAL_ENV: VENV, PYTHONDONTWRITEBYTECODE: '1' },
+  });
+  let stderr = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  // Until the stream ends: nothing of the server holds it open.
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { code, stderr };
+}
+
+it('--daemon returns 0 when the workers serve; pid file, log, rest and stop work', { skip }, async () => {
+  const port = await freePort();
+  const [pidFile, log] = [join(folder, 'pid'), join(folder, 'log')];
+  const address = { host: '127.0.0.1', port };
+  const args = ['--bind', `127.0.0.1:${port}`, '--pid', pidFile, '--error-logfile', log];
+  assert.deepEqual(await command(...args), { code: 0, stderr: '' });
+  assert.equal((await get(address, '/')).text(), 'hello');
+  const pid = Number(readFileSync(pidFile, 'utf8'));
+  try {
+    for (const fd of [0, 1, 2]) assert.equal(readlinkSync(`/proc/${pid}/fd/${fd}`), '/dev/null');
+    const second = await command(...args);
+    assert.equal(second.code, 1);
+    assert.match(second.stderr, new RegExp(`Error: Already running on PID ${pid}`));
+    process.kill(pid, 'SIGWINCH');
+    await until(() => readFileSync(log, 'utf8').includes('Worker exiting'), 'the workers to go', LONG_MS);
+    process.kill(pid, 'SIGHUP');
+    assert.equal((await get(address, '/', '', LONG_MS)).text(), 'hello');
+  } finally {
+    process.kill(pid, 'SIGTERM');
+    await until(
+      () => !isAlive(pid),
+      () => `the end\n${readFileSync(log, 'utf8')}`,
+      LONG_MS,
+    );
+  }
+});
+
+it('--daemon with an app that does not boot returns its exit code', { skip }, async () => {
+  writeFileSync(join(folder, 'app.py'), 'raise RuntimeError("no")');
+  const log = join(folder, 'log');
+  const { code, stderr } = await command('--bind', `127.0.0.1:${await freePort()}`, '--error-logfile', log);
+  assert.equal(code, 3);
+  assert.match(stderr, /Error: the server did not start \(exit code 3\): --error-logfile names a file that says why/);
+  assert.match(readFileSync(log, 'utf8'), /RuntimeError: no/);
+});
+
+it('USR1 while the server starts, and to a front, opens no debugger', { skip }, async () => {
+  const server = await Server.spawn({ app: 'app', chdir: folder });
+  await finishing(server, async () => {
+    await server.waitForLog(/Starting nunicorn/, { ms: LONG_MS });
+    server.kill('SIGUSR1');
+    await server.ready();
+    for (const pid of server.fronts()) process.kill(pid, 'SIGUSR1');
+    assert.equal((await server.get('/')).text(), 'hello');
+    assert.doesNotMatch(server.log, /Debugger listening/);
+  });
+});
