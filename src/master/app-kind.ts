@@ -52,8 +52,8 @@ export interface WorkerEvents {
   /** How many requests it has answered by now. */
   served(serial: number, requests: number): void;
   requestLimitReached(serial: number): void;
-  /** The process is gone. */
-  ended(serial: number, code: number | null, signal: NodeJS.Signals | null): void;
+  /** The process is gone. `hasBegun`: it had begun to run a request. */
+  ended(serial: number, code: number | null, signal: NodeJS.Signals | null, hasBegun: boolean): void;
   /** What all present workers were made from is gone (the mold): workers of the next one are to replace them. */
   outdated(): void;
   /** What workers are made from could not be made. */

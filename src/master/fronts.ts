@@ -358,6 +358,7 @@ export class Fronts {
     const delayMs = this.backoffs[index].delayAfter({
       startedAt: front.startedAt,
       readyAt: front.listeningAt,
+      hasBegun: false,
       diedAt: now(),
     });
     setTimeout(() => {

@@ -144,6 +144,7 @@ export class Mold {
     const delayMs = this.backoff.delayAfter({
       startedAt: mold.startedAt,
       readyAt: mold.ready ? mold.startedAt : null,
+      hasBegun: false,
       diedAt: now(),
     });
     this.log.error(`The mold (pid:${mold.child.pid}) has died; its workers go on until a new one replaces them`);

@@ -1,6 +1,6 @@
 /** A Python app: fronts that serve the clients, and Python processes that are spawned, or forked by the mold. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { unlink } from 'node:fs';
+import { readFileSync, unlink } from 'node:fs';
 import { join } from 'node:path';
 import { readStacks, UNKNOWN_STACKS } from '../bridge/stacks.ts';
 import type { WorkerAddress } from '../front/messages.ts';
@@ -342,8 +342,9 @@ export class PythonApp implements AppKind, ControlHandler {
     if (!this.processes.delete(serial)) return;
     if (process.pid !== null) send(-process.pid, 'SIGKILL'); // what the app has left in its group
     this.frontProcesses.workerExit(this.address(process));
+    const hasBegun = anyBegun(this.path(serial, 'begun'));
     for (const name of ['sock', 'begun', 'stacks']) unlink(this.path(serial, name), () => {});
-    this.handler.workers.ended(serial, code, signal);
+    this.handler.workers.ended(serial, code, signal, hasBegun);
   }
 
   // ----
@@ -387,5 +388,14 @@ function send(pid: number, signal: NodeJS.Signals): boolean {
     return process.kill(pid, signal);
   } catch {
     return false;
+  }
+}
+
+/** Whether a worker had begun a request, by the file in which it notes that. */
+function anyBegun(path: string): boolean {
+  try {
+    return readFileSync(path).some((byte) => byte !== 0);
+  } catch {
+    return false; // it did not come so far as to make the file
   }
 }

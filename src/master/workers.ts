@@ -218,7 +218,7 @@ export class Workers implements WorkerEvents {
     this.leave(worker);
   }
 
-  ended(serial: number, code: number | null, signal: NodeJS.Signals | null): void {
+  ended(serial: number, code: number | null, signal: NodeJS.Signals | null, hasBegun: boolean): void {
     const worker = this.bySerial.get(serial);
     if (worker === undefined) return;
     this.bySerial.delete(serial);
@@ -233,7 +233,7 @@ export class Workers implements WorkerEvents {
       return;
     }
     if (worker.end === null || worker.state === 'draining') this.logEnd(worker, code, signal);
-    if (REASONS[end].failure) this.replaceDead(worker, end, code);
+    if (REASONS[end].failure) this.replaceDead(worker, end, code, hasBegun);
     else this.fill(seat, end, 0);
     this.plan();
   }
@@ -497,14 +497,14 @@ export class Workers implements WorkerEvents {
     else this.log.error(`Worker (pid:${pid}) exited with code ${code}.`);
   }
 
-  private replaceDead(worker: Worker, end: Reason, code: number | null): void {
+  private replaceDead(worker: Worker, end: Reason, code: number | null, hasBegun: boolean): void {
     if (!this.everReady) {
       this.unbootable(code);
       return;
     }
     const { seat } = worker;
     const diedAt = now();
-    const delayMs = seat.backoff.delayAfter({ startedAt: worker.startedAt, readyAt: worker.readyAt, diedAt });
+    const delayMs = seat.backoff.delayAfter({ startedAt: worker.startedAt, readyAt: worker.readyAt, hasBegun, diedAt });
     if (seat.current?.state === 'ready') {
       this.replacementFailed(seat, worker.reason, diedAt + delayMs);
       return;

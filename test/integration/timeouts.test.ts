@@ -26,7 +26,7 @@ async function assertRecovered(server: Server, workers: number): Promise<void> {
   await server.noZombies();
 }
 
-const HANGS = ['/sleep', '/loop', '/regex', '/gil-sleep', '/gil-poll', '/swallow', '/socket'];
+const HANGS = ['/sleep', '/loop', '/regex', '/gil-sleep', '/gil-poll', '/gil-wait', '/swallow', '/socket'];
 
 for (const threads of [1, 4]) {
   describe(`--timeout 1 with ${threads} thread(s)`, { skip }, () => {

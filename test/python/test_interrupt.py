@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import struct
 import subprocess
@@ -26,6 +27,8 @@ REQUESTS = 1500
 SEED = int(os.environ.get("NUNICORN_FUZZ_SEED", str(random.randrange(1 << 32))))
 LAST, READY = 8, 10
 PIECE = b"p" * 3000
+# More than the socket takes at once: the thread is interrupted while it waits in send.
+BIG = b"b" * 600_000
 
 
 def request(request_id, path):
@@ -73,6 +76,8 @@ def application(environ, start_response):
         return []
     if path == "/stream":
         return (PIECE for _ in range(8))
+    if path == "/big":
+        return (BIG for _ in range(2))
     if path == "/closing":
         return Closing()
     if path == "/extend":
@@ -81,11 +86,13 @@ def application(environ, start_response):
     return [b"answer of " + path.encode()]
 
 
-PATHS = ["/spin", "/handles", "/write", "/stream", "/closing", "/extend", "/plain"]
+# Answers that go out in pieces, and the size of their bodies.
+SIZES = {"/write": 4 * len(PIECE), "/stream": 8 * len(PIECE), "/closing": 2 * len(PIECE), "/big": 2 * len(BIG)}
+PATHS = ["/spin", "/handles", "/write", "/stream", "/closing", "/extend", "/plain", "/big"]
 
 
 class Frames:
-    """Takes bytes, gives whole frames: (kind, flags, id, payload)."""
+    """Takes bytes, gives whole frames: (kind, flags, id, bytes of the head block, payload)."""
 
     def __init__(self):
         self.data = b""
@@ -99,7 +106,7 @@ class Frames:
                 raise AssertionError(f"no frame: {self.data[:40]!r}")
             if len(self.data) < 20 + length:
                 break
-            found.append((kind, flags, request_id, self.data[20 : 20 + length]))
+            found.append((kind, flags, request_id, head, self.data[20 : 20 + length]))
             self.data = self.data[20 + length :]
         return found
 
@@ -121,6 +128,7 @@ def fuzz(slot, front, seed):
     thread = threading.Thread(target=interrupter)
     thread.start()
     frames, answered, interrupted = Frames(), 0, 0
+    paths, begun, size = {}, False, 0
     front.settimeout(DEADLINE_S)
     try:
         sent = 0
@@ -129,26 +137,35 @@ def fuzz(slot, front, seed):
             data = b""
             for _ in range(batch):
                 sent += 1
-                data += request(sent, dice.choice(PATHS))
+                paths[sent] = dice.choice(PATHS)
+                data += request(sent, paths[sent])
             front.sendall(data)
             while answered < sent:
                 running[0] = answered + 1
                 piece = front.recv(65536)
                 assert piece, "the connection ended"
-                for kind, flags, request_id, payload in frames.feed(piece):
+                for kind, flags, request_id, head, payload in frames.feed(piece):
                     if kind == READY:
                         continue
                     assert request_id == answered + 1, f"a frame of {request_id} while {answered + 1} runs"
-                    if kind == DATA:
-                        assert payload in (b"", PIECE), f"a cut piece of {len(payload)}"
+                    path = paths[request_id]
+                    if kind == HEAD:
+                        assert not begun, f"two heads of {path}"
+                        begun, size = True, len(payload) - head
+                    elif kind == DATA:
+                        assert begun and payload in (b"", PIECE, BIG), f"a piece of {len(payload)} of {path}"
+                        size += len(payload)
+                    elif kind in (END, LAST):
+                        assert begun, f"an end of {path} without a beginning"
+                        assert flags & 1 or size == SIZES[path], f"{size} bytes of {path}"
+                    elif kind in (ANSWER, ERROR):
+                        assert not begun, f"an answer of {path} behind its head"
                     if kind == ERROR or (kind == END and flags & 1):
                         assert request_id in wanted, f"{request_id} was hit, and nobody wanted that"
                         interrupted += 1
                     if kind in (ANSWER, END, ERROR):
                         answered += 1
-                        running[0] = answered + 1
-                    else:
-                        assert kind in (HEAD, DATA, LAST, 9), kind
+                        running[0], begun, size = answered + 1, False, 0
     finally:
         over.set()
         thread.join()
@@ -212,7 +229,9 @@ class Interruptions(unittest.TestCase):
             timeout=50,
         )
         self.assertEqual(run.returncode, 0, f"seed {SEED}: {run.stdout}")
-        answered, interrupted = (int(word) for word in run.stdout.split("]")[0].strip("[").split(","))
+        match = re.match(r"\[(\d+), (\d+)\] ", run.stdout)
+        self.assertTrue(match, f"seed {SEED}: {run.stdout}")
+        answered, interrupted = int(match.group(1)), int(match.group(2))
         self.assertGreaterEqual(answered, REQUESTS, run.stdout)
         self.assertGreater(interrupted, REQUESTS // 100, run.stdout)
         self.assertTrue(run.stdout.rstrip().endswith("[]"), run.stdout)

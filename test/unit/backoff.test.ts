@@ -4,8 +4,13 @@ import fc from 'fast-check';
 import { Backoff, type Death } from '../../src/policy/backoff.ts';
 
 /** A worker that died at `diedAt` without ever having been ready. */
-const unready = (diedAt: number): Death => ({ startedAt: diedAt - 10, readyAt: null, diedAt });
-const readyFor = (ms: number, diedAt: number): Death => ({ startedAt: diedAt - ms - 10, readyAt: diedAt - ms, diedAt });
+const unready = (diedAt: number): Death => ({ startedAt: diedAt - 10, readyAt: null, hasBegun: false, diedAt });
+const readyFor = (ms: number, diedAt: number): Death => ({
+  startedAt: diedAt - ms - 10,
+  readyAt: diedAt - ms,
+  hasBegun: false,
+  diedAt,
+});
 
 test('the delay doubles from 0.25 s to 30 s', () => {
   const backoff = new Backoff();
@@ -29,6 +34,11 @@ test('a worker that dies within a second of being ready has failed', () => {
   const backoff = new Backoff();
   assert.equal(backoff.delayAfter(readyFor(999, 5000)), 250);
   assert.equal(backoff.delayAfter(readyFor(0, 5100)), 500);
+});
+
+test('a worker that had begun a request is replaced at once, however young it was', () => {
+  const backoff = new Backoff();
+  assert.equal(backoff.delayAfter({ ...readyFor(5, 5000), hasBegun: true }), 0);
 });
 
 test('a minute without a failure begins anew', () => {
