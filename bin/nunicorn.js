@@ -3,4 +3,8 @@
 process.on('SIGUSR1', () => {});
 const { main } = await import('../dist/src/cli.js');
 
-process.exitCode = await main(process.argv.slice(2));
+process.exitCode = (await belowInit()) ?? (await main(process.argv.slice(2)));
+
+async function belowInit() {
+  return process.pid === 1 ? await (await import('../dist/src/init.js')).runBelowInit() : null;
+}

@@ -1,6 +1,7 @@
 /** The master: owns settings, listening sockets, signals and the life of every other process. Never touches a request. */
 import type { ChildProcess } from 'node:child_process';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
+import { INIT_VARIABLE } from '../init.ts';
 import { openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
 import type { LoadedSettings } from '../settings/load.ts';
@@ -248,7 +249,7 @@ class Master {
   // ---- upgrade
 
   private upgrade(): void {
-    if (process.pid === 1) {
+    if (process.pid === 1 || process.env[INIT_VARIABLE] !== undefined) {
       this.log.warning('USR2 signal ignored. The end of PID 1 is the end of its container: start a new container');
     } else if (this.newMaster !== null) {
       this.log.warning('USR2 signal ignored. Child exists.');
