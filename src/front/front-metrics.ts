@@ -4,6 +4,7 @@ import type { Dispatcher, Slot } from '../dispatch/dispatcher.ts';
 import type { Access } from '../log/access.ts';
 import { FRONT_AT, FrontCounters, OUTCOME, observe } from '../metrics/counters.ts';
 import type { FrontReport, WorkerReport } from '../metrics/report.ts';
+import type { Statsd } from '../metrics/statsd.ts';
 import type { RequestPhase, RequestStatus, SlotState } from '../metrics/status.ts';
 import type { ClientServer } from './client-server.ts';
 import { splitTarget } from './environ.ts';
@@ -19,26 +20,30 @@ interface Attached {
   readonly draining: boolean;
 }
 
+/** What a front's requests go through. */
+interface Watched {
+  readonly dispatcher: Dispatcher<Exchange>;
+  readonly clients: ClientServer;
+  readonly attached: ReadonlyMap<number, Attached>;
+}
+
 export class FrontMetrics {
   private readonly counters = new FrontCounters();
   private readonly front: number;
-  private readonly dispatcher: Dispatcher<Exchange>;
-  private readonly clients: ClientServer;
-  private readonly attached: ReadonlyMap<number, Attached>;
+  private readonly statsd: Statsd | null;
+  private watched: Watched | null = null;
   /** The time that slots were busy is counted up to here. */
   private countedAt = now();
   private turnedAt = 0;
 
-  constructor(
-    front: number,
-    dispatcher: Dispatcher<Exchange>,
-    clients: ClientServer,
-    attached: ReadonlyMap<number, Attached>,
-  ) {
+  constructor(front: number, statsd: Statsd | null) {
     this.front = front;
-    this.dispatcher = dispatcher;
-    this.clients = clients;
-    this.attached = attached;
+    this.statsd = statsd;
+  }
+
+  /** What reports tell of, beside what is counted. */
+  watch(dispatcher: Dispatcher<Exchange>, clients: ClientServer, attached: ReadonlyMap<number, Attached>): void {
+    this.watched = { dispatcher, clients, attached };
   }
 
   /** The first request of `slot` is about to be taken out of it. */
@@ -58,12 +63,15 @@ export class FrontMetrics {
   }
 
   over(exchange: Exchange): void {
-    this.counters.requestOver(exchange.status, exchange.outcome, now() - exchange.startedAt);
+    const durationMs = now() - exchange.startedAt;
+    this.counters.requestOver(exchange.status, exchange.outcome, durationMs);
+    if (exchange.status > 0) this.statsd?.request(exchange.status, durationMs);
   }
 
   /** What came was no HTTP, and got this status. */
   notUnderstood(status: number): void {
     this.counters.requestOver(status, OUTCOME.refused, 0);
+    this.statsd?.request(status, 0);
   }
 
   connected(): void {
@@ -87,7 +95,7 @@ export class FrontMetrics {
 
   /** `asked`: the number of the master's question, if it asked. */
   report(access: Access | null, asked: number | null, withRequests: boolean): FrontReport {
-    const { counters, dispatcher } = this;
+    const { counters, watched } = this;
     this.countBusy(now());
     if (access !== null) counters.cells[FRONT_AT.accessLinesDropped] = access.dropped;
     const { user, system } = process.cpuUsage();
@@ -96,15 +104,15 @@ export class FrontMetrics {
       ...(asked === null ? {} : { asked }),
       cells: Array.from(counters.cells),
       workers: this.workers(),
-      queueDepth: dispatcher.queueLength,
-      connections: this.clients.connections.size,
-      ...(withRequests ? { requests: this.requests() } : {}),
+      queueDepth: watched?.dispatcher.queueLength ?? 0,
+      connections: watched?.clients.connections.size ?? 0,
+      ...(withRequests && watched !== null ? { requests: this.requests(watched) } : {}),
     };
   }
 
   /** Counts the time of what runs now. So a long request is not counted all at once at its end. */
   private countBusy(time: number): void {
-    for (const { address, worker } of this.attached.values()) {
+    for (const { address, worker } of this.watched?.attached.values() ?? []) {
       let busyMs = 0;
       for (const slot of worker.slots)
         if (slot.requests.length > 0) busyMs += Math.max(0, time - Math.max(slot.runningSince, this.countedAt));
@@ -114,7 +122,7 @@ export class FrontMetrics {
   }
 
   private workers(): WorkerReport[] {
-    const attached = Array.from(this.attached.values());
+    const attached = Array.from(this.watched?.attached.values() ?? []);
     return Array.from(this.counters.workers, ([number, cells]) => ({
       number,
       cells: Array.from(cells),
@@ -127,14 +135,14 @@ export class FrontMetrics {
     }));
   }
 
-  private requests(): RequestStatus[] {
+  private requests({ dispatcher, clients }: Watched): RequestStatus[] {
     const time = now();
     const list: RequestStatus[] = [];
-    for (const { current } of this.clients.connections) {
+    for (const { current } of clients.connections) {
       if (current !== null) list.push(this.request(current, time));
     }
     // Their clients are gone, or have a 504; their threads are not back.
-    for (const request of this.dispatcher.sent()) {
+    for (const request of dispatcher.sent()) {
       if (request.phase === 'over') list.push(this.request(request, time));
     }
     return list;
@@ -142,7 +150,7 @@ export class FrontMetrics {
 
   private request(exchange: Exchange, time: number): RequestStatus {
     const slot: Slot<Exchange> | null = exchange.slot;
-    const attached = slot === null ? undefined : this.attached.get(slot.worker.serial);
+    const attached = slot === null ? undefined : this.watched?.attached.get(slot.worker.serial);
     const begun = slot !== null && slot.requests[0] === exchange;
     return {
       front: this.front,

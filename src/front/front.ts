@@ -62,14 +62,14 @@ export class Front {
   /** Requests that were interrupted and whose stack is awaited. */
   private readonly stuckStacks = new Map<number, (stack: string) => void>();
 
-  /** `Metrics`: null if nobody wants them. */
+  /** `metrics`: null if nobody wants them. */
   constructor(
     config: FrontConfig,
     log: ErrorLog,
     access: Access | null,
     parts: ClientServerParts,
     tell: (message: ToMaster) => void,
-    Metrics: typeof FrontMetrics | null,
+    metrics: FrontMetrics | null,
   ) {
     this.config = config;
     this.log = log;
@@ -91,7 +91,8 @@ export class Front {
       log,
       parts,
     );
-    this.metrics = Metrics && new Metrics(config.number, this.dispatcher, this.clients, this.attached);
+    this.metrics = metrics;
+    metrics?.watch(this.dispatcher, this.clients, this.attached);
     setInterval(() => this.sweep(), SWEEP_MS);
   }
 

@@ -5,8 +5,10 @@ import { attachHandle, type ListeningHandle } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
 import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
+import type { Statsd } from '../metrics/statsd.ts';
 import type { ClientServerParts } from './client-server.ts';
 import { Front } from './front.ts';
+import type { FrontMetrics } from './front-metrics.ts';
 import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
 import { trustCheck } from './trusted-peers.ts';
 
@@ -19,6 +21,7 @@ let front: Front | null = null;
 let config: FrontConfig | null = null;
 let log: SwitchableLog | null = null;
 let access: Access | null = null;
+let statsd: Statsd | null = null;
 const workerPids = new Map<number, number>();
 let listening = 0;
 /** The settings given last could not be used: neither are their listening sockets. */
@@ -32,14 +35,26 @@ async function openAccess({ access }: FrontConfig, log: ErrorLog): Promise<Acces
   return access === null ? null : await (await import('../log/access.ts')).Access.open(access, log);
 }
 
+async function openMetrics(given: FrontConfig, log: SwitchableLog): Promise<FrontMetrics | null> {
+  if (!given.metrics) return null;
+  const { FrontMetrics } = await import('./front-metrics.ts');
+  if (given.statsd !== null) {
+    const { Statsd } = await import('../metrics/statsd.ts');
+    const opened = await Statsd.open(given.statsd, log);
+    log.watch((level) => opened.count(`gunicorn.log.${level}`, 1));
+    statsd = opened;
+  }
+  return new FrontMetrics(given.number, statsd);
+}
+
 async function start(given: FrontConfig): Promise<void> {
   config = given;
   process.title = given.title;
   log = switchableLog(await openErrorLog(given.errorLog));
   try {
     access = await openAccess(given, log);
-    const metrics = given.metrics ? await import('./front-metrics.ts') : null;
-    front = new Front(given, log, access, await loadParts(given, log), tell, metrics?.FrontMetrics ?? null);
+    const metrics = await openMetrics(given, log);
+    front = new Front(given, log, access, await loadParts(given, log), tell, metrics);
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;
     log.error(error.message);
@@ -147,7 +162,7 @@ function act(message: Exclude<ToFront, { op: 'start' | 'config' }>, handle: unkn
       front.reopenLogs();
       return;
     case 'end':
-      void front.closeLogs().then(() => process.exit(0));
+      void Promise.all([front.closeLogs(), statsd?.close()]).then(() => process.exit(0));
   }
 }
 

@@ -3,6 +3,7 @@
 import type { AccessSettings } from '../log/access.ts';
 import type { ErrorLogSettings } from '../log/error-log.ts';
 import type { FrontReport } from '../metrics/report.ts';
+import type { StatsdSettings } from '../metrics/statsd.ts';
 import type { ClientCertificates, ProxyProtocol } from '../settings/types.ts';
 import type { HeadLimits, HeadPolicy } from './environ.ts';
 
@@ -75,6 +76,8 @@ export interface FrontConfig {
   readonly listeners: readonly ListenerFacts[];
   /** Requests are counted, and reported once a second. */
   readonly metrics: boolean;
+  /** Null: nothing is sent to a statsd server. */
+  readonly statsd: StatsdSettings | null;
 }
 
 export type ToFront =

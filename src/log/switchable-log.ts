@@ -4,18 +4,33 @@ import type { ErrorLog } from './error-log.ts';
 export interface SwitchableLog extends ErrorLog {
   /** Lines go to `next` from now on; the log before is closed. */
   become(next: ErrorLog): void;
+  /** Calls `seen` for each warning and worse, whether it is written or not. */
+  watch(seen: (level: 'warning' | 'error' | 'critical') => void): void;
 }
 
 export function switchableLog(first: ErrorLog): SwitchableLog {
   let log = first;
+  let seen: Parameters<SwitchableLog['watch']>[0] = () => {};
   return {
     debug: (message) => log.debug(message),
     info: (message) => log.info(message),
-    warning: (message) => log.warning(message),
-    error: (message) => log.error(message),
-    critical: (message) => log.critical(message),
+    warning(message) {
+      log.warning(message);
+      seen('warning');
+    },
+    error(message) {
+      log.error(message);
+      seen('error');
+    },
+    critical(message) {
+      log.critical(message);
+      seen('critical');
+    },
     reopen: () => log.reopen(),
     close: () => log.close(),
+    watch(listener) {
+      seen = listener;
+    },
     become(next) {
       const before = log;
       log = next;

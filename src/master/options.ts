@@ -4,7 +4,7 @@ import type { HeadLimits } from '../front/environ.ts';
 import type { TlsConfig } from '../front/messages.ts';
 import { environNames } from '../log/access-format.ts';
 import type { ErrorLogSettings } from '../log/error-log.ts';
-import { wantsMetrics } from '../settings/admin.ts';
+import { statsdSettings, wantsMetrics } from '../settings/admin.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import type { Python } from '../settings/python.ts';
 import type { Settings } from '../settings/table.ts';
@@ -89,6 +89,7 @@ export function frontsSettings({ loaded, sockets, tls }: Setup, runtime: Runtime
       access: settings.accesslog === null ? null : { path: settings.accesslog, format: settings.access_log_format },
       listeners: sockets.map((socket) => socket.facts),
       metrics: wantsMetrics(settings),
+      statsd: statsdSettings(settings),
     },
   };
 }

@@ -1,6 +1,7 @@
 /** The settings as a Python process gets them: under gunicorn's names and in its forms, for hooks and loggers to read. */
 import { isPython, namesFromPythonFile } from '../settings/hooks.ts';
 import type { LoadedSettings } from '../settings/load.ts';
+import { parseStatsdAddress } from '../settings/statsd-address.ts';
 import { NOT_YET } from '../settings/table.ts';
 
 export interface PythonSettings {
@@ -19,9 +20,17 @@ export function pythonSettings(loaded: LoadedSettings): PythonSettings {
       ...Object.fromEntries(others),
       ...settings,
       pythonpath: settings.pythonpath.length === 0 ? null : settings.pythonpath.join(','),
+      statsd_host: pythonAddress(settings.statsd_host),
       user: settings.user ?? null,
       group: settings.group ?? null,
     },
     file: names.length === 0 || location?.kind !== 'file' ? null : { location: location.location, cwd, names },
   };
+}
+
+/** As socket.connect() of Python takes it, a list for a tuple. */
+function pythonAddress(statsdHost: string | null): string | readonly [string, number] | null {
+  if (statsdHost === null) return null;
+  const address = parseStatsdAddress(statsdHost);
+  return address.kind === 'unix' ? address.path : [address.host, address.port];
 }

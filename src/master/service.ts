@@ -7,7 +7,7 @@ import { chownSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { EXIT } from '../errors.ts';
-import type { ErrorLog } from '../log/error-log.ts';
+import type { SwitchableLog } from '../log/switchable-log.ts';
 import type { Monitoring } from '../metrics/monitoring.ts';
 import type { ServerView } from '../metrics/view.ts';
 import { wantsMetrics } from '../settings/admin.ts';
@@ -43,7 +43,7 @@ export class Service {
   private setup: Setup;
   private readonly runtime: Runtime;
   private readonly handler: ServiceHandler;
-  private readonly log: ErrorLog;
+  private readonly log: SwitchableLog;
   private readonly workers: Workers;
   private readonly app: AppKind;
   private readonly memory: MemoryWatch;
@@ -54,7 +54,7 @@ export class Service {
   private stopTimer: NodeJS.Timeout | null = null;
   private removing: Promise<void> = Promise.resolve();
 
-  constructor(setup: Setup, owner: Owner | null, handler: ServiceHandler, log: ErrorLog) {
+  constructor(setup: Setup, owner: Owner | null, handler: ServiceHandler, log: SwitchableLog) {
     this.setup = setup;
     this.handler = handler;
     this.log = log;
@@ -203,9 +203,9 @@ export class Service {
     if (this.stopPhase === 'done') return;
     this.stopPhase = 'done';
     this.app.end(() => {
-      this.monitoring?.close();
       this.removeFolders();
-      this.handler.stopped();
+      // What statsd has not got yet is sent before the process ends.
+      void Promise.resolve(this.monitoring?.close()).then(() => this.handler.stopped());
     });
   }
 

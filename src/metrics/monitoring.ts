@@ -1,5 +1,6 @@
 /** Start and end of all that watches the server. Loaded when a setting asks for it. */
-import type { ErrorLog } from '../log/error-log.ts';
+import type { SwitchableLog } from '../log/switchable-log.ts';
+import { statsdSettings } from '../settings/admin.ts';
 import type { Settings } from '../settings/table.ts';
 import { AdminServer } from './admin-server.ts';
 import { MasterMetrics } from './master-metrics.ts';
@@ -7,11 +8,11 @@ import type { ServerView } from './view.ts';
 
 export interface Monitoring {
   readonly metrics: MasterMetrics;
-  close(): void;
+  close(): Promise<void>;
 }
 
 /** Throws NunicornError, e.g. if the address of --admin-bind cannot be had. */
-export async function startMonitoring(view: ServerView, settings: Settings, log: ErrorLog): Promise<Monitoring> {
+export async function startMonitoring(view: ServerView, settings: Settings, log: SwitchableLog): Promise<Monitoring> {
   const metrics = new MasterMetrics(view, log);
   let admin: AdminServer | null = null;
   if (settings.admin_bind !== null) {
@@ -24,11 +25,31 @@ export async function startMonitoring(view: ServerView, settings: Settings, log:
     });
     await admin.listen(log);
   }
+  const statsd = await startStatsd(metrics, settings, log);
   return {
     metrics,
-    close() {
+    async close() {
       admin?.close();
       metrics.close();
+      await statsd?.();
     },
+  };
+}
+
+/** Returns what ends it; null if there is no statsd server. */
+async function startStatsd(
+  metrics: MasterMetrics,
+  settings: Settings,
+  log: SwitchableLog,
+): Promise<(() => Promise<void>) | null> {
+  const options = statsdSettings(settings);
+  if (options === null) return null;
+  const [{ Statsd }, { StatsdReporter }] = await Promise.all([import('./statsd.ts'), import('./statsd-reporter.ts')]);
+  const statsd = await Statsd.open(options, log);
+  log.watch((level) => statsd.count(`gunicorn.log.${level}`, 1));
+  const reporter = new StatsdReporter(metrics, statsd);
+  return async () => {
+    reporter.close();
+    await statsd.close();
   };
 }

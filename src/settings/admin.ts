@@ -1,12 +1,24 @@
-/** What goes together in the settings of --admin-bind. */
+/** What the settings of the admin server and of statsd mean together. */
 import { isIPv4 } from 'node:net';
 import { NunicornError } from '../errors.ts';
+import type { StatsdSettings } from '../metrics/statsd.ts';
 import { type Address, parseAddress } from './address.ts';
+import { parseStatsdAddress } from './statsd-address.ts';
 import type { Settings } from './table.ts';
 
 /** Whether anything is to be counted. */
 export function wantsMetrics(settings: Settings): boolean {
-  return settings.admin_bind !== null;
+  return settings.admin_bind !== null || settings.statsd_host !== null;
+}
+
+export function statsdSettings(settings: Settings): StatsdSettings | null {
+  if (settings.statsd_host === null) return null;
+  return {
+    address: parseStatsdAddress(settings.statsd_host),
+    // A point at the end of every prefix of more than one letter, as in Gunicorn.
+    prefix: settings.statsd_prefix.replace(/^(.+[^.]+)\.*$/, '$1.'),
+    tags: settings.dogstatsd_tags,
+  };
 }
 
 /** An address that the master can listen at by itself. Throws NunicornError for others. */

@@ -9,6 +9,7 @@ import { NunicornError } from '../errors.ts';
 import { groupId, userId } from './accounts.ts';
 import { parseAddress } from './address.ts';
 import type { CountOrAuto } from './auto.ts';
+import { parseStatsdAddress } from './statsd-address.ts';
 
 /** What reading a value may need to know, and how it can speak to the user without failing. */
 export interface ParseContext {
@@ -175,6 +176,22 @@ export const adminAddress: ValueType<string | null> = {
     parseOrExplain(address);
     if (!address.startsWith('unix:') && !/:\d+$/.test(address))
       throw new ValueError('a port is needed, such as 127.0.0.1:9100, or unix:PATH');
+    return address;
+  },
+};
+
+export const statsdAddress: ValueType<string | null> = {
+  label: 'address',
+  arity: 'one',
+  parse(raw, context) {
+    const address = optionalText.parse(raw, context);
+    if (address !== null) {
+      try {
+        parseStatsdAddress(address);
+      } catch (error) {
+        throw error instanceof NunicornError ? new ValueError(error.message) : error;
+      }
+    }
     return address;
   },
 };

@@ -34,6 +34,14 @@ def write_stacks_to(path):
         faulthandler.enable()
 
 
+def _logger(cfg):
+    if not cfg.statsd_host:
+        return Logger(cfg)
+    from .statsd import Statsd
+
+    return Statsd(cfg)
+
+
 class Setup:
     """What a worker and the mold have in common before the app is imported: settings, log, and what hooks are given."""
 
@@ -47,7 +55,7 @@ class Setup:
         except BaseException:
             traceback.print_exc()
             os._exit(EXIT_BOOT_ERROR)
-        self.log = Logger(self.cfg)
+        self.log = _logger(self.cfg)
         os.umask(process["umask"])
         os.environ["SERVER_SOFTWARE"] = process["software"]
         prepare_path(process)

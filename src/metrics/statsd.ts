@@ -1,0 +1,94 @@
+/**
+ * Metrics to a statsd server, through hot-shots: Gunicorn's names and types, and nunicorn's own under the same prefix. Fronts
+ * send what they answer, the master the rest. Lines are gathered into datagrams; what a server that is gone does not get is lost.
+ */
+import type { StatsD } from 'hot-shots';
+import { NunicornError } from '../errors.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import type { StatsdAddress } from '../settings/statsd-address.ts';
+
+export interface StatsdSettings {
+  readonly address: StatsdAddress;
+  /** Empty, or with a point at its end. */
+  readonly prefix: string;
+  /** As the user wrote them: `name:value,name:value`. */
+  readonly tags: string;
+}
+
+/** Fits into a packet of an Ethernet. */
+const MAX_DATAGRAM_BYTES = 1432;
+const FLUSH_MS = 1000;
+
+export class Statsd {
+  private readonly client: StatsD;
+
+  /** @throws {NunicornError} if this machine cannot send to such an address */
+  static async open({ address, prefix, tags }: StatsdSettings, log: ErrorLog): Promise<Statsd> {
+    const { StatsD } = await import('hot-shots');
+    let told = false;
+    const failed = (error: Error): void => {
+      if (!told)
+        log.warning(`statsd at ${textOf(address)} cannot be reached (${error.message}); metrics are lost meanwhile`);
+      told = true;
+    };
+    try {
+      const client = new StatsD({
+        ...(address.kind === 'udp'
+          ? { protocol: 'udp', host: address.host, port: address.port, cacheDns: true }
+          : { protocol: 'uds', path: address.path, udsGracefulErrorHandling: true }),
+        prefix,
+        globalTags: tags === '' ? [] : tags.split(','),
+        // What DD_ENTITY_ID and the like hold is not what the user asked for; Gunicorn does not add it.
+        includeDataDogTags: false,
+        maxBufferSize: MAX_DATAGRAM_BYTES,
+        bufferFlushInterval: FLUSH_MS,
+        errorHandler: failed,
+      });
+      return new Statsd(client);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      if (/unix_dgram/.test(message)) {
+        throw new NunicornError(
+          `--statsd-host ${textOf(address)}: Node needs the package unix-dgram for Unix sockets. ` +
+            'It is installed with nunicorn where there is a C++ compiler; or use HOST:PORT',
+        );
+      }
+      // The socket is not there (yet): a statsd server that is gone costs nothing.
+      failed(error instanceof Error ? error : new Error(message));
+      return new Statsd(new StatsD({ mock: true }));
+    }
+  }
+
+  private constructor(client: StatsD) {
+    this.client = client;
+  }
+
+  /** As Gunicorn sends it for each request that it logs. */
+  request(status: number, durationMs: number): void {
+    const { client } = this;
+    client.timing('gunicorn.request.duration', durationMs);
+    client.increment('gunicorn.requests');
+    client.increment(`gunicorn.request.status.${status}`);
+  }
+
+  count(name: string, by: number): void {
+    this.client.increment(name, by);
+  }
+
+  gauge(name: string, value: number): void {
+    this.client.gauge(name, value);
+  }
+
+  histogram(name: string, value: number): void {
+    this.client.histogram(name, value);
+  }
+
+  /** Sends what has gathered. */
+  close(): Promise<void> {
+    return new Promise((resolve) => this.client.close(() => resolve()));
+  }
+}
+
+function textOf(address: StatsdAddress): string {
+  return address.kind === 'unix' ? `unix://${address.path}` : `${address.host}:${address.port}`;
+}

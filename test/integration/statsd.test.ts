@@ -1,0 +1,130 @@
+// --statsd-host: what Gunicorn sends for a scenario, nunicorn sends too.
+import { strict as assert } from 'node:assert';
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { KINDS, NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { FIXTURES } from '../helpers/paths.ts';
+import { freePort } from '../helpers/ports.ts';
+import { type Kind, withServer } from '../helpers/server.ts';
+
+/** A statsd server that keeps the lines it gets. */
+class Listener {
+  readonly socket: Socket;
+  readonly lines: string[] = [];
+
+  private constructor(socket: Socket) {
+    this.socket = socket;
+    socket.on('message', (datagram) => this.lines.push(...datagram.toString('ascii').split('\n').filter(Boolean)));
+  }
+
+  static async open(): Promise<Listener> {
+    const socket = createSocket('udp4');
+    socket.bind(0, '127.0.0.1');
+    await once(socket, 'listening');
+    return new Listener(socket);
+  }
+
+  get port(): number {
+    return this.socket.address().port;
+  }
+
+  /** Each line without what differs from run to run; a rate of 1 is what no rate means. */
+  shapes(): string[] {
+    return this.lines
+      .map((line) => line.replace('|@1.0', '').replace(/(gunicorn\.request\.duration:)[\d.]+\|/, '$1N|'))
+      .filter((line) => /gunicorn\.request|app\./.test(line));
+  }
+
+  count(shape: string): number {
+    return this.shapes().filter((line) => line === shape).length;
+  }
+}
+
+async function scenario(kind: Kind): Promise<{ shapes: string[]; lines: string[] }> {
+  const listener = await Listener.open();
+  const args = [
+    '--statsd-host',
+    `127.0.0.1:${listener.port}`,
+    '--statsd-prefix',
+    'shop',
+    '--dogstatsd-tags',
+    'a:b,c:d',
+  ];
+  args.push('--enable-backlog-metric', '--config', join(FIXTURES, 'statsd_hooks.py'));
+  try {
+    await withServer({ kind, app: 'pathology.faults:application', args }, async (server) => {
+      await until(
+        () => listener.lines.some((line) => line.includes('gunicorn.request.status.200')),
+        'the first request',
+      );
+      // The requests of the start are over.
+      listener.lines.length = 0;
+      for (let i = 0; i < 3; i++) await server.get('/pid');
+      await server.get('/warn');
+      await server.get('/nothing-here');
+      await until(
+        () =>
+          listener.count('shop.gunicorn.requests:1|c|#a:b,c:d') === 5 &&
+          listener.lines.some((line) => line.startsWith('shop.gunicorn.backlog')) &&
+          listener.count('shop.app.pay:1.5|ms|#a:b,c:d') === 1,
+        () => `the scenario's lines\n${listener.lines.join('\n')}`,
+      );
+    });
+    return { shapes: listener.shapes().sort(), lines: listener.lines };
+  } finally {
+    listener.socket.close();
+  }
+}
+
+describe('statsd', () => {
+  it('gets the lines that Gunicorn sends', { skip: !NUNICORN_RUNS || !KINDS.includes('gunicorn') }, async () => {
+    const [gunicorn, nunicorn] = [await scenario('gunicorn'), await scenario('nunicorn')];
+    assert.deepEqual(nunicorn.shapes, gunicorn.shapes);
+    // How often these come differs; that they come, and of which type they are, does not.
+    for (const line of gunicorn.lines) {
+      const name = line.slice(0, line.indexOf(':'));
+      const [, type] = line.split('|');
+      const tags = line.slice(line.indexOf('|#'));
+      const same = nunicorn.lines.find((other) => other.startsWith(`${name}:`));
+      assert(same !== undefined, `${line} of Gunicorn`);
+      assert.equal(same.split('|')[1], type, line);
+      assert(same.endsWith(tags), `${same} and ${line}`);
+    }
+  });
+
+  it('gets metrics of nunicorn under the same prefix', { skip: !NUNICORN_RUNS }, async () => {
+    const listener = await Listener.open();
+    const args = ['--statsd-host', `127.0.0.1:${listener.port}`, '--statsd-prefix', 'shop.'];
+    await withServer({ app: 'pathology.faults:application', args }, async (server) => {
+      await server.get('/os-exit');
+      await until(
+        () =>
+          [
+            'nunicorn.worker.exits.crash:1|c',
+            'nunicorn.slots.idle:1|g',
+            'gunicorn.workers:1|g',
+            'gunicorn.log.error:1|c',
+          ].every((line) => listener.lines.includes(`shop.${line}`)),
+        () => listener.lines.join('\n'),
+      );
+    });
+    listener.socket.close();
+  });
+
+  it('that is not there costs nothing and is told of once', { skip: !NUNICORN_RUNS }, async () => {
+    const args = ['--statsd-host', 'unix:///nowhere/statsd.sock'];
+    await withServer({ app: 'pathology.faults:application', args }, async (server) => {
+      for (let i = 0; i < 20; i++) assert.equal((await server.get('/')).status, 200);
+      await until(() => /statsd at unix:\/\/\/nowhere\/statsd\.sock cannot be reached/.test(server.log), 'the warning');
+      const told = server.log.match(/cannot be reached/g)?.length ?? 0;
+      assert(told <= 2, `once for each process: ${told}\n${server.log}`);
+    });
+    const nobody = ['--statsd-host', `127.0.0.1:${await freePort()}`];
+    await withServer({ app: 'pathology.faults:application', args: nobody }, async (server) => {
+      for (let i = 0; i < 20; i++) assert.equal((await server.get('/')).status, 200);
+    });
+  });
+});
