@@ -59,6 +59,7 @@ const MUCH_GIL_WAIT = 0.2;
 const MUCH_CPU_WAIT = 0.2;
 /** Of the processors. */
 const CORES_FULL = 0.85;
+const MOSTLY_OTHERS = 0.6;
 /** Of a worker's memory in an hour. */
 const GROWS = 0.05;
 const HOUR = 3600;
@@ -181,7 +182,14 @@ function gil({ settings, recent }: AdviceInput, { cores }: AdviceContext): Advic
           expect: 'the same throughput with shorter answers: waiting is moved to the queue, where it costs nothing',
         };
   }
-  if (cpuWait > MUCH_CPU_WAIT * whole)
+  const own = requestsPerSecond * cpu;
+  if (cpuWait > MUCH_CPU_WAIT * whole && own < MOSTLY_OTHERS * cores)
+    return {
+      change: 'Look at what else runs on this machine',
+      why: `a request waits ${ms(cpuWait)} of ${ms(whole)} for a processor, while this server uses ${own.toFixed(1)} of ${cores}: others take them, or a quota does`,
+      expect: 'all other advice is to be taken with care until that is settled',
+    };
+  if (cpuWait > MUCH_CPU_WAIT * whole && settings.workers > 1)
     return {
       change: `Run fewer workers, or give the server more than ${cores} processors`,
       why: `a request waits ${ms(cpuWait)} of ${ms(whole)} for a processor: more is ready to run than can`,

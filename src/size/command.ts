@@ -180,9 +180,9 @@ function commandOf(cell: Cell, port: number, options: SizeOptions, python: strin
   const words = [
     process.execPath,
     NUNICORN,
-    ...options.serve,
+    ...options.measured,
     ...['--bind', `127.0.0.1:${port}`, '--workers', `${cell.workers}`, '--threads', `${cell.threads}`],
-    ...['--fronts', `${cell.fronts}`, '--python', python, '--error-logfile', '-', '--pid='],
+    ...['--fronts', `${cell.fronts}`, '--python', python, '--error-logfile', '-'],
     // The cost of a log that the user has is part of the answer; its lines are not part of their log.
     ...(settings.accesslog === null ? [] : ['--access-logfile', log]),
     ...(cell.preload ? ['--preload'] : []),

@@ -2,7 +2,7 @@
 import { EXIT, NunicornError } from '../errors.ts';
 import { parseCommandLine } from '../settings/command-line.ts';
 import { loadSettings } from '../settings/load.ts';
-import { SETTINGS, type SettingName } from '../settings/table.ts';
+import { SETTINGS, type SettingName, type Settings } from '../settings/table.ts';
 import type { Cell } from './cell.ts';
 import { readReport } from './check.ts';
 import { parseOwn, withoutOutput } from './own-options.ts';
@@ -34,7 +34,8 @@ export interface SizeOptions {
   readonly base: Pick<Cell, 'fronts' | 'preload'>;
   /** The server's options as they were given, without those that a cell sets. */
   readonly serve: readonly string[];
-  /** More of them for the measured server: nothing of it may reach the user's files, sockets and collectors. */
+  /** The same for a server that is measured: nothing of it may reach the user's addresses, files and collectors. */
+  readonly measured: readonly string[];
   readonly python: string | null;
   readonly cwd: string;
   /** Of the application. */
@@ -123,7 +124,8 @@ export async function parseSizeOptions(
           ? { workers: Math.max(1, settings.workers), threads: settings.threads }
           : undefined,
       base: { fronts: set('fronts') ? settings.fronts : 1, preload: settings.preload_app },
-      serve: serveWords(commandLine.values),
+      serve: serveWords(commandLine.values, SET_BY_CELL),
+      measured: measuredWords(commandLine.values, settings),
       python: settings.python,
       cwd,
       chdir: settings.chdir,
@@ -133,17 +135,41 @@ export async function parseSizeOptions(
   };
 }
 
-/** The server's options in one form, without what a cell sets. */
-function serveWords(values: ReadonlyMap<SettingName, string | readonly string[] | boolean>): readonly string[] {
+/** The server's options in one form, but for some. */
+function serveWords(
+  values: ReadonlyMap<SettingName, string | readonly string[] | boolean>,
+  without: ReadonlySet<string>,
+): readonly string[] {
   const words: string[] = [];
   for (const [name, value] of values) {
-    if (SET_BY_CELL.has(name)) continue;
+    if (without.has(name)) continue;
     const flags: readonly string[] = SETTINGS[name].flags;
     const flag = flags.find((each) => each.startsWith('--')) ?? '';
     if (value === true) words.push(flag);
     else for (const each of typeof value === 'string' ? [value] : value === false ? [] : value) words.push(flag, each);
   }
   return words;
+}
+
+/** Settings that reach out of a server. What a configuration file says of them is taken back by an empty value. */
+const REACHES_OUT: Readonly<Record<string, string>> = {
+  pidfile: '--pid=',
+  admin_bind: '--admin-bind=',
+  statsd_host: '--statsd-host=',
+};
+
+/** @throws {NunicornError} for what cannot be taken back */
+function measuredWords(
+  values: ReadonlyMap<SettingName, string | readonly string[] | boolean>,
+  settings: Settings,
+): readonly string[] {
+  for (const name of ['daemon', 'reload'] as const)
+    if (settings[name])
+      throw new NunicornError(`${name} is set: a server that is measured runs without it; leave it out`);
+  const words = serveWords(values, new Set([...SET_BY_CELL, ...Object.keys(REACHES_OUT), 'accesslog', 'errorlog']));
+  const set = new Map<string, unknown>(Object.entries(settings));
+  const back = Object.entries(REACHES_OUT).filter(([name]) => (set.get(name) ?? null) !== null);
+  return [...words, ...back.map(([, word]) => word)];
 }
 
 function trafficSource(paths: readonly string[], har: string | undefined, replay: string | undefined): TrafficSource {

@@ -1,5 +1,6 @@
 import { strict as assert } from 'node:assert';
 import { describe, it } from 'node:test';
+import type { Status } from '../../src/metrics/status.ts';
 import { adviceText } from '../../src/size/advise.ts';
 import { type AdviceContext, type AdviceInput, advise } from '../../src/size/advise-rules.ts';
 
@@ -78,6 +79,18 @@ describe('advice from a running server', () => {
       changes({ workers: 9, threads: 1, perSecond: 150, busy: 0.4, cpu: 0.01, io: 0, cpuWait: 0.01 }, { cores: 2 }),
       /fewer workers/,
     );
+  });
+
+  it('others, when a request waits for a processor that this server does not use', () => {
+    assert.match(
+      changes({ workers: 1, threads: 2, perSecond: 40, busy: 0.5, cpu: 0.005, io: 0.01, cpuWait: 0.02 }, { cores: 2 }),
+      /what else runs/,
+    );
+  });
+
+  it('takes the status as the admin server gives it', () => {
+    const input = (given: Status): AdviceInput => given;
+    assert.equal(typeof input, 'function');
   });
 
   it('fewer workers when nearly all are idle', () => {
