@@ -67,9 +67,7 @@ export function conclude(findings: Findings, limits: Limits): Verdict {
     return {
       ...common,
       kind: 'not enough measured',
-      because: findings.interrupted
-        ? 'It was stopped before settings could be compared.'
-        : 'The time was over before settings could be compared.',
+      because: `${findings.interrupted ? 'It was stopped' : 'The time was over'} before settings could be compared.${fullest(cells)}`,
       toDo: ['Give it more time with --budget.'],
     };
 
@@ -169,6 +167,14 @@ function ratedOf(cell: Cell, estimate: Estimate): Rated {
 
 export function capacityOf({ capacity }: CellFindings): number {
   return median(capacity.map(({ perSecond }) => perSecond));
+}
+
+/** For who has stopped it early. */
+function fullest(cells: readonly CellFindings[]): string {
+  const measured = cells.filter(({ capacity }) => capacity.length > 0);
+  if (measured.length === 0) return '';
+  const most = measured.reduce((best, each) => (capacityOf(each) > capacityOf(best) ? each : best));
+  return ` At full speed, whatever the latency, ${nameOf(most.cell)} was the best of ${measured.length}.`;
 }
 
 function fits(cells: readonly CellFindings[], cell: Cell, costs: Costs, limits: Limits): boolean {
