@@ -1,7 +1,7 @@
 /** Workers that are replaced under load, for every reason there is: nobody notices. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '../helpers/deadline.ts';
-import { descriptorCount } from '../helpers/processes.ts';
+import { descriptorCount, isAlive } from '../helpers/processes.ts';
 import {
   Clients,
   describe,
@@ -63,10 +63,30 @@ export const replacing: readonly Scenario[] = [
         const clients = new Clients(server);
         for (let hup = 1; hup <= 20 * scale; hup++) {
           server.kill('SIGHUP');
-          await waitFor(server, 'replacement', REPLACED, hup * 2, 60_000);
-          await until(() => server.workers().length === 2, 'two workers', 60_000);
+          await waitFor(server, 'reload', /Reloaded: all workers are ready/, hup, 60_000);
         }
         return await end(clients, `${times(server, REPLACED)} workers replaced`);
+      }),
+  },
+  {
+    name: 'upgrades by USR2, boot of 2 s',
+    run: (scale) =>
+      withFaults({ ...FOUR, env: SLOW_BOOT }, async (server) => {
+        const clients = new Clients(server);
+        let master = server.pid;
+        for (let time = 1; time <= 5 * scale; time++) {
+          process.kill(master, 'SIGUSR2');
+          await waitFor(server, 'new master', /Started: all workers are ready/, time + 1, 60_000);
+          const next = Number([...server.log.matchAll(/new master is pid (\d+)/g)].at(-1)?.[1]);
+          process.kill(master, 'SIGTERM');
+          await until(() => !isAlive(master), 'the old master to end', 60_000);
+          await waitFor(server, 'promotion', /Master has been promoted/, time, 60_000);
+          master = next;
+        }
+        const verdict = await end(clients, `${5 * scale} upgrades`);
+        process.kill(master, 'SIGTERM');
+        await until(() => !isAlive(master), 'the last master to end', 60_000);
+        return verdict;
       }),
   },
   {
