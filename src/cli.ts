@@ -13,6 +13,8 @@ interface Command {
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   size: () => import('./size/command.ts'),
   advise: () => import('./size/advise.ts'),
+  ctl: () => import('./control/ctl.ts'),
+  top: () => import('./control/top.ts'),
 };
 
 /**

@@ -98,13 +98,16 @@ function pathOfSocket(fd: number): string {
 }
 
 /** As gunicorn logs them: `http://127.0.0.1:8000,unix:/run/app.sock`. */
-export function describeSockets(sockets: readonly ListeningSocket[], { certfile }: Settings): string {
-  const scheme = certfile === null ? 'http://' : 'https://';
-  return sockets
-    .map(({ address, facts }) =>
-      address.kind === 'tcp' ? scheme + formatAddress({ ...address, host: facts.host }) : formatAddress(address),
-    )
-    .join(',');
+export function describeSockets(sockets: readonly ListeningSocket[], settings: Settings): string {
+  return sockets.map((socket) => describeSocket(socket, settings)).join(',');
+}
+
+export function describeSocket(
+  { address, facts }: Pick<ListeningSocket, 'address' | 'facts'>,
+  settings: Settings,
+): string {
+  if (address.kind !== 'tcp') return formatAddress(address);
+  return (settings.certfile === null ? 'http://' : 'https://') + formatAddress({ ...address, host: facts.host });
 }
 
 async function bindAddress(

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { chownSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import type { ServerActions } from '../control/target.ts';
 import { EXIT } from '../errors.ts';
 import type { SwitchableLog } from '../log/switchable-log.ts';
 import type { Monitoring } from '../metrics/monitoring.ts';
@@ -50,6 +51,7 @@ export class Service {
   /** Null: nobody asked for metrics. */
   private monitoring: Monitoring | null = null;
   private stopPhase: 'running' | 'graceful' | 'quick' | 'workers' | 'done' = 'running';
+  private reloads = 0;
   private stopDeadline = 0;
   private stopTimer: NodeJS.Timeout | null = null;
   private removing: Promise<void> = Promise.resolve();
@@ -105,7 +107,7 @@ export class Service {
     if (wantsMetrics(settings)) {
       const { startMonitoring } = await import('../metrics/monitoring.ts');
       try {
-        this.monitoring = await startMonitoring(this.view(), settings, this.log);
+        this.monitoring = await startMonitoring(this.view(), this.actions(), settings, this.log);
       } catch (error) {
         this.removeFolders();
         throw error;
@@ -120,6 +122,7 @@ export class Service {
   async reload(setup: Setup): Promise<void> {
     this.setup = setup;
     this.memory.limits = memoryOptions(setup.loaded);
+    this.reloads++;
     await this.app.reload(setup);
     if (this.stopPhase === 'running') this.workers.reload(workersOptions(setup.loaded));
   }
@@ -129,8 +132,19 @@ export class Service {
       version: VERSION,
       setup: () => this.setup,
       workers: () => this.workers.views(),
+      workerCount: () => this.workers.count,
+      reloads: () => this.reloads,
       fronts: () => this.app.fronts(),
       askFronts: (requests) => this.app.askFronts(requests),
+    };
+  }
+
+  private actions(): ServerActions {
+    return {
+      addWorker: () => this.addWorker(),
+      removeWorker: () => this.removeWorker(),
+      replaceWorker: (serial) => this.workers.replace(serial),
+      stacks: (serial) => this.workers.stacks(serial),
     };
   }
 

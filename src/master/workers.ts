@@ -251,7 +251,7 @@ export class Workers implements WorkerEvents {
   views(): WorkerView[] {
     const time = now();
     return [...this.bySerial.values()].map(
-      ({ number, serial, process, state, stuck, reason, startedAt, readyAt, served }) => ({
+      ({ number, serial, process, state, stuck, reason, startedAt, readyAt, reached, served }) => ({
         number,
         serial,
         pid: process?.pid ?? null,
@@ -260,6 +260,7 @@ export class Workers implements WorkerEvents {
         reason,
         ageMs: time - startedAt,
         bootMs: readyAt === null ? null : readyAt - startedAt,
+        reached: reached.map(({ step, at }) => ({ step, afterMs: at - startedAt })),
         served,
       }),
     );
@@ -326,6 +327,19 @@ export class Workers implements WorkerEvents {
     if (seat.restart !== null) clearTimeout(seat.restart);
     if (seat.next !== null) this.discard(seat.next, 'scale_down');
     if (seat.current !== null) this.drain(seat.current, 'scale_down');
+  }
+
+  /** The worker finishes what it runs and is replaced. */
+  replace(serial: number): void {
+    const worker = this.bySerial.get(serial);
+    if (worker !== undefined) this.wish(worker, 'signal');
+  }
+
+  /** The stacks of all threads of a worker. */
+  async stacks(serial: number): Promise<string> {
+    const process = this.bySerial.get(serial)?.process;
+    if (!process) return 'the worker is gone';
+    return await new Promise((resolve) => process.stacks(resolve));
   }
 
   reopenLogs(): void {

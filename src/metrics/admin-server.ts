@@ -12,6 +12,7 @@ import type { ErrorLog } from '../log/error-log.ts';
 import { formatAddress } from '../settings/address.ts';
 import { parseAdminAddress } from '../settings/admin.ts';
 import type { Format } from './exposition.ts';
+import { LIVE_PAGE_POLICY, LiveStream, livePage } from './live.ts';
 import type { MasterMetrics, Readiness } from './master-metrics.ts';
 
 export interface AdminSource {
@@ -27,20 +28,26 @@ const REQUEST_LIMIT_MS = 5000;
 
 type Answer =
   | { readonly status: number; readonly json: unknown }
-  | { readonly status: number; readonly contentType: string; readonly text: string };
+  | { readonly status: number; readonly contentType: string; readonly text: string; readonly policy?: string }
+  /** The answer has begun and goes on. */
+  | 'streams';
 
 export class AdminServer {
   private readonly address: ReturnType<typeof parseAdminAddress>;
   private readonly token: Buffer | null;
   private readonly source: AdminSource;
   private readonly server: Server;
-  private readonly routes: Readonly<Record<string, (request: IncomingMessage) => Promise<Answer> | Answer>>;
+  private readonly live: LiveStream;
+  private readonly routes: Readonly<
+    Record<string, (request: IncomingMessage, response: ServerResponse) => Promise<Answer> | Answer>
+  >;
 
   constructor(bind: string, token: string | null, source: AdminSource) {
     this.address = parseAdminAddress(bind);
     this.token = token === null ? null : Buffer.from(token);
     this.source = source;
     const { metrics } = source;
+    this.live = new LiveStream(() => metrics.status());
     this.routes = {
       '/metrics': (request) => this.scrape(request),
       '/livez': () => check({ ok: true, reasons: [] }),
@@ -48,7 +55,14 @@ export class AdminServer {
       '/startupz': () => check(metrics.startup()),
       '/status': async () => ({ status: 200, json: await metrics.status() }),
       '/requests': async () => ({ status: 200, json: await metrics.requests() }),
-      '/': () => ({ status: 200, json: { paths: Object.keys(this.routes).filter((path) => path !== '/') } }),
+      '/events': (request, response) => {
+        if (request.method === 'HEAD') return { status: 200, contentType: 'text/event-stream', text: '' };
+        return this.live.add(response) ? 'streams' : { status: 503, json: { error: 'too many live pages are open' } };
+      },
+      '/': (request) =>
+        /\btext\/html\b/.test(request.headers.accept ?? '')
+          ? { status: 200, contentType: 'text/html; charset=utf-8', text: livePage(), policy: LIVE_PAGE_POLICY }
+          : { status: 200, json: { paths: Object.keys(this.routes).filter((path) => path !== '/') } },
     };
     this.server = createServer(
       { headersTimeout: REQUEST_LIMIT_MS, requestTimeout: REQUEST_LIMIT_MS, keepAliveTimeout: 60_000 },
@@ -77,6 +91,7 @@ export class AdminServer {
   }
 
   close(): void {
+    this.live.close();
     this.server.close();
     this.server.closeAllConnections();
     if (this.address.kind === 'unix') rmSync(this.address.path, { force: true });
@@ -99,10 +114,11 @@ export class AdminServer {
   private async respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
     let answer: Answer;
     try {
-      answer = this.refusal(request) ?? (await this.answer(request));
+      answer = this.refusal(request) ?? (await this.answer(request, response));
     } catch (error) {
       answer = { status: 500, json: { error: error instanceof Error ? error.message : String(error) } };
     }
+    if (answer === 'streams') return;
     const [contentType, text] =
       'json' in answer
         ? ['application/json; charset=utf-8', `${JSON.stringify(answer.json)}\n`]
@@ -112,23 +128,25 @@ export class AdminServer {
       'Content-Length': Buffer.byteLength(text),
       'Cache-Control': 'no-store',
       'X-Content-Type-Options': 'nosniff',
-      ...(answer.status === 401 ? { 'WWW-Authenticate': 'Bearer' } : {}),
+      ...('policy' in answer ? { 'Content-Security-Policy': answer.policy } : {}),
+      // Basic is for browsers, which ask for it: any name, and the token as the password.
+      ...(answer.status === 401 ? { 'WWW-Authenticate': ['Bearer', 'Basic realm="nunicorn"'] } : {}),
       ...(answer.status === 405 ? { Allow: 'GET, HEAD' } : {}),
     });
     response.end(request.method === 'HEAD' ? undefined : text);
   }
 
-  private async answer(request: IncomingMessage): Promise<Answer> {
+  private async answer(request: IncomingMessage, response: ServerResponse): Promise<Answer> {
     const path = (request.url ?? '').split('?')[0] ?? '';
     const route = Object.hasOwn(this.routes, path) ? this.routes[path] : undefined;
-    return route === undefined ? { status: 404, json: { error: 'no such page' } } : route(request);
+    return route === undefined ? { status: 404, json: { error: 'no such page' } } : route(request, response);
   }
 
   private refusal(request: IncomingMessage): Answer | null {
     if (request.method !== 'GET' && request.method !== 'HEAD')
       return { status: 405, json: { error: 'read-only: GET or HEAD' } };
     if (this.token !== null) {
-      const given = Buffer.from(/^Bearer (.*)$/i.exec(request.headers.authorization ?? '')?.[1] ?? '');
+      const given = Buffer.from(tokenIn(request.headers.authorization ?? ''));
       if (given.length === this.token.length && timingSafeEqual(given, this.token)) return null;
       return { status: 401, json: { error: 'Authorization: Bearer with the token of --admin-token is needed' } };
     }
@@ -142,6 +160,15 @@ export class AdminServer {
     const { contentType, text } = await this.source.expose(formatOf(request.headers.accept));
     return { status: 200, contentType, text };
   }
+}
+
+/** The token of an Authorization header: of Bearer (RFC 6750), or the password of Basic (RFC 7617). */
+function tokenIn(authorization: string): string {
+  const [, scheme = '', credentials = ''] = /^(\S+) +(.*)$/.exec(authorization) ?? [];
+  if (scheme.toLowerCase() === 'bearer') return credentials;
+  if (scheme.toLowerCase() !== 'basic') return '';
+  const pair = Buffer.from(credentials, 'base64').toString();
+  return pair.slice(pair.indexOf(':') + 1);
 }
 
 function check({ ok, reasons }: Readiness): Answer {

@@ -1,6 +1,8 @@
 /** Start and end of all that watches the server. Loaded when a setting asks for it. */
+import type { ControlSocket } from '../control/control-socket.ts';
+import type { ServerActions } from '../control/target.ts';
 import type { SwitchableLog } from '../log/switchable-log.ts';
-import { statsdSettings } from '../settings/admin.ts';
+import { controlSocketPath, statsdSettings } from '../settings/admin.ts';
 import type { Settings } from '../settings/table.ts';
 import { AdminServer } from './admin-server.ts';
 import { MasterMetrics } from './master-metrics.ts';
@@ -12,7 +14,12 @@ export interface Monitoring {
 }
 
 /** Throws NunicornError, e.g. if the address of --admin-bind cannot be had. */
-export async function startMonitoring(view: ServerView, settings: Settings, log: SwitchableLog): Promise<Monitoring> {
+export async function startMonitoring(
+  view: ServerView,
+  actions: ServerActions,
+  settings: Settings,
+  log: SwitchableLog,
+): Promise<Monitoring> {
   const metrics = new MasterMetrics(view, log);
   let admin: AdminServer | null = null;
   if (settings.admin_bind !== null) {
@@ -25,10 +32,15 @@ export async function startMonitoring(view: ServerView, settings: Settings, log:
     });
     await admin.listen(log);
   }
+  const control = await startControl(metrics, view, actions, settings, log).catch((error: unknown) => {
+    admin?.close();
+    throw error;
+  });
   const statsd = await startStatsd(metrics, settings, log);
   return {
     metrics,
     async close() {
+      control?.close();
       admin?.close();
       metrics.close();
       await statsd?.();
@@ -52,4 +64,26 @@ async function startStatsd(
     reporter.close();
     await statsd.close();
   };
+}
+
+async function startControl(
+  metrics: MasterMetrics,
+  view: ServerView,
+  actions: ServerActions,
+  settings: Settings,
+  log: SwitchableLog,
+): Promise<ControlSocket | null> {
+  const path = controlSocketPath(settings);
+  if (path === null) return null;
+  const { ControlSocket: Socket } = await import('../control/control-socket.ts');
+  const target = {
+    view,
+    actions,
+    status: () => metrics.status(),
+    requests: () => metrics.requests(),
+    signal: (signal: NodeJS.Signals) => void process.kill(process.pid, signal),
+  };
+  const socket = new Socket(path, settings.control_socket_mode, target, log);
+  await socket.listen();
+  return socket;
 }

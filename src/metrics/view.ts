@@ -1,5 +1,6 @@
 /** What the metrics need to see of the running server: given by the master. */
 import type { ListenerFacts } from '../front/messages.ts';
+import type { BootStep } from '../policy/boot.ts';
 import type { Reason } from '../policy/reasons.ts';
 import type { Address } from '../settings/address.ts';
 import type { Settings } from '../settings/table.ts';
@@ -10,6 +11,10 @@ export interface ServerView {
   /** What holds now: a reload may change it. */
   setup(): SetupView;
   workers(): readonly WorkerView[];
+  /** How many there are to be. */
+  workerCount(): number;
+  /** Since the start. */
+  reloads(): number;
   fronts(): readonly FrontView[];
   /** Asks all fronts to report. Resolves with the ids of those that have not within a moment. */
   askFronts(requests: boolean): Promise<readonly number[]>;
@@ -17,7 +22,11 @@ export interface ServerView {
 
 export interface SetupView {
   readonly loaded: { readonly app: string; readonly settings: Settings };
-  readonly sockets: readonly { readonly address: Address; readonly facts: ListenerFacts }[];
+  readonly sockets: readonly {
+    readonly address: Address;
+    readonly facts: ListenerFacts;
+    readonly handle: { readonly fd: number };
+  }[];
   readonly python: { readonly version: string };
 }
 
@@ -30,6 +39,8 @@ export interface WorkerView {
   readonly reason: Reason;
   readonly ageMs: number;
   readonly bootMs: number | null;
+  /** The steps of its boot so far, each with the time from its start. */
+  readonly reached: readonly { readonly step: BootStep; readonly afterMs: number }[];
   readonly served: number;
 }
 

@@ -8,7 +8,7 @@ import type { Settings } from './table.ts';
 
 /** Whether anything is to be counted. */
 export function wantsMetrics(settings: Settings): boolean {
-  return settings.admin_bind !== null || settings.statsd_host !== null;
+  return settings.admin_bind !== null || settings.statsd_host !== null || controlSocketPath(settings) !== null;
 }
 
 export function statsdSettings(settings: Settings): StatsdSettings | null {
@@ -19,6 +19,11 @@ export function statsdSettings(settings: Settings): StatsdSettings | null {
     prefix: settings.statsd_prefix.replace(/^(.+[^.]+)\.*$/, '$1.'),
     tags: settings.dogstatsd_tags,
   };
+}
+
+/** Null: there is none. */
+export function controlSocketPath({ control_socket: path, control_socket_disable: disabled }: Settings): string | null {
+  return disabled ? null : path;
 }
 
 /** An address that the master can listen at by itself. Throws NunicornError for others. */

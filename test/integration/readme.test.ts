@@ -69,7 +69,7 @@ async function running(
       TMPDIR: folder,
       PYTHONDONTWRITEBYTECODE: '1',
       GUNICORN_CMD_ARGS: `--bind 127.0.0.1:${port}`,
-      npm_config_offline: 'true',
+      npm_config_prefer_offline: 'true',
       [marker.split('=')[0] as string]: marker.split('=')[1],
     },
   });

@@ -45,6 +45,7 @@ const PRESENT: Present = {
       reason: 'boot',
       ageMs: 1000,
       bootMs: 5,
+      reached: [],
       served: 0,
       memory: { rss: 1, pss: 1 },
     },

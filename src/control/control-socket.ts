@@ -1,0 +1,119 @@
+/** The control socket (--control-socket): a Unix socket of the operator's, to ask the master and to tell it. */
+import { chmodSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { EXIT, NunicornError } from '../errors.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { CommandError, runCommand } from './commands.ts';
+import { type ControlAnswer, encodeMessage, MessageDecoder } from './protocol.ts';
+import type { ControlTarget } from './target.ts';
+
+/** As Gunicorn. */
+const IDLE_MS = 300_000;
+
+export class ControlSocket {
+  private readonly path: string;
+  private readonly mode: number;
+  private readonly log: ErrorLog;
+  private readonly target: ControlTarget;
+  private readonly server: Server;
+  private readonly connections = new Set<Socket>();
+
+  constructor(path: string, mode: number, target: ControlTarget, log: ErrorLog) {
+    this.path = path;
+    this.mode = mode;
+    this.target = target;
+    this.log = log;
+    this.server = createServer((socket) => this.accept(socket));
+  }
+
+  /** Throws NunicornError if the socket cannot be made. */
+  async listen(): Promise<void> {
+    try {
+      mkdirSync(dirname(this.path), { recursive: true, mode: 0o700 });
+      await removeStale(this.path);
+      // Nobody gets in between its making and its mode.
+      const before = process.umask(0o177);
+      try {
+        await new Promise<void>((resolve, reject) => {
+          this.server.once('error', reject);
+          this.server.listen(this.path, resolve);
+        });
+      } finally {
+        process.umask(before);
+      }
+      chmodSync(this.path, this.mode);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new NunicornError(`--control-socket ${this.path}: ${why}`, EXIT.ERROR);
+    }
+    this.log.info(`Control socket listening at ${this.path}`);
+  }
+
+  close(): void {
+    this.server.close();
+    for (const socket of this.connections) socket.destroy();
+    rmSync(this.path, { force: true });
+  }
+
+  private accept(socket: Socket): void {
+    this.connections.add(socket);
+    const decoder = new MessageDecoder();
+    let answering = Promise.resolve();
+    socket.setTimeout(IDLE_MS, () => socket.destroy());
+    socket.on('error', () => {});
+    socket.on('close', () => this.connections.delete(socket));
+    socket.on('data', (piece) => {
+      let messages: unknown[];
+      try {
+        messages = decoder.push(piece);
+      } catch (error) {
+        this.log.warning(`Control socket: ${error instanceof Error ? error.message : error}`);
+        socket.destroy();
+        return;
+      }
+      for (const message of messages) {
+        // One after the other, in the order they came.
+        answering = answering.then(async () => {
+          const answer = await this.answer(message);
+          if (!socket.destroyed) socket.write(encodeMessage(answer));
+        });
+      }
+    });
+  }
+
+  private async answer(message: unknown): Promise<ControlAnswer> {
+    const { id = 0, command = '', args = [] } = (message ?? {}) as { id?: unknown; command?: unknown; args?: unknown };
+    const number = typeof id === 'number' ? id : 0;
+    try {
+      const more = Array.isArray(args) ? args.map(String) : [];
+      const data = await runCommand(this.target, String(command), more);
+      return { id: number, status: 'ok', data };
+    } catch (error) {
+      if (error instanceof CommandError) return { id: number, status: 'error', error: error.message };
+      this.log.error(`Control socket: '${command}' failed: ${error instanceof Error ? error.stack : error}`);
+      return {
+        id: number,
+        status: 'error',
+        error: `Command failed: ${error instanceof Error ? error.message : error}`,
+      };
+    }
+  }
+}
+
+/** A socket that nobody listens at is in the way, a server that runs is not. */
+async function removeStale(path: string): Promise<void> {
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (there === undefined) return;
+  if (!there.isSocket()) throw new Error('there is a file of this name, and it is no socket');
+  const answered = await new Promise<boolean>((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+  if (answered) throw new Error('another server listens there');
+  rmSync(path, { force: true });
+}

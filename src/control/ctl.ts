@@ -1,0 +1,104 @@
+/** `nunicorn ctl`: asks a running server, and tells it, over its control socket. */
+
+import { resolve } from 'node:path';
+import { createInterface } from 'node:readline/promises';
+import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
+import { ControlClient } from './client.ts';
+import { formatAnswer } from './format.ts';
+import { SOCKET_VARIABLE, socketPath } from './socket-path.ts';
+
+interface Options {
+  readonly socket: string;
+  /** Undefined: ask for commands. */
+  readonly command: string | undefined;
+  readonly json: boolean;
+}
+
+export async function run(argv: readonly string[], columns: number): Promise<ExitCode> {
+  const options = await parse(argv, columns);
+  if (options === null) return EXIT.OK;
+  const client = await ControlClient.open(options.socket);
+  try {
+    if (options.command === undefined) return await interact(client, options);
+    const data = await client.send(options.command);
+    console.log(options.json ? JSON.stringify(data, null, 2) : formatAnswer(options.command, data));
+    return EXIT.OK;
+  } finally {
+    client.close();
+  }
+}
+
+/** Null: the help was printed. */
+async function parse(argv: readonly string[], columns: number): Promise<Options | null> {
+  const { default: yargs } = await import('yargs');
+  const parser = yargs([...argv])
+    .scriptName('nunicorn ctl')
+    .usage(
+      `Usage: $0 [-s SOCKET] [COMMAND]\n\nAsks a running server, or tells it what to do, over its control socket (nunicorn --control-socket SOCKET). Without COMMAND it asks for commands; "help" lists them.`,
+    )
+    .option('socket', {
+      alias: 's',
+      type: 'string',
+      describe: `Path of the control socket, as given to --control-socket. Default: $${SOCKET_VARIABLE}`,
+      requiresArg: true,
+    })
+    .option('command', {
+      alias: 'c',
+      type: 'string',
+      describe: 'COMMAND in one word, as for gunicornc',
+      requiresArg: true,
+    })
+    .option('json', { alias: 'j', type: 'boolean', describe: 'Print the answer as JSON' })
+    .option('help', { alias: 'h', type: 'boolean', describe: 'Show this help' })
+    .example([
+      ['$0 -s app.ctl show workers', 'Workers, their state, age and requests'],
+      ['$0 -s app.ctl show requests', 'What runs and what waits, for how long'],
+      ['$0 -s app.ctl backtrace 2', 'Where the threads of worker 2 are'],
+      ['$0 -s app.ctl worker add 2', 'Two workers more'],
+      ['$0 -s app.ctl show stats --json', 'For a script'],
+    ])
+    .help(false)
+    .version(false)
+    .exitProcess(false)
+    .strictOptions()
+    .wrap(Math.min(columns, 110))
+    .fail((message, error) => {
+      throw error ?? new NunicornError(`nunicorn ctl: ${message}`, EXIT.USAGE);
+    });
+  const parsed = await parser.parseAsync();
+  if (parsed.help) {
+    console.log(await parser.getHelp());
+    return null;
+  }
+  const words = parsed._.map(String);
+  const command = parsed.command ?? (words.length > 0 ? words.map(quoted).join(' ') : undefined);
+  return { socket: resolve(socketPath(parsed.socket, 'ctl')), command, json: parsed.json === true };
+}
+
+/** For the other side, which splits a line as a shell does. */
+function quoted(word: string): string {
+  return /^[\w./:@%+=-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+async function interact(client: ControlClient, { socket, json }: Options): Promise<ExitCode> {
+  const terminal = createInterface({ input: process.stdin, output: process.stdout });
+  if (process.stdin.isTTY) console.log(`Connected to ${socket}. "help" lists the commands, "quit" ends.`);
+  terminal.setPrompt('nunicorn> ');
+  if (process.stdin.isTTY) terminal.prompt();
+  for await (const line of terminal) {
+    const command = line.trim();
+    if (['quit', 'exit', 'q'].includes(command.toLowerCase())) break;
+    if (command !== '') {
+      try {
+        const data = await client.send(command);
+        console.log(json ? JSON.stringify(data, null, 2) : formatAnswer(command, data));
+      } catch (error) {
+        if (!(error instanceof NunicornError)) throw error;
+        console.log(`Error: ${error.message}`);
+      }
+    }
+    if (process.stdin.isTTY) terminal.prompt();
+  }
+  terminal.close();
+  return EXIT.OK;
+}

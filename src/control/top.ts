@@ -1,0 +1,110 @@
+/** `nunicorn top`: a running server, live, in the terminal. */
+import { resolve } from 'node:path';
+import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
+import type { Status } from '../metrics/status.ts';
+import { ControlClient } from './client.ts';
+import { SOCKET_VARIABLE, socketPath } from './socket-path.ts';
+import { topView } from './top-view.ts';
+
+const ALTERNATE_SCREEN = '\x1b[?1049h\x1b[?25l';
+const NORMAL_SCREEN = '\x1b[?25h\x1b[?1049l';
+const HOME = '\x1b[H';
+const CLEAR_LINE = '\x1b[K';
+const CLEAR_BELOW = '\x1b[J';
+const ONCE_ROWS = 200;
+
+export async function run(argv: readonly string[], columns: number): Promise<ExitCode> {
+  const { default: yargs } = await import('yargs');
+  const parser = yargs([...argv])
+    .scriptName('nunicorn top')
+    .usage(
+      'Usage: $0 [-s SOCKET]\n\nShows workers, threads, queue, rates, latency and memory of a running server (nunicorn --control-socket SOCKET), once a second. q ends it.',
+    )
+    .option('socket', {
+      alias: 's',
+      type: 'string',
+      describe: `Path of the control socket, as given to --control-socket. Default: $${SOCKET_VARIABLE}`,
+      requiresArg: true,
+    })
+    .option('interval', {
+      alias: 'i',
+      type: 'number',
+      describe: 'Seconds between two looks',
+      default: 1,
+      requiresArg: true,
+    })
+    .option('once', { type: 'boolean', describe: 'Print it once, as text' })
+    .option('help', { alias: 'h', type: 'boolean', describe: 'Show this help' })
+    .help(false)
+    .version(false)
+    .exitProcess(false)
+    .strict()
+    .wrap(Math.min(columns, 110))
+    .fail((message, error) => {
+      throw error ?? new NunicornError(`nunicorn top: ${message}`, EXIT.USAGE);
+    });
+  const options = await parser.parseAsync();
+  if (options.help) {
+    console.log(await parser.getHelp());
+    return EXIT.OK;
+  }
+  if (!(options.interval >= 0.1))
+    throw new NunicornError('nunicorn top: --interval takes 0.1 seconds or more', EXIT.USAGE);
+  const client = await ControlClient.open(resolve(socketPath(options.socket, 'top')));
+  try {
+    if (options.once || !process.stdout.isTTY) {
+      const status = (await client.send('show status')) as Status;
+      console.log(topView(status, { columns, rows: ONCE_ROWS, colors: false }).join('\n'));
+      return EXIT.OK;
+    }
+    return await watch(client, options.interval * 1000);
+  } finally {
+    client.close();
+  }
+}
+
+/** Until q, Ctrl-C, or the end of the server. */
+async function watch(client: ControlClient, intervalMs: number): Promise<ExitCode> {
+  const { stdin, stdout } = process;
+  let wake = (): void => {};
+  let over = false;
+  const end = (): void => {
+    over = true;
+    wake();
+  };
+  process.once('SIGINT', end);
+  process.once('SIGTERM', end);
+  stdout.on('resize', () => wake());
+  if (stdin.isTTY) stdin.setRawMode(true);
+  stdin.resume();
+  stdin.on('data', (keys: Buffer) => {
+    // In raw mode Ctrl-C is a byte.
+    if (keys.includes('q') || keys.includes(3)) end();
+  });
+  stdout.write(ALTERNATE_SCREEN);
+  try {
+    while (!over) {
+      const status = (await client.send('show status')) as Status;
+      const view = { columns: stdout.columns, rows: stdout.rows, colors: process.env.NO_COLOR === undefined };
+      stdout.write(
+        HOME +
+          topView(status, view)
+            .map((line) => line + CLEAR_LINE)
+            .join('\r\n') +
+          CLEAR_BELOW,
+      );
+      await new Promise<void>((resolve_) => {
+        const timer = setTimeout(resolve_, intervalMs);
+        wake = () => {
+          clearTimeout(timer);
+          resolve_();
+        };
+      });
+    }
+  } finally {
+    stdout.write(NORMAL_SCREEN);
+    if (stdin.isTTY) stdin.setRawMode(false);
+    stdin.pause();
+  }
+  return EXIT.OK;
+}

@@ -1,0 +1,227 @@
+// The control socket as operators use it: nunicorn ctl, nunicorn top, Gunicorn's own gunicornc.
+import { strict as assert } from 'node:assert';
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { NUNICORN, VENV_BIN } from '../helpers/paths.ts';
+import { isAlive } from '../helpers/processes.ts';
+import { finishing, Server, type ServerOptions, withServer } from '../helpers/server.ts';
+
+const skip = !NUNICORN_RUNS;
+const OPTIONS: ServerOptions = {
+  app: 'pathology.faults:application',
+  workers: 2,
+  threads: 2,
+  args: ['--control-socket', '{home}/run/app.ctl'],
+};
+
+interface Run {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+function run(command: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Run> {
+  return new Promise((resolve) => {
+    execFile(command, args, { timeout: 30_000, env: { ...process.env, ...env } }, (error, out, err) => {
+      resolve({ code: typeof error?.code === 'number' ? error.code : error === null ? 0 : -1, out, err });
+    });
+  });
+}
+
+function socketOf(server: Server): string {
+  return join(server.home, 'run', 'app.ctl');
+}
+
+async function ctl(server: Server, ...words: string[]): Promise<string> {
+  const { code, out, err } = await run(process.execPath, [NUNICORN, 'ctl', '-s', socketOf(server), ...words]);
+  assert.equal(code, 0, err);
+  return out;
+}
+
+async function json(server: Server, ...words: string[]): Promise<Record<string, never>> {
+  return JSON.parse(await ctl(server, '--json', ...words)) as Record<string, never>;
+}
+
+it('it belongs to its owner and goes with the server; there is none unless asked for', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    assert.equal(statSync(socketOf(server)).mode & 0o777, 0o600);
+    assert.equal(statSync(join(server.home, 'run')).mode & 0o777, 0o700);
+    server.kill('SIGTERM');
+    await server.exit();
+    assert.equal(existsSync(socketOf(server)), false);
+  });
+  await withServer({ ...OPTIONS, args: [...(OPTIONS.args ?? []), '--no-control-socket'] }, async (server) => {
+    assert.equal(existsSync(socketOf(server)), false);
+  });
+});
+
+it('--control-socket-mode decides who may use it', { skip }, async () => {
+  await withServer({ ...OPTIONS, args: [...(OPTIONS.args ?? []), '--control-socket-mode', '0660'] }, async (server) => {
+    assert.equal(statSync(socketOf(server)).mode & 0o777, 0o660);
+  });
+});
+
+it("gunicornc, Gunicorn's own program, understands every answer", { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    const gunicornc = async (command: string): Promise<string> => {
+      const { code, out, err } = await run(join(VENV_BIN, 'gunicornc'), ['-s', socketOf(server), '-c', command]);
+      assert.equal(code, 0, err);
+      return out;
+    };
+    const workers = await gunicornc('show workers');
+    for (const pid of server.workers()) assert.match(workers, new RegExp(`^${pid} +\\d+ +yes`, 'm'));
+    assert.match(workers, /Total: 2 workers/);
+    assert.match(await gunicornc('show all'), /WEB WORKERS \(2\)/);
+    assert.match(await gunicornc('show stats'), /Workers spawned: {2}2\n/);
+    assert.match(await gunicornc('show config'), /^workers: 2$/m);
+    assert.match(await gunicornc('show listeners'), new RegExp(`http://127\\.0\\.0\\.1:${server.port} +tcp`));
+    assert.match(await gunicornc('show dirty'), /not running/);
+    assert.match(await gunicornc('help'), /worker add \[N\]/);
+    assert.match(await gunicornc('worker add 1'), /"total": 3/);
+    await until(() => server.workers().length === 3, 'a third worker');
+    await until(async () => /"removed": 1/.test(await gunicornc('worker remove 1')), 'its removal');
+    await until(() => server.workers().length === 2, 'two workers');
+  });
+});
+
+it('a running and a waiting request are shown with their place', { skip }, async () => {
+  await withServer({ ...OPTIONS, workers: 1, threads: 1 }, async (server) => {
+    const running = await server.connect();
+    await running.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('a.started');
+    const waiting = await server.connect();
+    await waiting.send('GET /waits?secret=1 HTTP/1.1\r\nHost: test\r\n\r\n');
+    let requests: readonly Record<string, unknown>[] = [];
+    await until(async () => {
+      ({ requests } = (await json(server, 'show', 'requests')) as unknown as { requests: typeof requests });
+      return requests.some(({ phase }) => phase === 'queued');
+    }, 'both requests');
+    assert.deepEqual(
+      requests.map(({ method, path, phase, worker, thread }) => ({ method, path, phase, worker, thread })),
+      [
+        { method: 'GET', path: '/hold', phase: 'running', worker: 1, thread: 1 },
+        { method: 'GET', path: '/waits', phase: 'queued', worker: null, thread: null },
+      ],
+    );
+    server.mark('a.open');
+    await running.response();
+    running.close();
+    await waiting.response();
+    waiting.close();
+  });
+});
+
+it('backtrace shows where the threads are, also while C code holds the GIL', { skip }, async () => {
+  const args = [...(OPTIONS.args ?? []), '--timeout', '4', '--graceful-timeout', '1'];
+  await withServer({ ...OPTIONS, workers: 1, args }, async (server) => {
+    const held = await server.connect();
+    await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('a.started');
+    assert.match(await ctl(server, 'backtrace', '1'), /faults\.py", line \d+ in application/);
+    server.mark('a.open');
+    await held.response();
+    held.close();
+    const stuck = await server.connect();
+    await stuck.send('GET /gil-sleep HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('gil');
+    assert.match(await ctl(server, 'backtrace', '1'), /faults\.py", line \d+ in application/);
+    assert.equal((await stuck.response()).status, 504);
+    stuck.close();
+  });
+});
+
+it('drain lets a worker finish what it runs and replaces it', { skip }, async () => {
+  await withServer({ ...OPTIONS, workers: 1 }, async (server) => {
+    const [before] = server.workers();
+    assert(before !== undefined);
+    const held = await server.connect();
+    await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('a.started');
+    await ctl(server, 'drain', '1');
+    await until(() => server.workers().some((pid) => pid !== before), 'the next worker');
+    assert.equal((await server.get('/')).text(), 'ok');
+    assert.ok(isAlive(before));
+    server.mark('a.open');
+    assert.equal((await held.response()).status, 200);
+    held.close();
+    await until(() => !isAlive(before), 'the end of the drained worker');
+  });
+});
+
+it('reload, reopen and shutdown do what the signals do', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    await ctl(server, 'reopen');
+    await server.waitForLog(/Handling signal: usr1/);
+    const before = server.workers();
+    await ctl(server, 'reload');
+    await server.waitForLog(/Hang up: Master/);
+    await until(
+      () => server.workers().length === 2 && server.workers().every((pid) => !before.includes(pid)),
+      'new workers',
+    );
+    assert.equal(((await json(server, 'show', 'stats')) as unknown as { reloads: number }).reloads, 1);
+    await ctl(server, 'shutdown');
+    assert.deepEqual(await server.exit(), { code: 0, signal: null });
+  });
+});
+
+it('top --once shows workers, rates and listeners', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    for (let i = 0; i < 20; i++) await server.get('/');
+    const { code, out, err } = await run(process.execPath, [NUNICORN, 'top', '-s', socketOf(server), '--once']);
+    assert.equal(code, 0, err);
+    assert.match(out, /^nunicorn \d+\.\d+\.\d+ {2}pathology\.faults:application {2}pid \d+ {2}running/);
+    for (const pid of server.workers()) assert.match(out, new RegExp(`^ +\\d +${pid} +ready `, 'm'));
+    assert.match(out, /requests \d+\.\d\/s/);
+  });
+});
+
+it('says what is wrong: no socket, no server, an unknown command, no -s', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    const wrong = async (code: number, message: RegExp, args: readonly string[]): Promise<void> => {
+      const result = await run(process.execPath, [NUNICORN, 'ctl', ...args], { NUNICORN_CONTROL_SOCKET: '' });
+      assert.equal(result.code, code, result.err);
+      assert.match(result.err, message);
+    };
+    await wrong(1, /no such socket: was the server started with --control-socket/, ['-s', '/nowhere/x', 'help']);
+    await wrong(1, /Unknown command: show nothing/, ['-s', socketOf(server), 'show', 'nothing']);
+    await wrong(2, /which server\? Give -s SOCKET/, ['show', 'workers']);
+    await wrong(2, /Unknown argument: bogus/, ['--bogus']);
+  });
+});
+
+it('a client that speaks something else, or too much, is let go; the server goes on', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    for (const bytes of [Buffer.from('GET / HTTP/1.1\r\n\r\n'), Buffer.from([0, 0, 0, 2, 0x7b, 0x7b])]) {
+      await new Promise<void>((resolve) => {
+        const socket = connect(socketOf(server), () => socket.write(bytes));
+        socket.on('error', () => {});
+        socket.on('close', () => resolve());
+      });
+    }
+    assert.match(await ctl(server, 'show', 'stats'), /Workers current: {2}2/);
+  });
+});
+
+it('the file of another kind, or of a server that lives, is left alone', { skip }, async () => {
+  const options = { ...OPTIONS, args: ['--control-socket', '{home}/app.ctl'], files: { 'app.ctl': 'precious' } };
+  await finishing(await Server.spawn(options), async (server) => {
+    assert.equal((await server.exit()).code, 1);
+    assert.match(server.log, /app\.ctl: there is a file of this name, and it is no socket/);
+    assert.equal(readFileSync(join(server.home, 'app.ctl'), 'utf8'), 'precious');
+    await server.nothingLeft();
+  });
+  await withServer(OPTIONS, async (first) => {
+    const second = await Server.spawn({ ...OPTIONS, args: ['--control-socket', socketOf(first)] });
+    await finishing(second, async () => {
+      assert.equal((await second.exit()).code, 1);
+      assert.match(second.log, /another server listens there/);
+    });
+    assert.match(await ctl(first, 'show', 'stats'), /Workers current: {2}2/);
+  });
+});
