@@ -1,9 +1,13 @@
 /** The master: owns settings, listening sockets, signals and the life of every other process. Never touches a request. */
 import type { ChildProcess } from 'node:child_process';
+import type { ServerActions } from '../control/target.ts';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import { INIT_VARIABLE } from '../init.ts';
 import { openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
+import type { Monitoring } from '../metrics/monitoring.ts';
+import type { ServerView } from '../metrics/view.ts';
+import { wantsMetrics } from '../settings/admin.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import { findPython } from '../settings/python.ts';
 import { VERSION } from '../settings/version.ts';
@@ -71,6 +75,8 @@ class Master {
   /** The master that is to replace this one. */
   private newMaster: ChildProcess | null = null;
   private watch: CodeWatch | null = null;
+  /** Null: nobody asked for metrics. */
+  private monitoring: Monitoring | null = null;
 
   constructor(
     setup: Setup,
@@ -110,7 +116,31 @@ class Master {
     process.on('exit', () => this.service?.killAll());
     if (this.oldMaster !== null) awaitPromotion(this.oldMaster, () => this.promoted());
     if (this.setup.loaded.settings.reload) await this.watchCode();
+    await this.startMonitoring();
     await this.serve();
+  }
+
+  private async startMonitoring(): Promise<void> {
+    const { settings } = this.setup.loaded;
+    if (!wantsMetrics(settings)) return;
+    const { Monitoring } = await import('../metrics/monitoring.ts');
+    const view: ServerView = {
+      version: VERSION,
+      setup: () => this.setup,
+      workers: () => this.service?.views() ?? [],
+      workerCount: () => this.service?.workerCount ?? 0,
+      reloads: () => this.service?.reloadCount ?? 0,
+      fronts: () => this.service?.fronts() ?? [],
+      askFronts: async (requests) => (await this.service?.askFronts(requests)) ?? [],
+    };
+    // At rest there is no worker to do anything with.
+    const actions: ServerActions = {
+      addWorker: () => this.service?.actions().addWorker(),
+      removeWorker: () => this.service?.actions().removeWorker(),
+      replaceWorker: (serial) => this.service?.actions().replaceWorker(serial),
+      stacks: (serial) => this.service?.actions().stacks(serial) ?? Promise.resolve(''),
+    };
+    this.monitoring = await Monitoring.start(view, actions, settings, this.oldMaster !== null, this.log);
   }
 
   /** Development: code that changes is loaded anew. */
@@ -157,6 +187,7 @@ class Master {
         },
         stopped: () => this.stopped(),
       },
+      this.monitoring?.metrics ?? null,
       this.log,
     );
     await this.service.start();
@@ -283,6 +314,7 @@ class Master {
     } else if (this.wanted === 'service') {
       this.log.info('graceful stop of workers');
       this.wanted = 'rest';
+      this.yieldMonitoring();
       this.service?.stop(true);
     }
   }
@@ -290,6 +322,7 @@ class Master {
   /** Serves again; what is still stopping has first to be gone. */
   private async wake(): Promise<void> {
     this.wanted = 'service';
+    void this.monitoring?.openLater();
     if (this.service === null) await this.serve();
   }
 
@@ -304,6 +337,8 @@ class Master {
   private end(): void {
     if (this.wanted === 'end') return;
     this.wanted = 'end';
+    this.monitoring?.metrics.stopping();
+    this.yieldMonitoring();
     if (this.newMaster?.pid !== undefined) this.systemd.mainPid(this.newMaster.pid);
     else this.systemd.stopping();
     // From here on whoever serves the clients alone holds the sockets: what waits is accepted, then they are closed.
@@ -326,6 +361,20 @@ class Master {
   }
 
   private exit(): void {
+    void this.endMonitoring().then(() => this.exitNow());
+  }
+
+  /** With a new master beside this one, that one is to be asked from now on. */
+  private yieldMonitoring(): void {
+    if (this.newMaster !== null) void this.monitoring?.yieldTo(this.newMaster);
+  }
+
+  private async endMonitoring(): Promise<void> {
+    if (this.newMaster !== null) await this.monitoring?.yieldTo(this.newMaster);
+    await this.monitoring?.close();
+  }
+
+  private exitNow(): void {
     this.closeSockets(this.oldMaster === null);
     this.pidFile?.remove();
     const failed = this.exitCode !== EXIT.OK;

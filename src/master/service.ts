@@ -8,11 +8,9 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { ServerActions } from '../control/target.ts';
 import { EXIT } from '../errors.ts';
-import type { SwitchableLog } from '../log/switchable-log.ts';
-import type { Monitoring } from '../metrics/monitoring.ts';
-import type { ServerView } from '../metrics/view.ts';
-import { wantsMetrics } from '../settings/admin.ts';
-import { VERSION } from '../settings/version.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import type { MasterMetrics } from '../metrics/master-metrics.ts';
+import type { FrontView, WorkerView } from '../metrics/view.ts';
 import type { AppHandler, AppKind } from './app-kind.ts';
 import { MemoryWatch } from './memory-watch.ts';
 import { errorLogPath, memoryOptions, type Runtime, type Setup, workersOptions } from './options.ts';
@@ -44,30 +42,37 @@ export class Service {
   private setup: Setup;
   private readonly runtime: Runtime;
   private readonly handler: ServiceHandler;
-  private readonly log: SwitchableLog;
+  private readonly log: ErrorLog;
   private readonly workers: Workers;
   private readonly app: AppKind;
   private readonly memory: MemoryWatch;
   /** Null: nobody asked for metrics. */
-  private monitoring: Monitoring | null = null;
+  private readonly metrics: MasterMetrics | null;
   private stopPhase: 'running' | 'graceful' | 'quick' | 'workers' | 'done' = 'running';
   private reloads = 0;
   private stopDeadline = 0;
   private stopTimer: NodeJS.Timeout | null = null;
   private removing: Promise<void> = Promise.resolve();
 
-  constructor(setup: Setup, owner: Owner | null, handler: ServiceHandler, log: SwitchableLog) {
+  constructor(
+    setup: Setup,
+    owner: Owner | null,
+    handler: ServiceHandler,
+    metrics: MasterMetrics | null,
+    log: ErrorLog,
+  ) {
     this.setup = setup;
     this.handler = handler;
     this.log = log;
+    this.metrics = metrics;
     this.runtime = newRuntime(setup, owner);
     this.workers = new Workers(
       workersOptions(setup.loaded),
       {
         startWorker: (facts) => this.app.startWorker(facts),
-        spawned: (serial, number, reason) => this.monitoring?.metrics.spawned(serial, number, reason),
-        ready: (serial, number, reason) => this.monitoring?.metrics.ready(serial, number, reason),
-        exited: (serial, number, reason) => this.monitoring?.metrics.exited(serial, number, reason),
+        spawned: (serial, number, reason) => this.metrics?.spawned(serial, number, reason),
+        ready: (serial, number, reason) => this.metrics?.ready(serial, number, reason),
+        exited: (serial, number, reason) => this.metrics?.exited(serial, number, reason),
         allReady: () => handler.ready(),
         reloadFailed: () => handler.reloadFailed(),
         bootFailed: (code) => this.bootFailed(code),
@@ -81,9 +86,9 @@ export class Service {
       listening: () => handler.listening(),
       failed: () => this.bootFailed(EXIT.ERROR),
       stopped: () => this.stopWorkers(),
-      report: (id, report) => this.monitoring?.metrics.report(id, report),
-      frontEnded: (id, restarted) => this.monitoring?.metrics.frontEnded(id, restarted),
-      threads: (threads) => this.monitoring?.metrics.threads(threads),
+      report: (id, report) => this.metrics?.report(id, report),
+      frontEnded: (id, restarted) => this.metrics?.frontEnded(id, restarted),
+      threads: (threads) => this.metrics?.threads(threads),
     };
     this.app = new PythonApp(setup, this.runtime, appHandler, log);
     this.memory = new MemoryWatch(
@@ -103,16 +108,6 @@ export class Service {
   }
 
   async start(): Promise<void> {
-    const { settings } = this.setup.loaded;
-    if (wantsMetrics(settings)) {
-      const { startMonitoring } = await import('../metrics/monitoring.ts');
-      try {
-        this.monitoring = await startMonitoring(this.view(), this.actions(), settings, this.log);
-      } catch (error) {
-        this.removeFolders();
-        throw error;
-      }
-    }
     await this.app.start();
     this.workers.start();
     this.memory.start();
@@ -127,19 +122,28 @@ export class Service {
     if (this.stopPhase === 'running') this.workers.reload(workersOptions(setup.loaded));
   }
 
-  private view(): ServerView {
-    return {
-      version: VERSION,
-      setup: () => this.setup,
-      workers: () => this.workers.views(),
-      workerCount: () => this.workers.count,
-      reloads: () => this.reloads,
-      fronts: () => this.app.fronts(),
-      askFronts: (requests) => this.app.askFronts(requests),
-    };
+  views(): readonly WorkerView[] {
+    return this.workers.views();
   }
 
-  private actions(): ServerActions {
+  fronts(): readonly FrontView[] {
+    return this.app.fronts();
+  }
+
+  askFronts(requests: boolean): Promise<readonly number[]> {
+    return this.app.askFronts(requests);
+  }
+
+  /** How many workers there are to be. */
+  get workerCount(): number {
+    return this.workers.count;
+  }
+
+  get reloadCount(): number {
+    return this.reloads;
+  }
+
+  actions(): ServerActions {
     return {
       addWorker: () => this.addWorker(),
       removeWorker: () => this.removeWorker(),
@@ -171,7 +175,6 @@ export class Service {
    * does not wait any longer.
    */
   stop(graceful: boolean): void {
-    this.monitoring?.metrics.stopping();
     if (this.stopPhase === 'running' || (this.stopPhase === 'graceful' && !graceful)) {
       if (this.stopPhase === 'graceful') this.log.info('Quick shutdown requested');
       this.stopPhase = graceful ? 'graceful' : 'quick';
@@ -217,15 +220,10 @@ export class Service {
     if (this.stopPhase === 'done') return;
     this.stopPhase = 'done';
     this.app.end(() => {
-      this.removeFolders();
-      // What statsd has not got yet is sent before the process ends.
-      void Promise.resolve(this.monitoring?.close()).then(() => this.handler.stopped());
+      const { folder, spoolFolder } = this.runtime;
+      for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
+      this.handler.stopped();
     });
-  }
-
-  private removeFolders(): void {
-    const { folder, spoolFolder } = this.runtime;
-    for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
   }
 }
 

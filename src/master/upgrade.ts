@@ -21,7 +21,8 @@ export function startNewMaster(
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     cwd,
     env: { ...process.env, ...inheritanceEnv({ oldMaster: process.pid, sockets: inherited }) },
-    stdio: ['inherit', 'inherit', 'inherit', ...sockets.map(({ handle }) => handle.fd)],
+    // Behind the sockets the channel for what this master has counted.
+    stdio: ['inherit', 'inherit', 'inherit', ...sockets.map(({ handle }) => handle.fd), 'ipc'],
   });
   let over = false;
   const gone = (how: string): void => {

@@ -23,7 +23,7 @@ import {
   type WorkerEvent,
 } from './status.ts';
 import { ThreadSampler, type WorkerThreads } from './thread-times.ts';
-import { Totals, type TotalsSnapshot } from './totals.ts';
+import { difference, Totals, type TotalsSnapshot } from './totals.ts';
 import type { ServerView, WorkerView } from './view.ts';
 
 const TURN_MS = 100;
@@ -46,6 +46,7 @@ export class MasterMetrics {
   private readonly events: WorkerEvent[] = [];
   private everReady = false;
   private isStopping = false;
+  private handedOver: TotalsSnapshot | null = null;
   private timer: NodeJS.Timeout | null = null;
   private turnedAt = performance.now();
   private tickedAt = performance.now();
@@ -109,14 +110,18 @@ export class MasterMetrics {
     this.sampler.stop();
   }
 
-  /** For the master that follows this one. */
-  snapshot(): TotalsSnapshot {
-    this.sampler.read();
-    return { ...this.totals.snapshot(), masterCpuMs: this.masterCpuMs() };
+  /** For the master that follows this one: what it has not been given yet. */
+  async handOver(): Promise<TotalsSnapshot> {
+    await this.refresh(false);
+    const now = { ...this.totals.snapshot(), masterCpuMs: this.masterCpuMs() };
+    const more = this.handedOver === null ? now : difference(now, this.handedOver);
+    this.handedOver = now;
+    return more;
   }
 
-  restore(snapshot: TotalsSnapshot): void {
-    this.totals.restore(snapshot);
+  /** What the master before this one has counted. */
+  takeOver(before: TotalsSnapshot): void {
+    this.totals.restore(before);
   }
 
   // ---- what is asked

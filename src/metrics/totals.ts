@@ -21,8 +21,9 @@ export interface ThreadTimes {
 export interface TotalsSnapshot {
   readonly startedAt: number;
   readonly front: readonly number[];
-  readonly workers: readonly (readonly [number: number, cells: readonly number[]])[];
-  readonly threads: readonly (readonly [number: number, times: ThreadTimes])[];
+  /** By worker number. */
+  readonly workers: Readonly<Record<string, readonly number[]>>;
+  readonly threads: Readonly<Record<string, ThreadTimes>>;
   readonly spawns: Readonly<Record<string, number>>;
   readonly exits: Readonly<Record<string, number>>;
   readonly frontRestarts: number;
@@ -100,8 +101,8 @@ export class Totals {
     return {
       startedAt: this.startedAt,
       front: Array.from(this.front),
-      workers: Array.from(this.workers, ([number, cells]) => [number, Array.from(cells)]),
-      threads: Array.from(this.threads, ([number, times]) => [number, { ...times }]),
+      workers: Object.fromEntries(Array.from(this.workers, ([number, cells]) => [number, Array.from(cells)])),
+      threads: Object.fromEntries(Array.from(this.threads, ([number, times]) => [number, { ...times }])),
       spawns: Object.fromEntries(this.spawns),
       exits: Object.fromEntries(this.exits),
       frontRestarts: this.frontRestarts,
@@ -115,10 +116,10 @@ export class Totals {
   restore(before: TotalsSnapshot): void {
     this.startedAt = Math.min(this.startedAt, before.startedAt);
     addDifference(this.front, before.front, []);
-    for (const [number, cells] of before.workers) addDifference(this.worker(number), cells, []);
-    for (const [number, times] of before.threads) {
-      const present = this.threads.get(number);
-      if (present === undefined) this.threads.set(number, { ...times });
+    for (const [number, cells] of Object.entries(before.workers)) addDifference(this.worker(Number(number)), cells, []);
+    for (const [number, times] of Object.entries(before.threads)) {
+      const present = this.threads.get(Number(number));
+      if (present === undefined) this.threads.set(Number(number), { ...times });
       else {
         present.cpuMs += times.cpuMs;
         present.cpuWaitMs += times.cpuWaitMs;
@@ -140,4 +141,21 @@ export class Totals {
 /** Adds `now - before` to `sums`. A cell that is missing counts as 0. */
 function addDifference(sums: Float64Array, now: readonly number[], before: readonly number[]): void {
   for (let at = 0; at < sums.length; at++) (sums[at] as number) += (now[at] ?? 0) - (before[at] ?? 0);
+}
+
+/** What `later` has more than `earlier`, of the same server. */
+export function difference(later: TotalsSnapshot, earlier: TotalsSnapshot): TotalsSnapshot {
+  return { ...(subtract(later, earlier) as TotalsSnapshot), startedAt: later.startedAt };
+}
+
+/** Numbers of plain data, wherever they stand in it. */
+function subtract(later: unknown, earlier: unknown): unknown {
+  if (typeof later === 'number') return later - (typeof earlier === 'number' ? earlier : 0);
+  if (Array.isArray(later)) {
+    const before = Array.isArray(earlier) ? earlier : [];
+    return later.map((value, at) => subtract(value, before[at]));
+  }
+  if (typeof later !== 'object' || later === null) return later;
+  const before = (earlier ?? {}) as Readonly<Record<string, unknown>>;
+  return Object.fromEntries(Object.entries(later).map(([name, value]) => [name, subtract(value, before[name])]));
 }

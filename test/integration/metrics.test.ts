@@ -7,6 +7,7 @@ import { until } from '../helpers/deadline.ts';
 import { Connection } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { freePort } from '../helpers/ports.ts';
+import { isAlive } from '../helpers/processes.ts';
 import { Server, withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
 
@@ -153,6 +154,36 @@ it('counters never go back: recycling, reload, killed workers, a killed front', 
     }, 'the next front to answer');
     assert.deepEqual([...workers].sort(), ['1', '2'], 'the numbers of workers, whatever their process');
     await load.stop();
+  });
+});
+
+it('USR2: the new master goes on counting where the old one ends, at the same address', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: admin.args, workers: 2 }, async (server) => {
+    const ask = async (times: number): Promise<void> => {
+      for (let i = 0; i < times; i++) assert.equal((await server.get('/')).status, 200);
+    };
+    await ask(10);
+    const counted = (await admin.scrape()).get(ANSWERED) ?? 0;
+    assert(counted >= 10);
+    const from = server.log.length;
+    server.kill('SIGUSR2');
+    await server.waitForLog(/Started: all workers are ready/, { from });
+    const next = Number(/new master is pid (\d+)/.exec(server.log)?.[1]);
+    await ask(10);
+    server.kill('SIGTERM');
+    await until(
+      async () => {
+        const status = await admin.status().catch(() => null);
+        return status?.server.pid === next;
+      },
+      () => `the new master at the address\n${server.output}`,
+    );
+    await ask(10);
+    await until(() => !isAlive(server.pid), 'the end of the old master');
+    await admin.reaches(ANSWERED, counted + 20);
+    process.kill(next, 'SIGTERM');
+    await until(() => !isAlive(next), 'the end of the new master');
   });
 });
 

@@ -10,7 +10,7 @@ import { percentiles, Recent } from '../../src/metrics/recent.ts';
 import { ofCodeClass, ofOutcome, type Present, samplesOf } from '../../src/metrics/samples.ts';
 import { METRICS } from '../../src/metrics/table.ts';
 import { waitsAt } from '../../src/metrics/thread-times.ts';
-import { Totals } from '../../src/metrics/totals.ts';
+import { difference, Totals } from '../../src/metrics/totals.ts';
 import { REASONS } from '../../src/policy/reasons.ts';
 import { checkAdmin } from '../../src/settings/admin.ts';
 
@@ -133,6 +133,14 @@ describe('totals', () => {
     assert.deepEqual(after.threads.get(3), { cpuMs: 2, cpuWaitMs: 3, gilWaitMs: 3, ioMs: 5 });
     assert.equal(after.slotMs, 7);
     assert.equal(after.startedAt, 1000);
+    // What comes later is what is more.
+    const first = before.snapshot();
+    counters.requestOver(200, OUTCOME.answered, 1);
+    before.merge(1, reportOf(counters));
+    after.restore(difference(before.snapshot(), first));
+    assert.equal(ofOutcome(after, 'answered'), 2);
+    assert.equal(after.worker(3)[WORKER_AT.busyMs], 3);
+    assert.deepEqual(after.threads.get(3), { cpuMs: 2, cpuWaitMs: 3, gilWaitMs: 3, ioMs: 5 });
   });
 });
 
