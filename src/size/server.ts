@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cell } from './cell.ts';
-import { cpuNsOf, isAlive, memoryOf, type Process, read, readTree, sameProgram } from './proc.ts';
+import { cpuNsOf, isAlive, memoryOf, type Process, readTree, sameProgram } from './proc.ts';
 import { CellError, type CellMemory } from './session.ts';
 
 export interface Command {
@@ -161,9 +161,4 @@ function signal(pid: number, name: NodeJS.Signals): void {
   } catch {
     // Already gone.
   }
-}
-
-/** Swapped out by the whole machine so far, in pages (proc_vmstat(5)). */
-export function swappedOut(): number {
-  return Number(/^pswpout (\d+)$/m.exec(read('/proc/vmstat') ?? '')?.[1] ?? 0);
 }

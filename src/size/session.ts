@@ -106,6 +106,8 @@ export interface Findings {
   readonly costs?: Costs;
   readonly slo: Slo;
   readonly sloGiven: boolean;
+  /** Median time of a request that nothing is in the way of. */
+  readonly unhinderedMs?: number;
   /** The rate at which the latencies of all cells are compared. */
   readonly referencePerSecond: number;
   readonly plan: Plan;
@@ -156,6 +158,9 @@ const MAX_FINALISTS = 4;
 /** A difference below this is none, however sure: nobody runs a server that evenly. */
 export const SMALLEST_EFFECT = 0.03;
 
+/** Searched whether or not they may win: people want to know what they give. */
+const COMPARED: ReadonlySet<Reason> = new Set<Reason>(['2 x cores + 1', 'as configured']);
+
 class Stopped extends Error {}
 
 interface Mutable {
@@ -180,6 +185,7 @@ export class Session {
   #slo: Slo;
   #plan: Plan = { cells: [], leftOut: [] };
   #finalists: readonly string[] = [];
+  #unhinderedMs: number | undefined;
   #referencePerSecond = 0;
   /** From asking for a server to its first measurement. */
   #startMs = 1000;
@@ -212,6 +218,7 @@ export class Session {
       ...(this.#costs === undefined ? {} : { costs: this.#costs }),
       slo: this.#slo,
       sloGiven: this.#options.slo !== undefined,
+      ...(this.#unhinderedMs === undefined ? {} : { unhinderedMs: this.#unhinderedMs }),
       referencePerSecond: this.#referencePerSecond,
       plan: this.#plan,
       cells: [...this.#cells.values()].map((found) => this.#findings(found)),
@@ -240,7 +247,8 @@ export class Session {
     const probeMs = clamp(0.04 * budgetMs, 500, 3000);
     const alone = await this.#step(() => this.#bench.measure(control, { kind: 'closed', inFlight: 1 }, probeMs, 1));
     if (alone.load.completed === 0) throw new CellError('not one request was answered in the time of a window');
-    if (this.#options.slo === undefined) this.#slo = defaultSlo(alone.load.latency.p50Ms);
+    this.#unhinderedMs = alone.load.latency.p50Ms;
+    if (this.#options.slo === undefined) this.#slo = defaultSlo(this.#unhinderedMs);
     const slotsMs = 1000 / alone.perSecond;
     await this.#saturate(found, clamp(probeMs, 10 * slotsMs, 2 * WINDOW_MS.most));
     await this.#saturate(found, clamp(probeMs, 10 * slotsMs, 2 * WINDOW_MS.most));
@@ -371,8 +379,7 @@ export class Session {
     const chosen = new Set(candidates.slice(0, MAX_FINALISTS - 1));
     if (best !== undefined) chosen.add(best);
     for (const found of this.#cells.values())
-      if (found.planned.why === '2 x cores + 1' && found.failed === undefined && found.capacity.length > 0)
-        chosen.add(found);
+      if (COMPARED.has(found.planned.why) && found.failed === undefined && found.capacity.length > 0) chosen.add(found);
     return [...chosen];
   }
 

@@ -50,6 +50,8 @@ export const MOST_VARIATION = 0.1;
 /** Others used more of the server's cores than this: the window is disturbed. */
 export const MOST_OTHERS = 0.1;
 const MOST_DISTURBED = 0.5;
+/** Of a cell's full speed: there nothing queues. */
+const LIGHT_LOAD = 0.35;
 
 export function conclude(findings: Findings, limits: Limits): Verdict {
   const { costs, cells } = findings;
@@ -78,14 +80,19 @@ export function conclude(findings: Findings, limits: Limits): Verdict {
   );
   const noise = noiseOf(findings);
   if (best === undefined) {
+    if (noise !== undefined) return { ...common, kind: 'too noisy to say', because: noise, toDo: QUIETER };
+    if (!searchedThrough(cells) && (findings.unhinderedMs ?? 0) <= findings.slo.ms)
+      return {
+        ...common,
+        kind: 'not enough measured',
+        because: `No setting kept ${showSlo(findings.slo)} in the few windows there was time for.`,
+        toDo: ['Give it more time with --budget.'],
+      };
     return {
       ...common,
-      kind: noise === undefined ? 'SLO not met' : 'too noisy to say',
-      because: noise ?? `No setting kept ${showSlo(findings.slo)}, at any rate that was tried.`,
-      toDo:
-        noise === undefined
-          ? ['Name a wider --slo, or make the application faster: it takes too long by itself.']
-          : QUIETER,
+      kind: 'SLO not met',
+      because: `No setting kept ${showSlo(findings.slo)}, at any rate that was tried.`,
+      toDo: ['Name a wider --slo, or make the application faster: it takes too long by itself.'],
     };
   }
   const smallest = Math.max(SMALLEST_EFFECT, finite(findings.variation) / 2);
@@ -167,6 +174,13 @@ function ratedOf(cell: Cell, estimate: Estimate): Rated {
 
 export function capacityOf({ capacity }: CellFindings): number {
   return median(capacity.map(({ perSecond }) => perSecond));
+}
+
+/** Whether every cell that was searched was also tried far below what it can do. */
+function searchedThrough(cells: readonly CellFindings[]): boolean {
+  return cells
+    .filter(({ trials }) => trials.length > 0)
+    .every((found) => found.trials.some(({ perSecond }) => perSecond < LIGHT_LOAD * capacityOf(found)));
 }
 
 /** For who has stopped it early. */

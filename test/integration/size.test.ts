@@ -95,20 +95,29 @@ it('measures an application and recommends a command line, with the evidence as 
   await run(
     ['--path', '/', '--slo', 'p50<5s', '--budget', '20s', '--json', 'report.json', 'sized'],
     ({ code, stdout, stderr, folder }) => {
-      assert.equal(code, 0, `${stdout}\n${stderr}`);
       const report = JSON.parse(readFileSync(join(folder, 'report.json'), 'utf8')) as Report;
       const { recommendation, costs } = report;
-      assert(recommendation !== undefined && costs !== undefined, stdout);
-      const { workers, threads, interval, command, perSecond } = recommendation;
-      assert.equal(command, `nunicorn --python ${PYTHON} --workers ${workers} --threads ${threads} sized`);
-      assert(stdout.includes(`    ${command}\n`), stdout);
-      assert(stdout.includes(`workers = ${workers}`), stdout);
-      assert(interval.low <= perSecond && perSecond <= interval.high);
+      assert(costs !== undefined, stdout);
       // However busy the machine: sleeping takes at least as long as it was told to, and the work at least its CPU time.
       assert(costs.waitMs > 5, `waits ${costs.waitMs} ms`);
       assert(costs.lockedMs + costs.freeMs > 1.9, `CPU ${costs.lockedMs + costs.freeMs} ms`);
       assert(report.cells.length >= 4);
       assert(stdout.includes('2 x cores + 1'), stdout);
+      assert.equal(code, recommendation === undefined ? 1 : 0, `${stdout}\n${stderr}`);
+      if (recommendation === undefined) {
+        assert.match(report.verdict.kind, /too noisy to say|not enough measured/, stdout);
+        return;
+      }
+      // It waits five sixths of the time: whatever the machine, more than a few slots are worth it.
+      assert(
+        recommendation.workers * recommendation.threads >= 3 || report.verdict.kind === 'too noisy to say',
+        stdout,
+      );
+      const { workers, threads, interval, command, perSecond } = recommendation;
+      assert.equal(command, `nunicorn --python ${PYTHON} --workers ${workers} --threads ${threads} sized`);
+      assert(stdout.includes(`    ${command}\n`), stdout);
+      assert(stdout.includes(`workers = ${workers}`), stdout);
+      assert(interval.low <= perSecond && perSecond <= interval.high);
     },
   );
 });
