@@ -288,10 +288,10 @@ export class Session {
       only === undefined
         ? planCells(costs, limits, base, count)
         : { cells: only.map((cell) => ({ cell, why: 'neighbour' })), leftOut: [] };
-    for (const planned of this.#plan.cells) this.#add(planned);
     const { configured } = this.#options;
     if (configured !== undefined)
       this.#add({ cell: { server: 'nunicorn', ...base, ...configured }, why: 'as configured' });
+    for (const planned of this.#plan.cells) this.#add(planned);
     const predicted = this.#plan.cells.map(({ cell }) => capacity(costs, cell, limits.cores).perSecond);
     this.#referencePerSecond = this.#options.expectedPerSecond ?? REFERENCE_SHARE * Math.max(...predicted);
     this.#tell({ kind: 'phase', phase: 'screen', cells: this.#cells.size });
