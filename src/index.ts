@@ -1,5 +1,7 @@
-/** For the authors of a nunicorn.config.ts: `import { defineConfig } from 'nunicorn'`. */
+/** What users import from 'nunicorn': `defineConfig` in a nunicorn.config.ts, `ready` and `onShutdown` in a Node app. */
 import type { SettingName, ValueOf } from './settings/table.ts';
+
+export { onShutdown, ready, type ShutdownHook } from './node-app/public.ts';
 
 /** A list may be one text, a number may be text: as on the command line. */
 type Given<T> = T | (T extends readonly string[] | number ? string : never);

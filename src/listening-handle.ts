@@ -82,3 +82,11 @@ export function attachHandle(server: net.Server, handle: unknown, backlog: numbe
   internals._handle = handle;
   internals._listen2(null, -1, -1, backlog, null, 0);
 }
+
+/**
+ * Closes only the handle that `server` accepts from. The server still counts as listening, so that a close() by whoever it
+ * belongs to works as ever.
+ */
+export function stopAccepting(server: net.Server): void {
+  ((server as unknown as ServerInternals)._handle as ListeningHandle | null)?.close();
+}

@@ -1,15 +1,14 @@
 /** HTTPS. Loaded only with --certfile. */
-import type { IncomingMessage, ServerOptions } from 'node:http';
+import type { IncomingMessage, ServerOptions, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { TLSSocket } from 'node:tls';
 import type { TlsConfig } from './messages.ts';
-import type { Response } from './response.ts';
-
-type Options = ServerOptions<typeof IncomingMessage, typeof Response>;
-type TlsServer = Server<typeof IncomingMessage, typeof Response>;
 
 /** A server whose requests come over TLS 1.2 or newer. */
-export function createTlsServer(config: TlsConfig, options: Options): TlsServer {
+export function createTlsServer<R extends typeof ServerResponse<IncomingMessage>>(
+  config: TlsConfig,
+  options: ServerOptions<typeof IncomingMessage, R>,
+): Server<typeof IncomingMessage, R> {
   return createServer({
     ...options,
     ...contextOptions(config),

@@ -30,7 +30,7 @@ export interface WorkerProcess {
   /** What it has to do at its end it does now, then it ends. `quick`: at a shutdown that does not wait for requests. */
   leave(quick: boolean): void;
   reopenLogs(): void;
-  /** Asks whether its interpreter runs: `pong` of WorkerEvents is the answer. */
+  /** Asks whether its interpreter, or its event loop, runs: `pong` of WorkerEvents is the answer. */
   ping(): void;
   /** Gives what its threads are doing now, also while none of them can answer. */
   stacks(done: (stacks: string) => void): void;
@@ -49,6 +49,8 @@ export interface WorkerEvents {
   drained(serial: number): void;
   /** A request ran into --timeout and its thread has not come back. */
   stuck(serial: number): void;
+  /** Its app has failed as a whole: what it runs may finish. */
+  appFailed(serial: number): void;
   /** How many requests it has answered by now. */
   served(serial: number, requests: number): void;
   requestLimitReached(serial: number): void;

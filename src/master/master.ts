@@ -35,7 +35,7 @@ export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance
   const { settings } = loaded;
   const log = switchableLog(await openErrorLog(errorLogSettings(loaded)));
   const tls = await certificatesOf(settings, log);
-  const python = await findPython(settings.python, process.env, loaded.cwd);
+  const python = loaded.nodeApp === null ? await findPython(settings.python, process.env, loaded.cwd) : null;
   const isUpgrade = inheritance.oldMaster !== null;
   const pidFile = settings.pidfile === null ? null : new PidFile(settings.pidfile + (isUpgrade ? SECOND : ''));
   log.info(`Starting nunicorn ${VERSION}`);
@@ -46,7 +46,7 @@ export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance
     const inherited = adoptSockets(inheritance.sockets);
     sockets = await openSockets(settings, inherited, owner, log);
     for (const socket of inherited) if (!sockets.includes(socket)) closeSocket(socket, false);
-    const systemd = await connectSystemd(process.env, python.path, isUpgrade, log);
+    const systemd = await connectSystemd(process.env, python?.path ?? 'python3', isUpgrade, log);
     const setup = { loaded, python, sockets, tls };
     await new Master(setup, log, pidFile, owner, systemd, inheritance.oldMaster, started).start();
   } catch (error) {

@@ -12,6 +12,7 @@ import { VERSION } from '../settings/version.ts';
 import type { FrontsSettings } from './fronts.ts';
 import type { ListeningSocket } from './listening-sockets.ts';
 import type { MemoryWatchOptions } from './memory-watch.ts';
+import type { NodeAppOptions } from './node-app.ts';
 import type { Owner } from './owner.ts';
 import type { PythonAppOptions } from './python-app.ts';
 import { pythonSettings } from './python-settings.ts';
@@ -20,7 +21,8 @@ import type { WorkersOptions } from './workers.ts';
 /** All that the start, or a reload, has found out. */
 export interface Setup {
   readonly loaded: LoadedSettings;
-  readonly python: Python;
+  /** Null: it is a Node app. */
+  readonly python: Python | null;
   readonly sockets: readonly ListeningSocket[];
   /** Null: without TLS. */
   readonly tls: TlsConfig | null;
@@ -120,6 +122,7 @@ export function memoryOptions({ settings }: LoadedSettings): MemoryWatchOptions 
 }
 
 export function pythonOptions({ loaded, python }: Setup, { token }: Runtime): PythonAppOptions {
+  if (python === null) throw new Error('a Python app needs a Python');
   const { settings } = loaded;
   const forPython = pythonSettings(loaded);
   return {
@@ -145,6 +148,28 @@ export function pythonOptions({ loaded, python }: Setup, { token }: Runtime): Py
       argv: process.argv.slice(1),
       token,
       metrics: wantsMetrics(settings),
+    },
+  };
+}
+
+export function nodeOptions(setup: Setup, runtime: Runtime): NodeAppOptions {
+  const { loaded, sockets } = setup;
+  const { settings, nodeApp } = loaded;
+  if (nodeApp === null) throw new Error('a Node app needs a file');
+  return {
+    env: loaded.env,
+    handles: sockets.map((socket) => socket.handle),
+    title: (role) => titleOf(loaded, role),
+    config: {
+      app: nodeApp,
+      workerClass: settings.worker_class === 'async' ? 'async' : 'gthread',
+      threads: settings.threads,
+      chdir: settings.chdir,
+      umask: settings.umask,
+      waitReady: settings.wait_ready,
+      threadMemoryLimitMiB: settings.thread_memory_limit,
+      gracefulTimeoutMs: settings.graceful_timeout * 1000,
+      front: frontsSettings(setup, runtime).config,
     },
   };
 }

@@ -30,7 +30,10 @@ export async function readAnew(before: Setup, owner: Owner | null, log: ErrorLog
   if (outcome.kind !== 'serve') throw new NunicornError('the command line asks for no server');
   const { settings, needsRestart } = withoutRestart(before.loaded.settings, outcome.loaded.settings);
   const loaded: LoadedSettings = { ...outcome.loaded, settings };
-  const python = await findPython(settings.python, process.env, cwd);
+  if ((loaded.nodeApp === null) !== (before.loaded.nodeApp === null)) {
+    throw new NunicornError('a Python app cannot become a Node app, or the other way round, without a restart');
+  }
+  const python = loaded.nodeApp === null ? await findPython(settings.python, process.env, cwd) : null;
   const tls = await certificatesOf(settings, log);
   checkLogs(loaded, owner);
   const errorLog = await openErrorLog(errorLogSettings(loaded));

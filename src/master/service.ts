@@ -13,6 +13,7 @@ import type { MasterMetrics } from '../metrics/master-metrics.ts';
 import type { FrontView, WorkerView } from '../metrics/view.ts';
 import type { AppHandler, AppKind } from './app-kind.ts';
 import { MemoryWatch } from './memory-watch.ts';
+import { NodeApp } from './node-app.ts';
 import { errorLogPath, memoryOptions, type Runtime, type Setup, workersOptions } from './options.ts';
 import { giveLog, type Owner } from './owner.ts';
 import { PythonApp } from './python-app.ts';
@@ -90,7 +91,10 @@ export class Service {
       frontEnded: (id, restarted) => this.metrics?.frontEnded(id, restarted),
       threads: (threads) => this.metrics?.threads(threads),
     };
-    this.app = new PythonApp(setup, this.runtime, appHandler, log);
+    this.app =
+      setup.loaded.nodeApp === null
+        ? new PythonApp(setup, this.runtime, appHandler, log)
+        : new NodeApp(setup, this.runtime, appHandler);
     this.memory = new MemoryWatch(
       memoryOptions(setup.loaded),
       {

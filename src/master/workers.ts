@@ -181,6 +181,13 @@ export class Workers implements WorkerEvents {
     if (worker !== undefined) this.giveUp(worker, 'timeout');
   }
 
+  appFailed(serial: number): void {
+    const worker = this.bySerial.get(serial);
+    if (worker === undefined) return;
+    this.wish(worker, 'app_error');
+    this.drain(worker, 'app_error');
+  }
+
   requestLimitReached(serial: number): void {
     const worker = this.bySerial.get(serial);
     if (worker !== undefined) this.wish(worker, 'max_requests');
@@ -385,13 +392,13 @@ export class Workers implements WorkerEvents {
     });
   }
 
-  /** Code in C holds the interpreter's lock, or something has stopped the process. */
+  /** Code in C holds the interpreter's lock, an event loop stands still, or something has stopped the process. */
   private unresponsive(worker: Worker): void {
     if (worker.stuck) return;
     this.giveUp(worker, 'unresponsive');
     worker.process?.stacks((stacks) => {
       this.log.critical(
-        `WORKER TIMEOUT (pid:${worker.process?.pid}): the interpreter of worker ${worker.number} ` +
+        `WORKER TIMEOUT (pid:${worker.process?.pid}): worker ${worker.number} ` +
           `has not answered for ${this.options.pingLimitMs / 1000} s\n${stacks}`,
       );
     });

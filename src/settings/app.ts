@@ -1,3 +1,5 @@
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { EXIT, NunicornError } from '../errors.ts';
 
 /** An application as Gunicorn names it: `MODULE`, `MODULE:CALLABLE` or `MODULE:FACTORY(ARGUMENTS)`. */
@@ -32,4 +34,47 @@ export function parseAppUri(text: string): AppUri {
     );
   }
   return { module, callable };
+}
+
+/** A Node app: a file, and which of its exports. */
+export interface NodeAppUri {
+  /** Absolute. */
+  readonly path: string;
+  /** Null: the default export. */
+  readonly name: string | null;
+}
+
+const NODE_FILE = /\.[cm]?[jt]s$/;
+const TYPESCRIPT_FILE = /\.[cm]?ts$/;
+
+/**
+ * The Node app that `text` names, as `./app.js` or `./app.js:name`: a path that ends like a JavaScript or TypeScript file, or
+ * that begins with `./`, `../` or `/` and exists. Null: it is a Python app.
+ *
+ * @param folder where a relative path begins
+ * @throws {NunicornError} if it cannot be run
+ */
+export function parseNodeApp(text: string, folder: string): NodeAppUri | null {
+  const [, file = text, name = null] = /^(.+?)(?::([^:/\\]*))?$/s.exec(text) ?? [];
+  const path = resolve(folder, file);
+  const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+  if (!NODE_FILE.test(file) && !(/^(\.{0,2}\/)/.test(file) && isFile)) return null;
+  if (!isFile) throw new NunicornError(`there is no file ${path}, which '${text}' names`, EXIT.APP_LOAD_ERROR);
+  if (name === '') throw new NunicornError(`'${text}' names no export after its colon`, EXIT.APP_LOAD_ERROR);
+  if (TYPESCRIPT_FILE.test(file) && !runsTypeScript()) {
+    throw new NunicornError(
+      `'${text}' is TypeScript, which Node ${process.versions.node} does not run: Node 22.18 or newer is needed, or a compiled .js file`,
+      EXIT.APP_LOAD_ERROR,
+    );
+  }
+  return { path, name };
+}
+
+function runsTypeScript(): boolean {
+  const { typescript } = process.features as { typescript?: unknown };
+  // A loader such as tsx brings its own.
+  return (
+    Boolean(typescript) ||
+    /--(import|loader|require)|-r /.test(`${process.execArgv.join(' ')} ${process.env.NODE_OPTIONS}`)
+  );
 }

@@ -8,7 +8,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { EXIT, NunicornError } from '../errors.ts';
 import { readMachine } from '../machine.ts';
 import { checkAdmin } from './admin.ts';
-import { parseAppUri } from './app.ts';
+import { type NodeAppUri, parseAppUri, parseNodeApp } from './app.ts';
 import { type Counts, chooseCounts } from './auto.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
 import { type ConfigFile, configLocation, type FileValue, isConfigFile, runConfigFile } from './config-file.ts';
@@ -25,7 +25,7 @@ import {
   type Settings,
   type ValueOf,
 } from './table.ts';
-import { NoNumberError, type ParseContext, ValueError } from './types.ts';
+import { NoNumberError, type ParseContext, ValueError, type WorkerClass } from './types.ts';
 
 /** Where the value of a setting came from. */
 export type Source =
@@ -43,6 +43,8 @@ export interface LoadedSettings {
    * configuration file that names none is checked.
    */
   readonly app: string;
+  /** Null: it is a Python app. */
+  readonly nodeApp: NodeAppUri | null;
   readonly sources: ReadonlyMap<SettingName, Source>;
   /** The application's environment: that of the start, what the configuration file changed in it, and `raw_env`. */
   readonly env: Readonly<Record<string, string>>;
@@ -87,12 +89,23 @@ export async function loadSettings(
 
   const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
   const { values, sources } = merge(layers, env, context);
-  const app = appOf(commandLine, values, cwd);
+  const { app, nodeApp } = appOf(commandLine, values, cwd);
   const counts = chooseCounts(...countsGiven(values), readMachine());
-  const settings = complete(values, sources, counts, app);
+  const completed = complete(values, sources, counts, app);
+  const given = (name: SettingName): boolean => sources.get(name)?.kind !== 'default';
+  const worker_class = workerClassFor(nodeApp !== null, completed, given('worker_class'));
+  const settings: Settings = { ...completed, worker_class };
   checkAdmin(settings.admin_bind, settings.admin_token);
+  if (nodeApp !== null && (worker_class === 'gthread' || settings.threads > 1)) {
+    throw new NunicornError('a Node app runs under async with one thread; its threads are not there yet');
+  }
+  if (nodeApp !== null) {
+    for (const name of withoutMeaningForNode(worker_class).filter(given)) {
+      warnings.push(`${name} has no effect: ${app} is a Node app that runs under ${worker_class}`);
+    }
+  }
   const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
-  return { settings, app, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
+  return { settings, app, nodeApp, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
 }
 
 /** `--check-config gunicorn.conf.py`, as guides write it: a file in the application's place is the file to check. */
@@ -295,9 +308,15 @@ function show(raw: unknown): string {
   return typeof list === 'string' ? `'${list}'` : JSON.stringify(list);
 }
 
-function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknown>, cwd: string): string {
+interface NamedApp {
+  readonly app: string;
+  /** Null: it is a Python app. */
+  readonly nodeApp: NodeAppUri | null;
+}
+
+function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknown>, cwd: string): NamedApp {
   const paste = values.get('paste');
-  if (typeof paste === 'string') return pasteUri(paste, cwd);
+  if (typeof paste === 'string') return { app: pasteUri(paste, cwd), nodeApp: null };
   const [positional, ...more] = commandLine.positionals;
   if (more.length > 0) {
     throw new NunicornError(
@@ -307,14 +326,16 @@ function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknow
   }
   const app = positional ?? values.get('wsgi_app');
   const checksFileOnly = values.get('check_config') === true || values.get('print_config') === true;
-  if (app === null && checksFileOnly && commandLine.values.has('config')) return '';
+  if (app === null && checksFileOnly && commandLine.values.has('config')) return { app: '', nodeApp: null };
   if (typeof app !== 'string' || app === '') {
     throw new NunicornError(
       'No application module specified. Name one: nunicorn MODULE:CALLABLE, or wsgi_app in gunicorn.conf.py',
     );
   }
-  parseAppUri(app);
-  return app;
+  const chdir = values.get('chdir');
+  const nodeApp = parseNodeApp(app, typeof chdir === 'string' ? chdir : cwd);
+  if (nodeApp === null) parseAppUri(app);
+  return { app, nodeApp };
 }
 
 function countsGiven(values: ReadonlyMap<SettingName, unknown>): [ValueOf<'workers'>, ValueOf<'threads'>] {
@@ -349,11 +370,44 @@ function complete(
     ...settings,
     ...Object.fromEntries(absolute),
     pythonpath: settings.pythonpath.map((folder) => resolve(chdir, folder)),
-    worker_class: settings.worker_class === 'sync' && settings.threads > 1 ? 'gthread' : settings.worker_class,
     // One without a worker could answer nobody.
     fronts: Math.min(settings.fronts || defaultFronts(workers), Math.max(workers, 1)),
     proc_name: settings.proc_name || (settings.default_proc_name === 'gunicorn' ? app : settings.default_proc_name),
   };
+}
+
+/** sync with more than one thread is gthread. A Node app is async unless threads or a class are asked for; its sync is gthread with one thread. */
+function workerClassFor(isNode: boolean, { worker_class, threads }: Settings, given: boolean): WorkerClass {
+  if (!isNode) {
+    if (worker_class === 'async') {
+      throw new NunicornError(
+        'the worker class async runs Node apps (./app.js); for a Python app use sync, or gthread with --threads N',
+      );
+    }
+    return worker_class === 'sync' && threads > 1 ? 'gthread' : worker_class;
+  }
+  if (!given) return threads > 1 ? 'gthread' : 'async';
+  return worker_class === 'sync' ? 'gthread' : worker_class;
+}
+
+const PYTHON_ONLY = ['python', 'pythonpath', 'preload_app', 'fronts'] as const;
+const POOL_ONLY = [
+  'max_queue',
+  'queue_timeout',
+  'spool_dir',
+  'thread_memory_limit',
+  'limit_request_field_size',
+  'proxy_protocol',
+  'proxy_allow_ips',
+  'forwarded_allow_ips',
+  'secure_scheme_headers',
+  'forwarder_headers',
+  'header_map',
+] as const;
+
+/** Settings that do nothing for a Node app: there are no fronts, and async has no queue and leaves what proxies say to the app. */
+function withoutMeaningForNode(workerClass: WorkerClass): readonly SettingName[] {
+  return workerClass === 'async' ? [...PYTHON_ONLY, ...POOL_ONLY] : PYTHON_ONLY;
 }
 
 function absolutePath(value: unknown, chdir: string): unknown {

@@ -129,7 +129,8 @@ export const SETTINGS = {
     type: workerClass,
     default: 'sync',
     metavar: 'STRING',
-    help: 'How a worker runs requests: sync (one at a time) or gthread (one on each of its threads). sync with more than one thread becomes gthread.',
+    defaultText: 'sync for a Python app, async for a Node app; gthread for either with more than one thread',
+    help: 'How a worker runs requests: sync (one at a time), gthread (one on each of its threads) or, for Node apps, async (the app in the event loop of the worker). sync with more than one thread becomes gthread.',
     origin: 'gunicorn',
   }),
   threads: setting({
@@ -147,6 +148,23 @@ export const SETTINGS = {
     type: flag,
     default: false,
     help: 'At the start, boot one worker at a time, each when the one before it is ready: where several that boot together need more memory or processor than there is.',
+    origin: 'nunicorn',
+  }),
+  wait_ready: setting({
+    section: 'Worker Processes',
+    flags: ['--wait-ready'],
+    type: flag,
+    default: false,
+    help: "Of a Node app: a worker is ready only when the app calls ready() of the module 'nunicorn', or process.send('ready').",
+    origin: 'nunicorn',
+  }),
+  thread_memory_limit: setting({
+    section: 'Worker Processes',
+    flags: ['--thread-memory-limit'],
+    type: wholeNumber,
+    default: 0,
+    metavar: 'MIB',
+    help: "Of a Node app under gthread: how large the heap of one thread may grow, in MiB. A thread that needs more is ended, its request gets 502, and another thread takes its place. 0: V8's own limit.",
     origin: 'nunicorn',
   }),
   timeout: setting({

@@ -37,7 +37,7 @@ export interface ValueType<T> {
 export type LogLevel = 'debug' | 'info' | 'warning' | 'error' | 'critical';
 export const LOG_LEVELS: readonly LogLevel[] = ['debug', 'info', 'warning', 'error', 'critical'];
 
-export type WorkerClass = 'sync' | 'gthread';
+export type WorkerClass = 'sync' | 'gthread' | 'async';
 
 /** What is wrong with a text that `integer` does not take. */
 function notInteger(raw: unknown, needed: string): ValueError {
@@ -437,12 +437,13 @@ export type ReloadEngine = 'auto' | 'poll' | 'inotify';
 const WORKER_CLASSES: ReadonlyMap<string, WorkerClass> = new Map([
   ['sync', 'sync'],
   ['gthread', 'gthread'],
+  ['async', 'async'],
   ['gunicorn.workers.sync.SyncWorker', 'sync'],
   ['gunicorn.workers.gthread.ThreadWorker', 'gthread'],
 ]);
 
 export const workerClass: ValueType<WorkerClass> = {
-  label: 'sync or gthread',
+  label: 'sync, gthread or async',
   arity: 'one',
   choices: ['sync', 'gthread'],
   parse(raw, context) {

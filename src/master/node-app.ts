@@ -1,0 +1,197 @@
+/** A Node app: workers of node:cluster that get the master's listening handles and serve the clients themselves. */
+import cluster, { type Worker as ClusterWorker } from 'node:cluster';
+import type { Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { UNKNOWN_STACKS } from '../bridge/stacks.ts';
+import type { ListeningHandle } from '../listening-handle.ts';
+import type { FromNodeWorker, NodeAppConfig, ToNodeWorker } from '../node-app/messages.ts';
+import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
+import { nodeOptions, type Runtime, type Setup } from './options.ts';
+
+export interface NodeAppOptions {
+  readonly config: NodeAppConfig;
+  readonly env: Readonly<Record<string, string>>;
+  readonly handles: readonly ListeningHandle[];
+  /** `nunicorn: worker 1 [app]` of a role and a number. */
+  title(role: string): string;
+}
+
+interface NodeProcess {
+  readonly facts: WorkerFacts;
+  readonly cluster: ClusterWorker;
+  online: boolean;
+  ready: boolean;
+  /** No request is left. */
+  stopped: boolean;
+}
+
+const TITLE_ROOM = ' '.repeat(120);
+const MAIN = fileURLToPath(new URL('../node-app/main.js', import.meta.url));
+
+export class NodeApp implements AppKind {
+  private readonly runtime: Runtime;
+  private options: NodeAppOptions;
+  private readonly handler: AppHandler;
+  private readonly processes = new Map<number, NodeProcess>();
+  private listeningSaid = false;
+  private stopping = false;
+  private stoppedSaid = false;
+
+  constructor(setup: Setup, runtime: Runtime, handler: AppHandler) {
+    this.options = nodeOptions(setup, runtime);
+    this.runtime = runtime;
+    this.handler = handler;
+    const { user, group } = setup.loaded.settings;
+    // What the app itself listens at beside --bind is accepted by the workers, never by the master.
+    cluster.schedulingPolicy = cluster.SCHED_NONE;
+    cluster.setupPrimary({
+      exec: MAIN,
+      args: [TITLE_ROOM],
+      ...(user === null ? {} : { uid: user }),
+      ...(group === null ? {} : { gid: group }),
+    });
+  }
+
+  description(): string {
+    return `Node ${process.versions.node}`;
+  }
+
+  async start(): Promise<void> {}
+
+  startWorker(facts: WorkerFacts): WorkerProcess {
+    const process: NodeProcess = {
+      facts,
+      cluster: cluster.fork(this.options.env),
+      online: false,
+      ready: false,
+      stopped: false,
+    };
+    const { serial } = facts;
+    const child = process.cluster;
+    this.processes.set(serial, process);
+    child.on('message', (message: FromNodeWorker) => this.said(process, message));
+    child.on('error', () => {}); // A message to a worker that has just died; its end is told by 'exit'.
+    child.on('exit', (code: number | null, signal: NodeJS.Signals | null) => {
+      this.processes.delete(serial);
+      this.handler.workers.ended(serial, code, signal);
+      this.checkStopped();
+    });
+    return {
+      get pid() {
+        return child.process.pid ?? null;
+      },
+      drain: () => this.drain(process),
+      leave: () => this.tell(process, { op: 'leave' }),
+      reopenLogs: () => this.tell(process, { op: 'reopen-logs' }),
+      ping: () => this.tell(process, { op: 'ping' }),
+      stacks: (done) => done(UNKNOWN_STACKS),
+      kill: (signal) => void child.process.kill(signal),
+    };
+  }
+
+  async reload(setup: Setup): Promise<void> {
+    this.options = nodeOptions(setup, this.runtime);
+  }
+
+  async beforeWorkers(): Promise<void> {}
+
+  reopenLogs(): void {}
+
+  stop(graceful: boolean): void {
+    this.stopping = true;
+    for (const process of this.processes.values()) this.tell(process, { op: 'stop', graceful });
+    this.checkStopped();
+  }
+
+  end(done: () => void): void {
+    done();
+  }
+
+  killAll(): void {}
+
+  private said(process: NodeProcess, message: FromNodeWorker): void {
+    const { workers } = this.handler;
+    const { serial } = process.facts;
+    if (message === 'ready') {
+      this.isReady(process);
+      return;
+    }
+    switch (message.op) {
+      case 'online':
+        this.online(process);
+        return;
+      case 'ready':
+        this.isReady(process);
+        return;
+      case 'pong':
+        workers.pong(serial);
+        return;
+      case 'served':
+        workers.served(serial, message.requests);
+        return;
+      case 'request-limit':
+        workers.requestLimitReached(serial);
+        return;
+      case 'asked-to-leave':
+        workers.askedToLeave(serial, message.why);
+        return;
+      case 'app-failed':
+        workers.appFailed(serial);
+        return;
+      case 'stuck':
+        workers.stuck(serial);
+        return;
+      case 'stopped':
+        process.stopped = true;
+        workers.drained(serial);
+        this.checkStopped();
+    }
+  }
+
+  /** The worker hears from now on: what was said to a process that was still loading is lost. */
+  private online(process: NodeProcess): void {
+    const { config, title, handles } = this.options;
+    const { number, requestLimit } = process.facts;
+    process.online = true;
+    this.handler.workers.reached(process.facts.serial, 'connected');
+    if (this.stopping) return; // it is about to be killed
+    const front = { ...config.front, number, title: title(`worker ${number}`) };
+    const start = { ...config, front, requestLimit };
+    this.tell(process, { op: 'start', config: start });
+    // A thread that accepts needs a descriptor of its own.
+    const threads = config.workerClass === 'async' && config.threads > 1 ? config.threads : 1;
+    for (let thread = 0; thread < threads; thread++) {
+      handles.forEach((handle, index) => {
+        // Node sends these handles as they are; its types know only sockets and servers.
+        const message: ToNodeWorker = { op: 'listen', index, thread };
+        process.cluster.process.send?.(message, handle as unknown as Socket);
+      });
+    }
+  }
+
+  private isReady(process: NodeProcess): void {
+    if (process.ready) return;
+    process.ready = true;
+    if (!this.listeningSaid) {
+      this.listeningSaid = true;
+      this.handler.listening();
+    }
+    this.handler.workers.ready(process.facts.serial);
+  }
+
+  private drain(process: NodeProcess): void {
+    if (process.stopped) this.handler.workers.drained(process.facts.serial);
+    else this.tell(process, { op: 'stop', graceful: true });
+  }
+
+  private checkStopped(): void {
+    if (!this.stopping || this.stoppedSaid) return;
+    for (const { ready, stopped } of this.processes.values()) if (ready && !stopped) return;
+    this.stoppedSaid = true;
+    this.handler.stopped();
+  }
+
+  private tell({ online, cluster }: NodeProcess, message: ToNodeWorker): void {
+    if (online && cluster.isConnected()) cluster.send(message);
+  }
+}

@@ -1,0 +1,441 @@
+/**
+ * Serves clients in the event loop that runs the app: node:http with as little as possible in between. For each request a few
+ * fields are set on its connection; time limits, drained connections and slow clients are found by looking at all connections
+ * ten times a second.
+ */
+import { type Server as HttpServer, type IncomingMessage, ServerResponse } from 'node:http';
+import type { Server as HttpsServer } from 'node:https';
+import { createServer as createNetServer, type Server as NetServer, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { now } from '../clock.ts';
+import { percentDecode, splitTarget } from '../front/environ.ts';
+import { rawErrorAnswer } from '../front/error-page.ts';
+import type { FrontConfig } from '../front/messages.ts';
+import { attachHandle, stopAccepting } from '../listening-handle.ts';
+import type { Access } from '../log/access.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { appStack } from './app-stack.ts';
+import type { RequestListener } from './load.ts';
+import { abortSignal } from './signal.ts';
+
+export type AsyncServerConfig = Omit<FrontConfig, 'title'>;
+
+export interface AsyncServerHandler {
+  /** So many requests have come as it was told to count. */
+  requestLimitReached(): void;
+  /** After `stop`: no request runs and no connection is left, but for upgraded ones. */
+  stopped(): void;
+}
+
+const SWEEP_MS = 100;
+/** How long an idle connection may live on when the server stops: a request may be under way, and is answered. */
+const STOP_GRACE_MS = 100;
+/** What is left of a connection after an answer of ours: the client reads it, and what it still sends is dropped. */
+const LINGER_MS = 1000;
+
+/** A client's connection. */
+interface Client {
+  readonly socket: Socket;
+  /** The last request that came, answered or not; with pipelining `earlier` ones may not be. */
+  request: IncomingMessage | null;
+  response: ServerResponse | null;
+  startedAt: number;
+  earlier: { readonly response: ServerResponse }[] | null;
+  /** Since when it has been idle. 0: it was not when it was last looked at. */
+  idleSince: number;
+  /** How far it had got when something last moved, and when that was. */
+  bytesMoved: number;
+  movedAt: number;
+  /** It is no HTTP any more (WebSocket). */
+  upgraded: boolean;
+  /** It has its last answer. */
+  refused: boolean;
+}
+
+const CLIENT = Symbol('client');
+type ClientSocket = Socket & { [CLIENT]?: Client };
+
+export class AsyncServer {
+  /** Requests that have come. */
+  served = 0;
+  private readonly config: AsyncServerConfig;
+  private readonly handler: AsyncServerHandler;
+  private readonly log: ErrorLog;
+  private readonly access: Access | null;
+  private readonly listener: RequestListener | null;
+  private readonly requestLimit: number;
+  private readonly server: HttpServer | HttpsServer;
+  /** What accepts: `server` itself and one for each further address. */
+  private readonly acceptors: NetServer[] = [];
+  private readonly clients = new Set<Client>();
+  private readonly sweeper: NodeJS.Timeout;
+  private stopping = false;
+  private stoppedSaid = false;
+
+  /**
+   * `listener` null: the server is the app's own, and all that is set there stays as it is.
+   */
+  constructor(
+    config: AsyncServerConfig,
+    server: HttpServer | HttpsServer,
+    listener: RequestListener | null,
+    requestLimit: number,
+    handler: AsyncServerHandler,
+    log: ErrorLog,
+    access: Access | null,
+  ) {
+    this.config = config;
+    this.server = server;
+    this.listener = listener;
+    this.requestLimit = requestLimit;
+    this.handler = handler;
+    this.log = log;
+    this.access = access;
+    server.prependListener('setSecureContext' in server ? 'secureConnection' : 'connection', (socket: Socket) =>
+      this.connected(socket),
+    );
+    if (listener === null) {
+      server.prependListener('request', (request, response) => void this.requested(request, response));
+    } else {
+      server.on('request', (request, response) => this.run(listener, request, response));
+      server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => this.notUnderstood(error, socket));
+    }
+    // Only where the app listens too: with a listener, node:http takes no such request for an ordinary one any more.
+    for (const event of ['upgrade', 'connect'] as const) {
+      const upgraded = (request: IncomingMessage): void => this.upgraded(request);
+      if (server.listenerCount(event) > 0) server.prependListener(event, upgraded);
+      else {
+        const added = (name: string | symbol): void => {
+          if (name !== event) return;
+          server.off('newListener', added);
+          server.prependListener(event, upgraded);
+        };
+        server.on('newListener', added);
+      }
+    }
+    this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
+  }
+
+  /** Has it accept from a listening handle. The first one becomes the server's own. */
+  listen(handle: unknown, listening: () => void): void {
+    const acceptor = this.acceptors.length === 0 ? this.server : this.forwarder();
+    this.acceptors.push(acceptor);
+    attachHandle(acceptor, handle, this.config.backlog, listening);
+  }
+
+  /** Accepts no more, and lets go of each connection as soon as it has its answer; not graceful: now. */
+  stop(graceful: boolean): void {
+    if (!this.stopping) {
+      this.stopping = true;
+      // What waits in the kernel is accepted before: the handles close a turn of the event loop later.
+      setImmediate(() => {
+        setImmediate(() => {
+          for (const acceptor of this.acceptors) stopAccepting(acceptor);
+          for (const client of this.clients) if (runs(client) && client.response) lastOf(client.response);
+        });
+      });
+    }
+    if (!graceful) {
+      for (const client of this.clients) if (!client.upgraded) this.giveUp(client, 503, 'The server is shutting down');
+    }
+  }
+
+  /** After `stop`: answers what has no answer yet. */
+  failAll(status: number, message: string): void {
+    for (const client of this.clients)
+      if (!client.upgraded && runs(client) && !begun(client)) this.giveUp(client, status, message);
+  }
+
+  close(): void {
+    clearInterval(this.sweeper);
+    for (const { socket } of this.clients) socket.destroy();
+  }
+
+  private forwarder(): NetServer {
+    const acceptor = createNetServer({ allowHalfOpen: true, noDelay: true });
+    acceptor.on('connection', (socket: Socket) => this.server.emit('connection', socket));
+    return acceptor;
+  }
+
+  private connected(socket: ClientSocket): void {
+    const client: Client = {
+      socket,
+      request: null,
+      response: null,
+      startedAt: 0,
+      earlier: null,
+      idleSince: 0,
+      bytesMoved: 0,
+      movedAt: 0,
+      upgraded: false,
+      refused: false,
+    };
+    socket[CLIENT] = client;
+    this.clients.add(client);
+    socket.on('close', () => {
+      this.clients.delete(client);
+      if (client.request !== null && runs(client)) abortSignal(client.request);
+    });
+  }
+
+  private run(listener: RequestListener, request: IncomingMessage, response: ServerResponse): void {
+    if (!this.requested(request, response)) return;
+    try {
+      const result = listener(request, response);
+      if (result instanceof Promise) result.catch((error: unknown) => this.failed(request, response, error));
+    } catch (error) {
+      this.failed(request, response, error);
+    }
+  }
+
+  /** False: it was refused. */
+  private requested(request: IncomingMessage, response: ServerResponse): boolean {
+    const client = (request.socket as ClientSocket)[CLIENT];
+    if (client === undefined) return true;
+    if (client.refused) return false;
+    if (client.response !== null && !client.response.writableFinished) {
+      client.earlier ??= [];
+      client.earlier = client.earlier.filter((one) => !one.response.writableFinished);
+      client.earlier.push({ response: client.response });
+    }
+    client.request = request;
+    client.response = response;
+    client.startedAt = now();
+    client.idleSince = 0;
+    client.movedAt = 0;
+    if (this.stopping || this.config.keepaliveMs === 0) response.shouldKeepAlive = false;
+    if (++this.served === this.requestLimit) this.handler.requestLimitReached();
+    if (this.access !== null) this.logWhenOver(client, request, response);
+    return this.listener === null || this.withinLimits(client, request);
+  }
+
+  private withinLimits(client: Client, request: IncomingMessage): boolean {
+    const { limits, limitRequestBody } = this.config;
+    const { url = '', method = '', rawHeaders, headers } = request;
+    if (limits.line > 0 && url.length + method.length + LINE_REST_BYTES > limits.line) {
+      this.refuse(client, 414, `Request Line is too large (more than ${limits.line} bytes)`);
+    } else if (rawHeaders.length > limits.fields * 2) {
+      this.refuse(client, 431, `more than ${limits.fields} header fields`);
+    } else if (limitRequestBody > 0 && Number(headers['content-length']) > limitRequestBody) {
+      this.refuse(client, 413, `The request's body is larger than ${limitRequestBody} bytes`);
+    } else return true;
+    return false;
+  }
+
+  /** The app's listener threw, or its promise was rejected, for this request. */
+  private failed(request: IncomingMessage, response: ServerResponse, error: unknown): void {
+    this.log.error(`Error handling request ${request.method} ${request.url}\n${appStack(error)}`);
+    const client = (request.socket as ClientSocket)[CLIENT];
+    if (client !== undefined && !response.writableFinished) this.refuse(client, 500, '');
+  }
+
+  private upgraded(request: IncomingMessage): void {
+    const client = (request.socket as ClientSocket)[CLIENT];
+    if (client !== undefined) client.upgraded = true;
+  }
+
+  /** Answers with a page of our own, or cuts the answer that had begun; either way it is the connection's last. */
+  private refuse(client: Client, status: number, message: string): void {
+    if (client.refused) return;
+    client.refused = true;
+    const { socket, request, response } = client;
+    if (begun(client) || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    // Past the app's response: what it still writes there goes nowhere, as with a client that has left.
+    if (response !== null) {
+      response.detachSocket(socket);
+      response.destroy();
+      response.emit('close');
+    }
+    const answer = rawErrorAnswer(status, message);
+    socket.end(answer);
+    request?.resume();
+    setTimeout(() => socket.destroy(), LINGER_MS).unref();
+    if (request !== null && this.access !== null) {
+      this.logAccess(client, request, status, answer.length - answer.indexOf('\r\n\r\n') - 4);
+    }
+  }
+
+  /** As `refuse` for what still runs; a connection without a request just ends. */
+  private giveUp(client: Client, status: number, message: string): void {
+    if (!runs(client)) client.socket.destroySoon();
+    else this.refuse(client, status, message);
+  }
+
+  private notUnderstood(error: NodeJS.ErrnoException, duplex: Duplex): void {
+    const socket = duplex as ClientSocket;
+    const client = socket[CLIENT];
+    if (error.code === 'ECONNRESET' || !socket.writable || (client !== undefined && (client.refused || runs(client)))) {
+      socket.destroy();
+      return;
+    }
+    this.log.warning(`Invalid request from ip=${socket.remoteAddress ?? ''}: ${error.message}`);
+    socket.end(rawErrorAnswer(STATUS_OF_ERROR[error.code ?? ''] ?? 400, error.message), () => socket.destroy());
+  }
+
+  // ---- time
+
+  private sweep(): void {
+    const time = now();
+    for (const client of this.clients) {
+      if (client.upgraded || client.refused) continue;
+      if (this.clientIsSlow(client, time)) continue;
+      if (runs(client)) this.checkDeadline(client, time);
+      else this.checkIdle(client, time);
+    }
+    if (!this.stopping || this.stoppedSaid) return;
+    for (const client of this.clients) if (!client.upgraded) return;
+    this.stoppedSaid = true;
+    this.handler.stopped();
+  }
+
+  /** The client does not read its answer, or does not go on with its body. Closes the connection when it is too long. */
+  private clientIsSlow(client: Client, time: number): boolean {
+    const { socket, request } = client;
+    const { responseTimeoutMs, bodyTimeoutMs } = this.config;
+    const reading = socket.writableLength > 0;
+    // The app has taken all that there is of the body, and waits for more.
+    const sending = !reading && request !== null && !request.complete && request.readableLength === 0 && runs(client);
+    if (!reading && !sending) {
+      client.movedAt = 0;
+      return false;
+    }
+    const bytes = socket.bytesRead + socket.bytesWritten - socket.writableLength;
+    if (client.movedAt === 0 || bytes !== client.bytesMoved) {
+      client.bytesMoved = bytes;
+      client.movedAt = time;
+    } else if (reading && responseTimeoutMs > 0 && time - client.movedAt >= responseTimeoutMs) socket.destroy();
+    else if (sending && bodyTimeoutMs > 0 && time - client.movedAt >= bodyTimeoutMs && this.listener !== null) {
+      this.refuse(client, 408, `No piece of the request's body came for ${bodyTimeoutMs / 1000} s`);
+    }
+    return reading || begun(client);
+  }
+
+  /** Until the head of the answer. Later a stream takes no thread from anybody, so it may take its time. */
+  private checkDeadline(client: Client, time: number): void {
+    const { timeoutMs } = this.config;
+    const { request } = client;
+    if (timeoutMs === 0 || time - client.startedAt < timeoutMs || begun(client) || request === null) return;
+    const age = ((time - client.startedAt) / 1000).toFixed(1);
+    this.log.critical(`WORKER TIMEOUT (pid:${process.pid}): ${request.method} ${request.url}, ${age} s old`);
+    const message = `The application did not answer within ${timeoutMs / 1000} s`;
+    abortSignal(request, new DOMException(message, 'TimeoutError'));
+    if (!begun(client) && runs(client)) this.refuse(client, 504, message);
+  }
+
+  private checkIdle(client: Client, time: number): void {
+    if (client.idleSince === 0) client.idleSince = time;
+    const { keepaliveMs } = this.config;
+    // The app's own server has a limit of its own; a connection on which nothing has come has the one for the head.
+    const limitMs = this.stopping
+      ? STOP_GRACE_MS
+      : this.listener === null || client.request === null
+        ? Number.POSITIVE_INFINITY
+        : keepaliveMs;
+    if (time - client.idleSince >= limitMs) client.socket.destroySoon();
+  }
+
+  // ---- access log
+
+  private logWhenOver(client: Client, request: IncomingMessage, response: ServerResponse): void {
+    countBytes(response);
+    response.once('close', () => {
+      if (!client.refused) this.logAccess(client, request, response.statusCode, bytesOf(request, response), response);
+    });
+  }
+
+  private logAccess(
+    client: Client,
+    request: IncomingMessage,
+    status: number,
+    bytesSent: number,
+    response: ServerResponse | null = null,
+  ): void {
+    const { url = '', method = '' } = request;
+    const { path, query } = splitTarget(url);
+    this.access?.write({
+      remoteAddress: client.socket.remoteAddress ?? '',
+      method,
+      rawUri: url,
+      path: percentDecode(path),
+      query,
+      protocol: `HTTP/${request.httpVersion}`,
+      status,
+      bytesSent,
+      durationUs: (now() - client.startedAt) * 1000,
+      requestHeaders: request.rawHeaders,
+      responseHeaders: response === null ? [] : sentHeaders(response),
+      pid: process.pid,
+      worker: this.config.number,
+      thread: 0,
+      environ: null,
+    });
+  }
+}
+
+/** Of a request line: two spaces, `HTTP/1.1` and CRLF. */
+const LINE_REST_BYTES = 12;
+
+const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
+  HPE_HEADER_OVERFLOW: 431,
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+};
+
+/** Whether a request of this connection has not been answered to its end. */
+function runs({ response, earlier }: Client): boolean {
+  if (response !== null && !response.writableFinished && !response.destroyed) return true;
+  return earlier?.some((one) => !one.response.writableFinished && !one.response.destroyed) ?? false;
+}
+
+/** Something of the answer has gone out. */
+function begun({ response, earlier }: Client): boolean {
+  return response?.headersSent === true || (earlier?.some((one) => !one.response.writableFinished) ?? false);
+}
+
+function lastOf(response: ServerResponse): void {
+  if (!response.headersSent) response.shouldKeepAlive = false;
+}
+
+/** Names and values as they went out, also those that writeHead() was given. */
+function sentHeaders(response: ServerResponse): string[] {
+  const { _header: head } = response as ServerResponse & { _header?: string | null };
+  const lines = head?.split('\r\n').slice(1) ?? [];
+  return lines.flatMap((line) => {
+    const colon = line.indexOf(':');
+    return colon < 0 ? [] : [line.slice(0, colon), line.slice(colon + 1).trim()];
+  });
+}
+
+const BYTES = Symbol('bytes of the body');
+type Counting = ServerResponse & { [BYTES]: number };
+
+/** Counts the bytes of the body that the app gives to `response`, without chunk framing. */
+function countBytes(response: ServerResponse): void {
+  (response as Counting)[BYTES] = 0;
+  response.write = countingWrite as typeof response.write;
+  response.end = countingEnd as typeof response.end;
+}
+
+function countingWrite(this: Counting, ...args: Parameters<ServerResponse['write']>): boolean {
+  this[BYTES] += lengthOf(args);
+  return ServerResponse.prototype.write.apply(this, args);
+}
+
+function countingEnd(this: Counting, ...args: Parameters<ServerResponse['end']>): ServerResponse {
+  this[BYTES] += lengthOf(args);
+  return ServerResponse.prototype.end.apply(this, args);
+}
+
+function lengthOf([chunk, encoding]: readonly unknown[]): number {
+  if (typeof chunk === 'string')
+    return Buffer.byteLength(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8');
+  return chunk instanceof Uint8Array ? chunk.length : 0;
+}
+
+function bytesOf(request: IncomingMessage, response: ServerResponse): number {
+  const { statusCode } = response;
+  if (request.method === 'HEAD' || statusCode === 204 || statusCode === 304) return 0;
+  return (response as Counting)[BYTES];
+}

@@ -1,0 +1,89 @@
+/** A worker whose main thread runs the app and serves its clients. */
+import type { Access } from '../log/access.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { appStack } from './app-stack.ts';
+import type { AsyncServer } from './async-server.ts';
+import type { Lifecycle } from './lifecycle.ts';
+import type { Engine, EngineHandler } from './main.ts';
+import type { NodeWorkerConfig } from './messages.ts';
+import { serveApp } from './serve-app.ts';
+
+/** After an error that nobody caught: how long requests have to be answered, the one among them that failed never will. */
+const LAST_ANSWERS_MS = 5000;
+
+export class AsyncWorker implements Engine {
+  private readonly config: NodeWorkerConfig;
+  private readonly lifecycle: Lifecycle;
+  private readonly handler: EngineHandler;
+  private readonly log: ErrorLog;
+  private server: AsyncServer | null = null;
+  private readonly handles: unknown[] = [];
+  private listening = 0;
+  private broken = false;
+
+  constructor(
+    config: NodeWorkerConfig,
+    lifecycle: Lifecycle,
+    handler: EngineHandler,
+    log: ErrorLog,
+    access: Access | null,
+  ) {
+    this.config = config;
+    this.lifecycle = lifecycle;
+    this.handler = handler;
+    this.log = log;
+    serveApp(
+      config,
+      { requestLimitReached: () => handler.requestLimitReached(), stopped: () => handler.stopped() },
+      log,
+      access,
+    ).then(
+      (server) => {
+        this.server = server;
+        for (const handle of this.handles.splice(0)) this.attach(server, handle);
+      },
+      (error: unknown) => handler.bootFailed(error),
+    );
+  }
+
+  get served(): number {
+    return this.server?.served ?? 0;
+  }
+
+  listen(_index: number, _thread: number, handle: unknown): void {
+    if (this.server === null) this.handles.push(handle);
+    else this.attach(this.server, handle);
+  }
+
+  stop(graceful: boolean): void {
+    if (this.server === null) this.handler.stopped();
+    else this.server.stop(graceful);
+  }
+
+  reopenLogs(): void {}
+
+  threw(error: unknown): void {
+    if (this.server === null || this.listening === 0) {
+      this.handler.bootFailed(error);
+      return;
+    }
+    this.log.critical(`Uncaught error in the application\n${appStack(error)}`);
+    if (this.broken) return;
+    this.broken = true;
+    this.handler.appFailed();
+    setTimeout(() => this.server?.failAll(502, 'The worker that ran this request has failed'), LAST_ANSWERS_MS);
+  }
+
+  async end(): Promise<boolean> {
+    const byItself = await this.lifecycle.end();
+    this.server?.close();
+    return byItself;
+  }
+
+  private attach(server: AsyncServer, handle: unknown): void {
+    server.listen(handle, () => {
+      this.listening++;
+      if (this.listening === this.config.front.listeners.length && !this.config.waitReady) this.handler.ready();
+    });
+  }
+}

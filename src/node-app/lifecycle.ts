@@ -1,0 +1,56 @@
+/** What a worker or thread of a Node app does for its app at the beginning and at the end: readiness, hooks, signals, errors. */
+import type { ErrorLog } from '../log/error-log.ts';
+import { appStack } from './app-stack.ts';
+import { type ShutdownHook, setAppBridge } from './public.ts';
+
+/** Signals that would end the process; what they mean for a worker the master decides. */
+const HELD = ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP'] as const;
+type HeldSignal = (typeof HELD)[number];
+
+export class Lifecycle {
+  private readonly log: ErrorLog;
+  private readonly hooks: ShutdownHook[] = [];
+  private readonly saidReady: () => void;
+  private letThrough = false;
+
+  /** `saidReady`: the app has called ready(). */
+  constructor(log: ErrorLog, saidReady: () => void) {
+    this.log = log;
+    this.saidReady = saidReady;
+    setAppBridge({
+      ready: () => this.saidReady(),
+      onShutdown: (hook) => void this.hooks.push(hook),
+    });
+  }
+
+  /**
+   * Keeps signals from the app's own listeners: a terminal sends Ctrl-C to every process, but requests are still running then.
+   * The app's listeners for SIGTERM run in `end`. `signalled` is told instead.
+   */
+  holdSignals(signalled: (signal: HeldSignal) => void): void {
+    const emit = process.emit.bind(process) as (event: string | symbol, ...args: unknown[]) => boolean;
+    const held: readonly string[] = HELD;
+    process.emit = ((event: string | symbol, ...args: unknown[]): boolean => {
+      if (this.letThrough || typeof event !== 'string' || !held.includes(event)) return emit(event, ...args);
+      signalled(event as HeldSignal);
+      return true;
+    }) as typeof process.emit;
+    // Without a listener the signal would end the process.
+    for (const signal of HELD) process.on(signal, nothing);
+  }
+
+  /** Runs the hooks, then the app's listeners for SIGTERM. True: the app has such, and is expected to end by itself. */
+  async end(): Promise<boolean> {
+    const results = await Promise.allSettled(this.hooks.splice(0).map(async (hook) => await hook()));
+    for (const result of results) {
+      if (result.status === 'rejected') this.log.error(`An onShutdown hook failed\n${appStack(result.reason)}`);
+    }
+    const own = process.listeners('SIGTERM').some((listener) => listener !== nothing);
+    if (!own) return false;
+    this.letThrough = true;
+    process.emit('SIGTERM', 'SIGTERM');
+    return true;
+  }
+}
+
+function nothing(): void {}

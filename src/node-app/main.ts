@@ -1,0 +1,132 @@
+/** Start of a worker of a Node app. */
+import { EXIT, NunicornError } from '../errors.ts';
+import type { Access } from '../log/access.ts';
+import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
+import { bootStack } from './app-stack.ts';
+import { AsyncWorker } from './async-worker.ts';
+import { Lifecycle } from './lifecycle.ts';
+import type { FromNodeWorker, NodeWorkerConfig, ToNodeWorker } from './messages.ts';
+
+/** What serves the clients: the app in this event loop, in several, or on threads. */
+export interface Engine {
+  readonly served: number;
+  listen(index: number, thread: number, handle: unknown): void;
+  stop(graceful: boolean): void;
+  reopenLogs(): void;
+  /** Something was thrown that nobody caught. */
+  threw(error: unknown): void;
+  /** What the app does at its end. True: it ends the process by itself. */
+  end(): Promise<boolean>;
+}
+
+export interface EngineHandler {
+  ready(): void;
+  bootFailed(error: unknown): void;
+  requestLimitReached(): void;
+  appFailed(): void;
+  /** A thread cannot be ended. */
+  stuck(): void;
+  stopped(): void;
+}
+
+/** How often the master hears how much has been answered. */
+const SERVED_MS = 1000;
+
+function tell(message: FromNodeWorker): void {
+  if (process.connected) process.send?.(message);
+}
+
+let engine: Engine | null = null;
+let log: ErrorLog | null = null;
+let access: Access | null = null;
+let appPath = '';
+const held: { message: ToNodeWorker; handle: unknown }[] = [];
+
+function bootFailed(error: unknown): never {
+  if (error instanceof NunicornError) log?.error(error.message);
+  else log?.error(`Exception in worker process\n${bootStack(error, appPath)}`);
+  process.exit(error instanceof NunicornError ? error.exitCode : EXIT.WORKER_BOOT_ERROR);
+}
+
+async function start(config: NodeWorkerConfig): Promise<void> {
+  appPath = config.app.path;
+  process.title = config.front.title;
+  process.chdir(config.chdir);
+  process.umask(config.umask);
+  process.argv[1] = config.app.path;
+  process.argv.length = 2; // no room for a title
+  const { errorLog, access: accessSettings } = config.front;
+  log = await openErrorLog(errorLog);
+  try {
+    access = accessSettings === null ? null : await (await import('../log/access.ts')).Access.open(accessSettings, log);
+  } catch (error) {
+    bootFailed(error);
+  }
+  log.info(`Booting worker with pid: ${process.pid}`);
+  const handler: EngineHandler = {
+    ready: () => tell({ op: 'ready' }),
+    bootFailed,
+    requestLimitReached: () => tell({ op: 'request-limit' }),
+    appFailed: () => tell({ op: 'app-failed' }),
+    stuck: () => tell({ op: 'stuck' }),
+    stopped: () => tell({ op: 'stopped' }),
+  };
+  engine = await engineOf(config, handler, log);
+  process.on('uncaughtException', (error) => {
+    // An app that has a handler of its own has decided to go on.
+    if (process.listenerCount('uncaughtException') === 1) engine?.threw(error);
+  });
+  setInterval(() => tell({ op: 'served', requests: engine?.served ?? 0 }), SERVED_MS);
+  for (const { message, handle } of held.splice(0)) act(message, handle);
+}
+
+async function engineOf(config: NodeWorkerConfig, handler: EngineHandler, log: ErrorLog): Promise<Engine> {
+  const lifecycle = new Lifecycle(log, () => tell({ op: 'ready' }));
+  lifecycle.holdSignals((signal) => {
+    if (signal === 'SIGTERM') tell({ op: 'asked-to-leave', why: `sent ${signal}` });
+  });
+  return new AsyncWorker(config, lifecycle, handler, log, access);
+}
+
+function act(message: ToNodeWorker, handle: unknown): void {
+  if (message.op === 'start') {
+    void start(message.config);
+    return;
+  }
+  if (message.op === 'ping') {
+    tell({ op: 'pong' });
+    return;
+  }
+  if (engine === null) {
+    held.push({ message, handle });
+    return;
+  }
+  switch (message.op) {
+    case 'listen':
+      engine.listen(message.index, message.thread, handle);
+      return;
+    case 'stop':
+      engine.stop(message.graceful);
+      return;
+    case 'reopen-logs':
+      log?.reopen();
+      access?.reopen();
+      engine.reopenLogs();
+      return;
+    case 'leave':
+      void leave(engine);
+  }
+}
+
+async function leave(engine: Engine): Promise<void> {
+  const byItself = await engine.end();
+  await access?.close();
+  if (!byItself) process.exit(0);
+  // The app's listeners for SIGTERM end it, or it ends when nothing keeps it; the master waits for --graceful-timeout.
+  process.channel?.unref();
+}
+
+process.on('message', act);
+// Before node:cluster's own listener, which ends the process.
+process.prependListener('disconnect', () => process.exit(1)); // the master is gone without a word
+tell({ op: 'online' });

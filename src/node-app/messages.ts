@@ -1,0 +1,52 @@
+/** What the master and a worker of a Node app say to each other over node:cluster's channel, and a worker and its threads. */
+import type { FrontConfig } from '../front/messages.ts';
+import type { NodeAppUri } from '../settings/app.ts';
+
+export interface NodeAppConfig {
+  readonly app: NodeAppUri;
+  readonly workerClass: 'async' | 'gthread';
+  readonly threads: number;
+  readonly chdir: string;
+  readonly umask: number;
+  readonly waitReady: boolean;
+  /** Of one thread, under gthread. 0: V8's own. */
+  readonly threadMemoryLimitMiB: number;
+  readonly gracefulTimeoutMs: number;
+  /** What a front has too: limits, logs, listeners. */
+  readonly front: Omit<FrontConfig, 'number' | 'title'>;
+}
+
+export interface NodeWorkerConfig extends Omit<NodeAppConfig, 'front'> {
+  /** With the worker's own number and title. */
+  readonly front: FrontConfig;
+  /** It tells when it has answered so many requests; under gthread each of its threads is replaced after so many. 0: never. */
+  readonly requestLimit: number;
+}
+
+export type ToNodeWorker =
+  | { readonly op: 'start'; readonly config: NodeWorkerConfig }
+  /** Comes with the listening handle. `thread`: the one that is to accept from it, 0 for the worker's main thread. */
+  | { readonly op: 'listen'; readonly index: number; readonly thread: number }
+  | { readonly op: 'stop'; readonly graceful: boolean }
+  | { readonly op: 'reopen-logs' }
+  | { readonly op: 'ping' }
+  /** What the app does at its end it does now. */
+  | { readonly op: 'leave' };
+
+export type FromNodeWorker =
+  | { readonly op: 'online' }
+  | { readonly op: 'ready' }
+  /** The event loop turns. */
+  | { readonly op: 'pong' }
+  /** How many requests it has answered by now. */
+  | { readonly op: 'served'; readonly requests: number }
+  | { readonly op: 'request-limit' }
+  | { readonly op: 'asked-to-leave'; readonly why: string }
+  /** Its app can be relied on no more: what it runs may finish, another worker takes its seat. */
+  | { readonly op: 'app-failed' }
+  /** A thread does not come back from a request that ran into --timeout, and cannot be ended. */
+  | { readonly op: 'stuck' }
+  /** After `stop`: no request is left. */
+  | { readonly op: 'stopped' }
+  /** PM2's word for ready. */
+  | 'ready';

@@ -1,0 +1,51 @@
+/** Loads the app and serves it in this event loop. */
+import { createServer, type Server as HttpServer, type ServerOptions } from 'node:http';
+import type { Server as HttpsServer } from 'node:https';
+import type { TLSSocket } from 'node:tls';
+import { NunicornError } from '../errors.ts';
+import type { Access } from '../log/access.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { AsyncServer, type AsyncServerHandler } from './async-server.ts';
+import { loadApp } from './load.ts';
+import type { NodeWorkerConfig } from './messages.ts';
+import { provideSignal } from './signal.ts';
+
+/** @throws whatever the app throws, and NunicornError if it is no app */
+export async function serveApp(
+  config: NodeWorkerConfig,
+  handler: AsyncServerHandler,
+  log: ErrorLog,
+  access: Access | null,
+): Promise<AsyncServer> {
+  provideSignal();
+  const { front } = config;
+  const app = await loadApp(config.app, (text) => log.warning(text));
+  if (app.kind === 'server') {
+    if (front.tls !== null) {
+      throw new NunicornError('--certfile: the app makes its server itself, so it has to be the one that speaks TLS');
+    }
+    return new AsyncServer(front, app.server, null, config.requestLimit, handler, log, access);
+  }
+  const server = await serverFor(config);
+  server.maxHeadersCount = 0; // --limit-request-fields
+  return new AsyncServer(front, server, app.listener, config.requestLimit, handler, log, access);
+}
+
+async function serverFor({ front }: NodeWorkerConfig): Promise<HttpServer | HttpsServer> {
+  const options: ServerOptions = {
+    keepAliveTimeout: 0, // AsyncServer closes idle connections: one timer for all
+    headersTimeout: front.headerTimeoutMs,
+    requestTimeout: 0,
+    connectionsCheckingInterval: 1000,
+    maxHeaderSize: front.maxHeaderBytes,
+    noDelay: true,
+  };
+  const { tls: config } = front;
+  if (config === null) return createServer(options);
+  const tls = await import('../front/tls.ts');
+  const server = tls.createTlsServer(config, options);
+  server.on('secureConnection', (socket: TLSSocket) => {
+    if (!tls.isAcceptable(socket, config)) socket.destroy();
+  });
+  return server;
+}

@@ -1,0 +1,251 @@
+// Node apps under -k async: the app in the event loop of the worker.
+import { strict as assert } from 'node:assert';
+import { createHash, randomBytes } from 'node:crypto';
+import { readdirSync } from 'node:fs';
+import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { finishing, Server, type ServerOptions, withServer } from '../helpers/server.ts';
+import { Load } from '../helpers/tally.ts';
+
+const skip = !NUNICORN_RUNS;
+const APP = './node/listener.cjs';
+
+async function text(server: Server, path: string): Promise<string> {
+  return (await server.get(path, '', 20_000)).text();
+}
+
+describe('what an app may be', { skip }, () => {
+  const FORMS: readonly [string, string][] = [
+    ['./node/listener.cjs', 'hello\n'],
+    ['./node/listener.cjs:other', 'the other one'],
+    ['./node/fetch.mjs', 'fetched'],
+    ['./node/fetch.mjs:plain', 'plain GET'],
+    ['./node/fetch.mjs:factory', 'from a factory'],
+  ];
+  for (const [app, answer] of FORMS) {
+    it(`${app}`, async () => {
+      await withServer({ app }, async (server) => {
+        assert.equal(await text(server, '/'), answer);
+        await server.waitForLog(/Using worker: async/);
+      });
+    });
+  }
+
+  it('a program that calls listen() is served at --bind, and ends by its own handler for SIGTERM', async () => {
+    await withServer({ app: './node/program.cjs', workers: 2 }, async (server) => {
+      assert.match(await text(server, '/x'), /^program \d+ \/x$/);
+      await until(() => server.stdout.split(`"port":${server.port}`).length === 3, 'its own word of where it listens');
+      const pids = server.workers();
+      server.kill('SIGTERM');
+      assert.deepEqual(await server.exit(), { code: 0, signal: null });
+      for (const pid of pids) assert.ok(server.hasMark(`closed-${pid}`), `${pid} of ${readdirSync(server.home)}`);
+    });
+  });
+
+  const MISTAKES: readonly [string, number, RegExp][] = [
+    ['./node/missing.js', 4, /there is no file .*missing\.js/],
+    ['./node/fetch.mjs:absent', 4, /has no export 'absent'; it has default, factory, nothing, plain/],
+    ['./node/fetch.mjs:nothing', 4, /is no app but number/],
+    ['./node/broken.mjs', 3, /Exception in worker process\nError: broken at import\n.*broken\.mjs:2/],
+    ['./node/syntax.mjs', 3, /syntax\.mjs:2/],
+  ];
+  for (const [app, code, log] of MISTAKES) {
+    it(`${app} ends the start with ${code} and says why`, async () => {
+      await finishing(await Server.spawn({ app }), async (server) => {
+        assert.equal((await server.exit()).code, code);
+        assert.match(server.log, log);
+      });
+    });
+  }
+});
+
+describe('requests and answers', { skip }, () => {
+  it('headers, status and bodies go through as node:http gives and takes them', async () => {
+    await withServer({ app: APP }, async (server) => {
+      const made = await server.get('/cookies');
+      assert.deepEqual([made.status, made.reason, made.text()], [201, 'Made', 'made']);
+      assert.deepEqual(made.headers('set-cookie'), ['a=1', 'b=2']);
+      const unchanged = await server.get('/not-modified');
+      assert.deepEqual([unchanged.status, unchanged.text()], [304, '']);
+      const echo = JSON.parse(await text(server, '/echo?a=%20')) as { url: string; peer: string };
+      assert.deepEqual([echo.url, echo.peer], ['/echo?a=%20', '127.0.0.1']);
+    });
+  });
+
+  it('a body of 20 MB is read as it comes', async () => {
+    await withServer({ app: APP }, async (server) => {
+      const body = randomBytes(20_000_000);
+      const response = await fetch(`http://127.0.0.1:${server.port}/hash`, { method: 'POST', body });
+      assert.equal(await response.text(), createHash('sha256').update(body).digest('hex'));
+    });
+  });
+
+  it('a fetch handler gets the body as a stream and answers with one', async () => {
+    await withServer({ app: './node/fetch.mjs' }, async (server) => {
+      const response = await fetch(`http://127.0.0.1:${server.port}/echo`, { method: 'POST', body: 'some text' });
+      assert.deepEqual(
+        [response.status, response.headers.get('x-method'), await response.text()],
+        [201, 'POST', 'some text'],
+      );
+      assert.deepEqual((await server.get('/cookies')).headers('set-cookie'), ['a=1', 'b=2']);
+      assert.equal((await server.get('/throw')).status, 500);
+      await server.waitForLog(/thrown by fetch/);
+    });
+  });
+
+  it('the limits of the server hold', async () => {
+    const args = ['--limit-request-line', '100', '--limit-request-fields', '12', '--limit-request-body', '10'];
+    await withServer({ app: APP, args }, async (server) => {
+      assert.equal((await server.get(`/${'x'.repeat(200)}`)).status, 414);
+      assert.equal((await server.get('/', 'A: 1\r\n'.repeat(13))).status, 431);
+      const large = await fetch(`http://127.0.0.1:${server.port}/hash`, { method: 'POST', body: 'x'.repeat(20) });
+      assert.equal(large.status, 413);
+    });
+  });
+
+  it('the access log has a line for each', async () => {
+    await withServer({ app: APP, args: ['--access-logfile', '-', '--timeout', '1'] }, async (server) => {
+      await server.get('/cookies');
+      await server.get('/never');
+      await until(() => /"GET \/cookies HTTP\/1.1" 201 4 /.test(server.stdout), 'the line of /cookies');
+      await until(() => /"GET \/never HTTP\/1.1" 504 \d{2,} /.test(server.stdout), 'the line of /never');
+    });
+  });
+});
+
+describe('what goes wrong', { skip }, () => {
+  it('a request that overruns --timeout gets 504 and its signal is aborted', async () => {
+    await withServer({ app: APP, args: ['--timeout', '1'] }, async (server) => {
+      const pid = await text(server, '/pid');
+      assert.equal((await server.get('/never', '', 20_000)).status, 504);
+      await server.marked('aborted-TimeoutError');
+      await server.waitForLog(/WORKER TIMEOUT.*GET \/never/);
+      assert.equal(await text(server, '/pid'), pid);
+    });
+  });
+
+  it('a client that leaves aborts the signal', async () => {
+    await withServer({ app: APP }, async (server) => {
+      const connection = await server.connect();
+      await connection.send('GET /never HTTP/1.1\r\nHost: test\r\n\r\n');
+      await server.get('/');
+      connection.close();
+      await server.marked('aborted-AbortError');
+    });
+  });
+
+  it('what the listener throws is a 500 with its stack in the log', async () => {
+    await withServer({ app: APP }, async (server) => {
+      const pid = await text(server, '/pid');
+      for (const path of ['/throw', '/reject']) {
+        assert.equal((await server.get(path)).status, 500, path);
+        await server.waitForLog(
+          new RegExp(`Error handling request GET ${path}\\nError: .* by the listener\\n.*listener.cjs`),
+        );
+      }
+      assert.equal(await text(server, '/pid'), pid);
+    });
+  });
+
+  for (const path of ['/throw-later', '/reject-later']) {
+    it(`${path}: an error that nobody caught replaces the worker, its neighbours finish`, async () => {
+      await withServer({ app: APP }, async (server) => {
+        const pid = await text(server, '/pid');
+        const neighbour = server.get('/hold', '', 20_000);
+        await server.marked('held');
+        const failing = server.get(path, '', 20_000);
+        await server.waitForLog(/Uncaught error in the application\nError: (thrown|rejected) by/);
+        await until(async () => (await text(server, '/pid')) !== pid, 'another worker', 20_000);
+        server.mark('go-on');
+        assert.equal((await neighbour).text(), 'went on');
+        assert.equal((await failing).status, 502);
+      });
+    });
+  }
+
+  it('a worker whose event loop stands still is replaced', async () => {
+    await withServer({ app: APP, args: ['--timeout', '1', '--graceful-timeout', '2'] }, async (server) => {
+      const connection = await server.connect();
+      await connection.send('GET /loop HTTP/1.1\r\nHost: test\r\n\r\n');
+      await server.marked('looping');
+      await server.waitForLog(/worker 1 has not answered for 1 s/, { ms: 20_000 });
+      assert.equal((await server.get('/', '', 20_000)).status, 200);
+      connection.close();
+    });
+  });
+
+  it('a worker that ends is replaced', async () => {
+    await withServer({ app: APP }, async (server) => {
+      await server.get('/exit').catch(() => {});
+      await server.waitForLog(/exited with code 7/);
+      assert.equal((await server.get('/', '', 20_000)).status, 200);
+    });
+  });
+});
+
+describe('life of the workers', { skip }, () => {
+  it('HUP under load loses nothing', async () => {
+    await withServer({ app: APP, workers: 2 }, async (server) => {
+      const before = server.workers();
+      const loads = [true, false].map(
+        (keepAlive) => new Load({ address: server.address, clients: 4, path: '/cpu', keepAlive }),
+      );
+      for (let time = 1; time <= 3; time++) {
+        server.kill('SIGHUP');
+        await until(() => server.log.split('Booting worker').length > 2 * (time + 1), 'new workers', 20_000);
+        await until(() => server.workers().length === 2, 'two workers', 20_000);
+      }
+      for (const load of loads) assert.deepEqual([...(await load.stop()).keys()], ['200']);
+      assert.deepEqual(
+        server.workers().filter((pid) => before.includes(pid)),
+        [],
+      );
+    });
+  });
+
+  it('--max-requests replaces workers and loses nothing', async () => {
+    await withServer({ app: APP, workers: 2, args: ['--max-requests', '50'] }, async (server) => {
+      const load = new Load({ address: server.address, clients: 4, keepAlive: true });
+      await until(() => server.log.split('Booting worker').length > 6, 'workers after the first ones', 30_000);
+      assert.deepEqual([...(await load.stop()).keys()], ['200']);
+      assert.match(server.log, /is replaced: it has answered --max-requests requests/);
+    });
+  });
+
+  it('TERM waits for what runs and lets idle connections go', async () => {
+    await withServer({ app: APP }, async (server) => {
+      const idle = await server.connect();
+      await idle.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+      const running = server.get('/hold', '', 20_000);
+      await server.marked('held');
+      server.kill('SIGTERM');
+      await idle.end();
+      server.mark('go-on');
+      assert.equal((await running).text(), 'went on');
+      assert.equal((await server.exit()).code, 0);
+    });
+  });
+
+  it('--wait-ready: not before the app says so; onShutdown runs at the end', async () => {
+    const options: ServerOptions = { app: './node/hooks.mjs', args: ['--wait-ready'] };
+    await finishing(await Server.spawn(options), async (server) => {
+      await server.marked('imported');
+      assert.doesNotMatch(server.log, /Listening at/);
+      server.mark('be-ready');
+      await server.ready();
+      await server.stop();
+      assert.ok(server.hasMark('shut-down'));
+    });
+  });
+
+  it('--stagger boots one worker after the other', async () => {
+    const options: ServerOptions = { app: './node/hooks.mjs', workers: 3, args: ['--wait-ready', '--stagger'] };
+    await finishing(await Server.spawn(options), async (server) => {
+      await server.marked('imported');
+      await until(() => server.workers().length === 1, 'the first worker, alone');
+      server.mark('be-ready');
+      await server.ready();
+    });
+  });
+});
