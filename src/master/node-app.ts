@@ -26,6 +26,8 @@ interface NodeProcess {
 }
 
 const TITLE_ROOM = ' '.repeat(120);
+/** At the end of the server nobody needs a connection for long: a request may be under way. A worker that is replaced has time. */
+const STOP_IDLE_MS = 100;
 const MAIN = fileURLToPath(new URL('../node-app/main.js', import.meta.url));
 
 export class NodeApp implements AppKind {
@@ -99,7 +101,7 @@ export class NodeApp implements AppKind {
 
   stop(graceful: boolean): void {
     this.stopping = true;
-    for (const process of this.processes.values()) this.tell(process, { op: 'stop', graceful });
+    for (const process of this.processes.values()) this.tell(process, { op: 'stop', graceful, idleMs: STOP_IDLE_MS });
     this.checkStopped();
   }
 
@@ -181,7 +183,7 @@ export class NodeApp implements AppKind {
 
   private drain(process: NodeProcess): void {
     if (process.stopped) this.handler.workers.drained(process.facts.serial);
-    else this.tell(process, { op: 'stop', graceful: true });
+    else this.tell(process, { op: 'stop', graceful: true, idleMs: this.options.config.front.keepaliveMs });
   }
 
   private checkStopped(): void {

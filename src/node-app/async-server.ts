@@ -28,8 +28,6 @@ export interface AsyncServerHandler {
 }
 
 const SWEEP_MS = 100;
-/** How long an idle connection may live on when the server stops: a request may be under way, and is answered. */
-const STOP_GRACE_MS = 100;
 /** What is left of a connection after an answer of ours: the client reads it, and what it still sends is dropped. */
 const LINGER_MS = 1000;
 
@@ -70,6 +68,7 @@ export class AsyncServer {
   private readonly clients = new Set<Client>();
   private readonly sweeper: NodeJS.Timeout;
   private stopping = false;
+  private stopIdleMs = 0;
   private stoppedSaid = false;
 
   /**
@@ -123,8 +122,12 @@ export class AsyncServer {
     attachHandle(acceptor, handle, this.config.backlog, listening);
   }
 
-  /** Accepts no more, and lets go of each connection as soon as it has its answer; not graceful: now. */
-  stop(graceful: boolean): void {
+  /**
+   * Accepts no more, and lets go of each connection with its next answer, or when it has been idle for `idleMs`; not graceful:
+   * now.
+   */
+  stop(graceful: boolean, idleMs: number): void {
+    this.stopIdleMs = idleMs;
     if (!this.stopping) {
       this.stopping = true;
       // What waits in the kernel is accepted before: the handles close a turn of the event loop later.
@@ -330,7 +333,7 @@ export class AsyncServer {
     const { keepaliveMs } = this.config;
     // The app's own server has a limit of its own; a connection on which nothing has come has the one for the head.
     const limitMs = this.stopping
-      ? STOP_GRACE_MS
+      ? this.stopIdleMs
       : this.listener === null || client.request === null
         ? Number.POSITIVE_INFINITY
         : keepaliveMs;

@@ -55,9 +55,9 @@ export class AsyncWorker implements Engine {
     else this.attach(this.server, handle);
   }
 
-  stop(graceful: boolean): void {
+  stop(graceful: boolean, idleMs: number): void {
     if (this.server === null) this.handler.stopped();
-    else this.server.stop(graceful);
+    else this.server.stop(graceful, idleMs);
   }
 
   reopenLogs(): void {}

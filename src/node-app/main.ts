@@ -11,7 +11,7 @@ import type { FromNodeWorker, NodeWorkerConfig, ToNodeWorker } from './messages.
 export interface Engine {
   readonly served: number;
   listen(index: number, thread: number, handle: unknown): void;
-  stop(graceful: boolean): void;
+  stop(graceful: boolean, idleMs: number): void;
   reopenLogs(): void;
   /** Something was thrown that nobody caught. */
   threw(error: unknown): void;
@@ -106,7 +106,7 @@ function act(message: ToNodeWorker, handle: unknown): void {
       engine.listen(message.index, message.thread, handle);
       return;
     case 'stop':
-      engine.stop(message.graceful);
+      engine.stop(message.graceful, message.idleMs);
       return;
     case 'reopen-logs':
       log?.reopen();

@@ -27,7 +27,8 @@ export type ToNodeWorker =
   | { readonly op: 'start'; readonly config: NodeWorkerConfig }
   /** Comes with the listening handle. `thread`: the one that is to accept from it, 0 for the worker's main thread. */
   | { readonly op: 'listen'; readonly index: number; readonly thread: number }
-  | { readonly op: 'stop'; readonly graceful: boolean }
+  /** `idleMs`: how long a connection may still be idle; a request that comes meanwhile is answered. */
+  | { readonly op: 'stop'; readonly graceful: boolean; readonly idleMs: number }
   | { readonly op: 'reopen-logs' }
   | { readonly op: 'ping' }
   /** What the app does at its end it does now. */

@@ -5,8 +5,7 @@ import { readdirSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
-import { finishing, Server, type ServerOptions, withServer } from '../helpers/server.ts';
-import { Load } from '../helpers/tally.ts';
+import { finishing, Server, withServer } from '../helpers/server.ts';
 
 const skip = !NUNICORN_RUNS;
 const APP = './node/listener.cjs';
@@ -180,72 +179,6 @@ describe('what goes wrong', { skip }, () => {
       await server.get('/exit').catch(() => {});
       await server.waitForLog(/exited with code 7/);
       assert.equal((await server.get('/', '', 20_000)).status, 200);
-    });
-  });
-});
-
-describe('life of the workers', { skip }, () => {
-  it('HUP under load loses nothing', async () => {
-    await withServer({ app: APP, workers: 2 }, async (server) => {
-      const before = server.workers();
-      const loads = [true, false].map(
-        (keepAlive) => new Load({ address: server.address, clients: 4, path: '/cpu', keepAlive }),
-      );
-      for (let time = 1; time <= 3; time++) {
-        server.kill('SIGHUP');
-        await until(() => server.log.split('Booting worker').length > 2 * (time + 1), 'new workers', 20_000);
-        await until(() => server.workers().length === 2, 'two workers', 20_000);
-      }
-      for (const load of loads) assert.deepEqual([...(await load.stop()).keys()], ['200']);
-      assert.deepEqual(
-        server.workers().filter((pid) => before.includes(pid)),
-        [],
-      );
-    });
-  });
-
-  it('--max-requests replaces workers and loses nothing', async () => {
-    await withServer({ app: APP, workers: 2, args: ['--max-requests', '50'] }, async (server) => {
-      const load = new Load({ address: server.address, clients: 4, keepAlive: true });
-      await until(() => server.log.split('Booting worker').length > 6, 'workers after the first ones', 30_000);
-      assert.deepEqual([...(await load.stop()).keys()], ['200']);
-      assert.match(server.log, /is replaced: it has answered --max-requests requests/);
-    });
-  });
-
-  it('TERM waits for what runs and lets idle connections go', async () => {
-    await withServer({ app: APP }, async (server) => {
-      const idle = await server.connect();
-      await idle.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
-      const running = server.get('/hold', '', 20_000);
-      await server.marked('held');
-      server.kill('SIGTERM');
-      await idle.end();
-      server.mark('go-on');
-      assert.equal((await running).text(), 'went on');
-      assert.equal((await server.exit()).code, 0);
-    });
-  });
-
-  it('--wait-ready: not before the app says so; onShutdown runs at the end', async () => {
-    const options: ServerOptions = { app: './node/hooks.mjs', args: ['--wait-ready'] };
-    await finishing(await Server.spawn(options), async (server) => {
-      await server.marked('imported');
-      assert.doesNotMatch(server.log, /Listening at/);
-      server.mark('be-ready');
-      await server.ready();
-      await server.stop();
-      assert.ok(server.hasMark('shut-down'));
-    });
-  });
-
-  it('--stagger boots one worker after the other', async () => {
-    const options: ServerOptions = { app: './node/hooks.mjs', workers: 3, args: ['--wait-ready', '--stagger'] };
-    await finishing(await Server.spawn(options), async (server) => {
-      await server.marked('imported');
-      await until(() => server.workers().length === 1, 'the first worker, alone');
-      server.mark('be-ready');
-      await server.ready();
     });
   });
 });
