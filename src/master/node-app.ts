@@ -91,6 +91,14 @@ export class NodeApp implements AppKind {
     };
   }
 
+  fronts(): [] {
+    return []; // the workers serve the clients
+  }
+
+  async askFronts(): Promise<[]> {
+    return [];
+  }
+
   async reload(setup: Setup): Promise<void> {
     this.options = nodeOptions(setup, this.runtime);
   }

@@ -175,7 +175,7 @@ export class MasterMetrics {
         startedAt: this.startedAt,
         uptime: present.time - this.startedAt,
         listeners: setup.sockets.map(({ address }) => formatAddress(address)),
-        python: setup.python.version,
+        python: setup.python?.version ?? null,
         memory: present.masterMemory,
       },
       settings: summaryOf(setup.loaded.settings),

@@ -27,7 +27,8 @@ export interface SetupView {
     readonly facts: ListenerFacts;
     readonly handle: { readonly fd: number };
   }[];
-  readonly python: { readonly version: string };
+  /** Null: a Node app. */
+  readonly python: { readonly version: string } | null;
 }
 
 export interface WorkerView {
