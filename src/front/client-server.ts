@@ -77,6 +77,7 @@ export class ClientServer {
   private environ: EnvironBuilder;
   private trusted: TrustCheck;
   private stopping = false;
+  private stopIdleMs = STOP_GRACE_MS;
   private bodyBytesInMemory = 0;
   // Not from 1: a worker outlives a front, and the ids of the next front must not be taken for those of the last.
   private lastId = Math.floor(Math.random() * MAX_REQUEST_ID);
@@ -196,7 +197,7 @@ export class ClientServer {
       if (exchange === null) {
         const idleMs = now - connection.idleSince;
         const limitMs = this.stopping
-          ? STOP_GRACE_MS
+          ? this.stopIdleMs
           : connection.used
             ? this.config.keepaliveMs
             : Number.POSITIVE_INFINITY;
@@ -210,7 +211,8 @@ export class ClientServer {
   }
 
   /** Accepts no more and lets go of each connection as soon as it has nothing to do. */
-  stop(): void {
+  stop(idleMs = STOP_GRACE_MS): void {
+    this.stopIdleMs = idleMs;
     if (this.stopping) return;
     afterAccepting(() => {
       this.stopping = true;

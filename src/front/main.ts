@@ -6,11 +6,10 @@ import type { Access } from '../log/access.ts';
 import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
 import type { Statsd } from '../metrics/statsd.ts';
-import type { ClientServerParts } from './client-server.ts';
 import { Front } from './front.ts';
 import type { FrontMetrics } from './front-metrics.ts';
 import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
-import { trustCheck } from './trusted-peers.ts';
+import { loadParts } from './parts.ts';
 
 // The terminal sends Ctrl-C to every process of the group, but the master alone decides what ends when.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH'] as const) {
@@ -60,23 +59,6 @@ async function start(given: FrontConfig): Promise<void> {
     log.error(error.message);
     process.exit(1);
   }
-}
-
-/** What only some configurations need is loaded with those only. */
-async function loadParts(given: FrontConfig, log: ErrorLog): Promise<ClientServerParts> {
-  const tls = given.tls === null ? null : await import('./tls.ts');
-  if (tls === null && given.proxyProtocol === 'off') return { tls, firstBytes: null };
-  const { FirstBytes } = await import('./first-bytes.ts');
-  const firstBytes = new FirstBytes(
-    {
-      proxyProtocol: given.proxyProtocol,
-      proxyAllowed: trustCheck(given.proxyAllowIps),
-      tls: tls !== null,
-      limitMs: given.headerTimeoutMs,
-    },
-    log,
-  );
-  return { tls, firstBytes };
 }
 
 /** Both are plain data. */

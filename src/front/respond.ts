@@ -28,10 +28,21 @@ export function sendWhole(
   end: number,
   close: boolean,
 ): void {
-  const { request, response } = exchange;
-  exchange.bytesSent = end - start;
   const body =
     end - start <= ONE_WRITE_BYTES ? buffer.toString('latin1', start, end) : Buffer.from(buffer.subarray(start, end));
+  sendComplete(exchange, status, block, body, close);
+}
+
+/** As sendWhole; a body that is text is latin-1. */
+export function sendComplete(
+  exchange: Exchange,
+  status: number,
+  block: string,
+  body: string | Buffer,
+  close: boolean,
+): void {
+  const { request, response } = exchange;
+  exchange.bytesSent = body.length;
   // What is not HTTP/1.1, or waits behind another answer of its connection, goes the long way.
   if (request.httpVersion !== '1.1' || status < 200 || response.socket === null) {
     sendHead(exchange, status, block, close);

@@ -168,15 +168,11 @@ export class NodeApp implements AppKind {
     const front = { ...config.front, number, title: title(`worker ${number}`) };
     const start = { ...config, front, requestLimit };
     this.tell(process, { op: 'start', config: start });
-    // A thread that accepts needs a descriptor of its own.
-    const threads = config.workerClass === 'async' && config.threads > 1 ? config.threads : 1;
-    for (let thread = 0; thread < threads; thread++) {
-      handles.forEach((handle, index) => {
-        // Node sends these handles as they are; its types know only sockets and servers.
-        const message: ToNodeWorker = { op: 'listen', index, thread };
-        process.cluster.process.send?.(message, handle as unknown as Socket);
-      });
-    }
+    handles.forEach((handle, index) => {
+      // Node sends these handles as they are; its types know only sockets and servers.
+      const message: ToNodeWorker = { op: 'listen', index };
+      process.cluster.process.send?.(message, handle as unknown as Socket);
+    });
   }
 
   private isReady(process: NodeProcess): void {

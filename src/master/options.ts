@@ -168,6 +168,8 @@ export function nodeOptions(setup: Setup, runtime: Runtime): NodeAppOptions {
       umask: settings.umask,
       waitReady: settings.wait_ready,
       threadMemoryLimitMiB: settings.thread_memory_limit,
+      maxRequests: settings.max_requests,
+      maxRequestsJitter: settings.max_requests_jitter,
       gracefulTimeoutMs: settings.graceful_timeout * 1000,
       front: frontsSettings(setup, runtime).config,
     },

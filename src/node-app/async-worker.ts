@@ -50,7 +50,7 @@ export class AsyncWorker implements Engine {
     return this.server?.served ?? 0;
   }
 
-  listen(_index: number, _thread: number, handle: unknown): void {
+  listen(_index: number, handle: unknown): void {
     if (this.server === null) this.handles.push(handle);
     else this.attach(this.server, handle);
   }

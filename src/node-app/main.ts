@@ -10,7 +10,7 @@ import type { FromNodeWorker, NodeWorkerConfig, ToNodeWorker } from './messages.
 /** What serves the clients: the app in this event loop, in several, or on threads. */
 export interface Engine {
   readonly served: number;
-  listen(index: number, thread: number, handle: unknown): void;
+  listen(index: number, handle: unknown): void;
   stop(graceful: boolean, idleMs: number): void;
   reopenLogs(): void;
   /** Something was thrown that nobody caught. */
@@ -85,7 +85,9 @@ async function engineOf(config: NodeWorkerConfig, handler: EngineHandler, log: E
   lifecycle.holdSignals((signal) => {
     if (signal === 'SIGTERM') tell({ op: 'asked-to-leave', why: `sent ${signal}` });
   });
-  return new AsyncWorker(config, lifecycle, handler, log, access);
+  if (config.workerClass === 'async') return new AsyncWorker(config, lifecycle, handler, log, access);
+  const [{ PoolWorker }, { loadParts }] = await Promise.all([import('./pool-worker.ts'), import('../front/parts.ts')]);
+  return new PoolWorker(config, await loadParts(config.front, log), handler, log, access);
 }
 
 function act(message: ToNodeWorker, handle: unknown): void {
@@ -103,7 +105,7 @@ function act(message: ToNodeWorker, handle: unknown): void {
   }
   switch (message.op) {
     case 'listen':
-      engine.listen(message.index, message.thread, handle);
+      engine.listen(message.index, handle);
       return;
     case 'stop':
       engine.stop(message.graceful, message.idleMs);

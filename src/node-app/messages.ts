@@ -11,6 +11,9 @@ export interface NodeAppConfig {
   readonly waitReady: boolean;
   /** Of one thread, under gthread. 0: V8's own. */
   readonly threadMemoryLimitMiB: number;
+  /** Under gthread each thread is replaced after so many, and up to so many more. 0: never. */
+  readonly maxRequests: number;
+  readonly maxRequestsJitter: number;
   readonly gracefulTimeoutMs: number;
   /** What a front has too: limits, logs, listeners. */
   readonly front: Omit<FrontConfig, 'number' | 'title'>;
@@ -19,14 +22,14 @@ export interface NodeAppConfig {
 export interface NodeWorkerConfig extends Omit<NodeAppConfig, 'front'> {
   /** With the worker's own number and title. */
   readonly front: FrontConfig;
-  /** It tells when it has answered so many requests; under gthread each of its threads is replaced after so many. 0: never. */
+  /** Under async: it tells when it has answered so many requests. 0: never. */
   readonly requestLimit: number;
 }
 
 export type ToNodeWorker =
   | { readonly op: 'start'; readonly config: NodeWorkerConfig }
-  /** Comes with the listening handle. `thread`: the one that is to accept from it, 0 for the worker's main thread. */
-  | { readonly op: 'listen'; readonly index: number; readonly thread: number }
+  /** Comes with the listening handle. */
+  | { readonly op: 'listen'; readonly index: number }
   /** `idleMs`: how long a connection may still be idle; a request that comes meanwhile is answered. */
   | { readonly op: 'stop'; readonly graceful: boolean; readonly idleMs: number }
   | { readonly op: 'reopen-logs' }

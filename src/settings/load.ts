@@ -96,13 +96,17 @@ export async function loadSettings(
   const worker_class = workerClassFor(nodeApp !== null, completed, given('worker_class'));
   const settings: Settings = { ...completed, worker_class };
   checkAdmin(settings.admin_bind, settings.admin_token);
-  if (nodeApp !== null && (worker_class === 'gthread' || settings.threads > 1)) {
-    throw new NunicornError('a Node app runs under async with one thread; its threads are not there yet');
+  if (nodeApp !== null && worker_class === 'async' && settings.threads > 1) {
+    throw new NunicornError(
+      'async runs a Node app in one event loop for each worker: more of them are more --workers; threads need -k gthread',
+    );
   }
   if (nodeApp !== null) {
     for (const name of withoutMeaningForNode(worker_class).filter(given)) {
       warnings.push(`${name} has no effect: ${app} is a Node app that runs under ${worker_class}`);
     }
+    if (given('admin_bind'))
+      warnings.push('admin_bind tells of the workers of a Node app, but not of its requests yet');
   }
   const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
   return { settings, app, nodeApp, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };

@@ -12,4 +12,6 @@ export const FIXTURES = join(ROOT, 'test', 'fixtures');
 export const VENV = join(ROOT, '.test', 'venv');
 export const VENV_BIN = join(VENV, 'bin');
 export const PYTHON = join(VENV_BIN, 'python');
+/** What test/fixtures/node_apps/package.json names, installed. */
+export const NODE_APPS = join(ROOT, '.test', 'node-apps');
 export const NUNICORN = join(ROOT, 'bin', 'nunicorn.js');

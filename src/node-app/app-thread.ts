@@ -1,0 +1,154 @@
+/** A thread that runs the app, as the worker's main thread sees it: sends requests, takes them back, hears answers. */
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { BODY_IN_FILE } from '../bridge/frames.ts';
+import type { DispatchWorker } from '../dispatch/dispatcher.ts';
+import type { Exchange } from '../front/exchange.ts';
+import type { NodeWorkerConfig } from './messages.ts';
+import {
+  BEGUN,
+  CELLS,
+  FREE,
+  type FromThread,
+  SENT,
+  TAKEN,
+  type ThreadRequest,
+  type ToThread,
+} from './thread-messages.ts';
+
+export interface AppThreadHandler {
+  said(thread: AppThread, message: FromThread): void;
+  /** What nobody caught in it. Its end follows. */
+  threw(thread: AppThread, error: Error): void;
+  ended(thread: AppThread, code: number): void;
+}
+
+const MAIN = fileURLToPath(new URL('./thread.js', import.meta.url));
+/** A body up to this size travels as text, which is the cheapest; a larger one as memory that changes hands. */
+const TEXT_BYTES = 16 * 1024;
+const ENCRYPTED = 'https';
+
+export class AppThread {
+  readonly serial: number;
+  /** From 1, the same for a thread and its replacement. */
+  readonly number: number;
+  /** After so many requests another thread takes its place. 0: never. */
+  readonly requestLimit: number;
+  readonly startedAt: number;
+  readyAt: number | null = null;
+  /** How the dispatcher sees it: a worker with one slot. Null before it is ready. */
+  dispatched: DispatchWorker<Exchange> | null = null;
+  served = 0;
+  /** It gets no more requests. */
+  draining = false;
+  /** It was told to go, or killed. */
+  ending = false;
+  private readonly worker: Worker;
+  private readonly cells = new Int32Array(new SharedArrayBuffer(CELLS * Int32Array.BYTES_PER_ELEMENT));
+  private readonly cellOf = new Map<number, number>();
+  private nextCell = 0;
+  private readonly unsent: ThreadRequest[] = [];
+  private readonly transfer: ArrayBuffer[] = [];
+
+  constructor(
+    serial: number,
+    number: number,
+    requestLimit: number,
+    config: NodeWorkerConfig,
+    startedAt: number,
+    handler: AppThreadHandler,
+  ) {
+    this.serial = serial;
+    this.number = number;
+    this.requestLimit = requestLimit;
+    this.startedAt = startedAt;
+    const { threadMemoryLimitMiB: limit } = config;
+    this.worker = new Worker(MAIN, {
+      name: `thread ${number}`,
+      workerData: { config, number, cells: this.cells.buffer },
+      ...(limit === 0 ? {} : { resourceLimits: { maxOldGenerationSizeMb: limit } }),
+    });
+    this.worker.on('message', (message: FromThread) => handler.said(this, message));
+    this.worker.on('error', (error) => handler.threw(this, error));
+    this.worker.on('exit', (code) => handler.ended(this, code));
+  }
+
+  /** Gathers a request; `flush` sends it. */
+  send(exchange: Exchange): void {
+    const { request, connection } = exchange;
+    const cell = this.freeCell();
+    Atomics.store(this.cells, cell, SENT);
+    this.cellOf.set(exchange.id, cell);
+    const inFile = (exchange.flags & BODY_IN_FILE) !== 0;
+    this.unsent.push({
+      id: exchange.id,
+      cell,
+      method: request.method ?? '',
+      url: request.url ?? '',
+      minor: request.httpVersionMinor,
+      headers: request.rawHeaders,
+      trailers: request.rawTrailers,
+      body: exchange.body === null || inFile ? null : this.forThread(exchange.body),
+      file: inFile && exchange.body !== null ? exchange.body.toString() : null,
+      remoteAddress: connection.remoteAddress,
+      remotePort: connection.socket.remotePort ?? 0,
+      encrypted: connection.facts.scheme === ENCRYPTED,
+    });
+  }
+
+  flush(): void {
+    if (this.unsent.length === 0) return;
+    this.worker.postMessage(this.unsent, this.transfer);
+    this.unsent.length = 0;
+    this.transfer.length = 0;
+  }
+
+  say(message: Exclude<ToThread, readonly ThreadRequest[]>): void {
+    this.worker.postMessage(message);
+  }
+
+  /** The request has been answered. */
+  release(id: number): void {
+    const cell = this.cellOf.get(id);
+    if (cell === undefined) return;
+    this.cellOf.delete(id);
+    Atomics.store(this.cells, cell, FREE);
+  }
+
+  /** Whether the app has begun the request, also when the thread is dead. */
+  hasBegun(id: number): boolean {
+    const cell = this.cellOf.get(id);
+    return cell !== undefined && Atomics.load(this.cells, cell) === BEGUN;
+  }
+
+  /** True: the thread will not run the request any more. */
+  takeBack(id: number): boolean {
+    const cell = this.cellOf.get(id);
+    if (cell === undefined || Atomics.compareExchange(this.cells, cell, SENT, TAKEN) !== SENT) return false;
+    this.cellOf.delete(id); // the thread frees the cell when it comes to it
+    return true;
+  }
+
+  /** Ends it in the middle of whatever JavaScript it runs. */
+  kill(): void {
+    this.ending = true;
+    void this.worker.terminate();
+  }
+
+  private freeCell(): number {
+    for (let tries = 0; tries < CELLS; tries++) {
+      this.nextCell = (this.nextCell + 1) % CELLS;
+      if (Atomics.load(this.cells, this.nextCell) === FREE) return this.nextCell;
+    }
+    throw new Error(`thread ${this.number} has more requests than cells`);
+  }
+
+  private forThread(body: Buffer): string | Uint8Array {
+    if (body.length <= TEXT_BYTES) return body.toString('latin1');
+    // Memory of its own, or all that its buffer is a part of would be copied.
+    const own = new Uint8Array(body.length);
+    own.set(body);
+    this.transfer.push(own.buffer);
+    return own;
+  }
+}

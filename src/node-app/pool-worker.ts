@@ -1,0 +1,506 @@
+/**
+ * A worker whose main thread keeps the clients and the queue, as a front does, and whose threads run the app, one request at a
+ * time each. To the dispatcher a thread is a worker with one slot. Whatever the reason, a thread is changed in one way: the next
+ * one is started, and when it is ready the one before it gets no more and ends when it runs nothing.
+ */
+import { now } from '../clock.ts';
+import { Dispatcher, type Slot } from '../dispatch/dispatcher.ts';
+import { StallWatch } from '../dispatch/stall-watch.ts';
+import { NunicornError } from '../errors.ts';
+import { ClientServer, type ClientServerParts } from '../front/client-server.ts';
+import { percentDecode, splitTarget } from '../front/environ.ts';
+import type { Exchange } from '../front/exchange.ts';
+import { finishWithPage, sendComplete, sendHead } from '../front/respond.ts';
+import { attachHandle } from '../listening-handle.ts';
+import type { Access } from '../log/access.ts';
+import type { ErrorLog } from '../log/error-log.ts';
+import { Backoff } from '../policy/backoff.ts';
+import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
+import { withJitter } from '../policy/replacement.ts';
+import { appStack } from './app-stack.ts';
+import { AppThread } from './app-thread.ts';
+import type { Engine, EngineHandler } from './main.ts';
+import type { NodeWorkerConfig } from './messages.ts';
+import type { FromThread, ThreadAnswer } from './thread-messages.ts';
+
+const SWEEP_MS = 100;
+/** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
+const AHEAD_LIMIT_MS = 5;
+
+/** The place of thread 1 to --threads. */
+interface Seat {
+  readonly number: number;
+  readonly backoff: Backoff;
+  current: AppThread | null;
+  /** The replacement of `current`, not ready yet. */
+  next: AppThread | null;
+  restart: NodeJS.Timeout | null;
+}
+
+export class PoolWorker implements Engine {
+  served = 0;
+  private readonly config: NodeWorkerConfig;
+  private readonly handler: EngineHandler;
+  private readonly log: ErrorLog;
+  private readonly access: Access | null;
+  private readonly clients: ClientServer;
+  private readonly dispatcher: Dispatcher<Exchange>;
+  private readonly seats: Seat[] = [];
+  private readonly threads = new Map<number, AppThread>();
+  private readonly unflushed = new Set<AppThread>();
+  private readonly stallWatch = new StallWatch();
+  private readonly sweeper: NodeJS.Timeout;
+  private flushScheduled = false;
+  private aheadTimer: NodeJS.Timeout | null = null;
+  private lastSerial = 0;
+  private readonly handles: { readonly index: number; readonly handle: unknown }[] = [];
+  private everReady = false;
+  private listening = 0;
+  private stoppedSaid = false;
+  /** Called when the last thread has ended. */
+  private ended: (() => void) | null = null;
+
+  constructor(
+    config: NodeWorkerConfig,
+    parts: ClientServerParts,
+    handler: EngineHandler,
+    log: ErrorLog,
+    access: Access | null,
+  ) {
+    this.config = config;
+    this.handler = handler;
+    this.log = log;
+    this.access = access;
+    this.dispatcher = new Dispatcher<Exchange>({
+      maxQueue: config.front.maxQueue,
+      send: (slot, exchange) => this.send(slot, exchange),
+    });
+    this.clients = new ClientServer(
+      config.front,
+      {
+        requestRead: (exchange) => this.requestRead(exchange),
+        clientLeft: (exchange) => this.clientLeft(exchange),
+        exchangeOver: (exchange) => this.logAccess(exchange),
+        connected: nothing,
+        notUnderstood: nothing,
+      },
+      log,
+      parts,
+    );
+    for (let number = 1; number <= config.threads; number++) {
+      const seat: Seat = { number, backoff: new Backoff(), current: null, next: null, restart: null };
+      this.seats.push(seat);
+      seat.next = this.startThread(seat);
+    }
+    this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
+  }
+
+  /** The handles are used when all threads are ready. */
+  listen(index: number, handle: unknown): void {
+    if (this.everReady) this.attach(index, handle);
+    else this.handles.push({ index, handle });
+  }
+
+  stop(graceful: boolean, idleMs: number): void {
+    this.clients.stop(idleMs);
+    if (!graceful) {
+      for (const request of this.dispatcher.sent()) this.fail(request, 503, 'The server is shutting down');
+      for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
+        this.dispatcher.cancel(next);
+        this.fail(next, 503, 'The server is shutting down');
+      }
+    }
+    this.sweep();
+  }
+
+  reopenLogs(): void {
+    for (const thread of this.threads.values()) thread.say({ op: 'reopen-logs' });
+  }
+
+  threw(error: unknown): void {
+    // The app is not here: this is a defect of ours.
+    this.handler.bootFailed(error);
+  }
+
+  async end(): Promise<boolean> {
+    clearInterval(this.sweeper);
+    await new Promise<void>((done) => {
+      this.ended = done;
+      for (const { restart } of this.seats) if (restart !== null) clearTimeout(restart);
+      for (const thread of this.threads.values()) this.endThread(thread);
+      this.checkEnded();
+    });
+    return false;
+  }
+
+  // ---- the life of a thread
+
+  private startThread(seat: Seat): AppThread {
+    const serial = ++this.lastSerial;
+    const { maxRequests, maxRequestsJitter } = this.config;
+    const limit = withJitter(maxRequests, maxRequestsJitter, Math.random());
+    const thread = new AppThread(serial, seat.number, limit, this.config, now(), {
+      said: (one, message) => this.said(one, message),
+      threw: (one, error) => this.threadThrew(one, error),
+      ended: (one, code) => this.threadEnded(one, code),
+    });
+    this.threads.set(serial, thread);
+    return thread;
+  }
+
+  private threadReady(thread: AppThread): void {
+    const seat = this.seatOf(thread);
+    if (seat?.next !== thread) return;
+    const before = seat.current;
+    seat.current = thread;
+    seat.next = null;
+    thread.readyAt = now();
+    thread.dispatched = this.dispatcher.addWorker(thread.serial, 1);
+    this.dispatcher.dispatch(now());
+    if (before !== null) this.drain(before);
+    if (this.everReady || this.seats.some(({ current }) => current === null)) return;
+    this.everReady = true;
+    for (const { index, handle } of this.handles.splice(0)) this.attach(index, handle);
+  }
+
+  /** No more requests for this thread; it ends when it runs nothing. */
+  private drain(thread: AppThread): void {
+    if (thread.dispatched === null || thread.draining) return;
+    thread.draining = true;
+    this.dispatcher.drain(thread.dispatched);
+    for (const slot of thread.dispatched.slots) this.takeBack(thread, slot);
+    if (thread.dispatched.outstanding === 0) this.endThread(thread);
+  }
+
+  /** Another thread is to take its place. */
+  private replace(thread: AppThread): void {
+    const seat = this.seatOf(thread);
+    if (seat?.current === thread && seat.next === null && seat.restart === null) seat.next = this.startThread(seat);
+  }
+
+  private endThread(thread: AppThread): void {
+    if (thread.ending) return;
+    thread.ending = true;
+    thread.say({ op: 'end' });
+    setTimeout(() => thread.kill(), this.config.gracefulTimeoutMs).unref();
+  }
+
+  private threadThrew(thread: AppThread, error: Error): void {
+    const isMemory = (error as NodeJS.ErrnoException).code === 'ERR_WORKER_OUT_OF_MEMORY';
+    this.log.critical(
+      isMemory
+        ? `Thread ${thread.number} needed more memory than it may have (--thread-memory-limit)`
+        : `Uncaught error in the application, in thread ${thread.number}\n${appStack(error)}`,
+    );
+  }
+
+  private threadEnded(thread: AppThread, code: number): void {
+    this.threads.delete(thread.serial);
+    this.unflushed.delete(thread);
+    const { dispatched } = thread;
+    if (dispatched !== null) {
+      const failed = this.dispatcher.removeWorker(dispatched, (exchange) => thread.hasBegun(exchange.id), now());
+      for (const exchange of failed) this.lost(exchange, thread);
+    }
+    if (this.ended !== null) {
+      this.checkEnded();
+      return;
+    }
+    const seat = this.seatOf(thread);
+    if (seat === undefined) return;
+    if (!thread.ending) this.log.error(`Thread ${thread.number} ended with code ${code}`);
+    if (seat.current === thread) seat.current = null;
+    else if (seat.next === thread) seat.next = null;
+    else return;
+    if (!this.everReady) {
+      this.handler.bootFailed(new NunicornError(`thread ${thread.number} ended before it was ready`, 3));
+      return;
+    }
+    if (seat.next !== null || seat.restart !== null) return;
+    const { startedAt, readyAt } = thread;
+    const delayMs = thread.ending ? 0 : seat.backoff.delayAfter({ startedAt, readyAt, diedAt: now() });
+    seat.restart = setTimeout(() => {
+      seat.restart = null;
+      seat.next ??= this.startThread(seat);
+    }, delayMs);
+  }
+
+  private checkEnded(): void {
+    if (this.threads.size === 0) this.ended?.();
+  }
+
+  private seatOf(thread: AppThread): Seat | undefined {
+    return this.seats[thread.number - 1];
+  }
+
+  private attach(index: number, handle: unknown): void {
+    const { listeners, backlog } = this.config.front;
+    const listener = listeners[index];
+    if (listener === undefined) return;
+    attachHandle(this.clients.createServer(listener), handle, backlog, () => {
+      this.listening++;
+      if (this.listening === listeners.length) this.handler.ready();
+    });
+  }
+
+  // ---- requests
+
+  private requestRead(exchange: Exchange): void {
+    exchange.phase = 'dispatched';
+    exchange.queuedAt = now();
+    if (!this.dispatcher.arrive(exchange, exchange.queuedAt)) {
+      finishWithPage(exchange, 503, 'Too many requests are waiting', undefined, ['Retry-After', '1']);
+      this.clients.over(exchange);
+    }
+  }
+
+  private clientLeft(exchange: Exchange): void {
+    if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange)) return;
+    this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id });
+  }
+
+  private send(slot: Slot<Exchange>, exchange: Exchange): void {
+    const thread = this.threadOf(slot);
+    if (thread === undefined) return;
+    exchange.workerPid = process.pid;
+    exchange.worker = this.config.front.number;
+    exchange.thread = thread.number;
+    thread.send(exchange);
+    if (slot.requests.length === 1) {
+      thread.flush(); // it is idle: nothing to wait for
+      return;
+    }
+    this.watchAhead();
+    this.unflushed.add(thread);
+    if (this.flushScheduled) return;
+    this.flushScheduled = true;
+    setImmediate(this.flush);
+  }
+
+  private readonly flush = (): void => {
+    this.flushScheduled = false;
+    for (const thread of this.unflushed) thread.flush();
+    this.unflushed.clear();
+  };
+
+  private watchAhead(): void {
+    this.aheadTimer ??= setTimeout(() => this.checkAhead(), AHEAD_LIMIT_MS);
+  }
+
+  private checkAhead(): void {
+    this.aheadTimer = null;
+    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, now())) {
+      const thread = this.threadOf(slot);
+      if (thread !== undefined) this.takeBack(thread, slot);
+    }
+    for (const { slots } of this.dispatcher.workers) {
+      for (const slot of slots) if (slot.requests.length > 1) this.watchAhead();
+    }
+  }
+
+  /** What was sent ahead and has not begun runs elsewhere. */
+  private takeBack(thread: AppThread, slot: Slot<Exchange>): void {
+    const ids = slot.requests.slice(1).flatMap(({ id }) => (thread.takeBack(id) ? [id] : []));
+    if (ids.length === 0) return;
+    this.dispatcher.takeBack(slot);
+    this.dispatcher.takenBack(slot, new Set(ids), now());
+  }
+
+  private threadOf(slot: Slot<Exchange> | null): AppThread | undefined {
+    return slot === null ? undefined : this.threads.get(slot.worker.serial);
+  }
+
+  // ---- answers
+
+  private said(thread: AppThread, message: FromThread): void {
+    if (!('op' in message)) {
+      for (const answer of message) this.answered(thread, answer);
+      return;
+    }
+    switch (message.op) {
+      case 'ready':
+        this.threadReady(thread);
+        return;
+      case 'boot-failed':
+        thread.ending = true;
+        if (!this.everReady) this.handler.bootFailed(new NunicornError(message.message, message.exitCode));
+        this.log.error(message.message);
+        thread.kill();
+        return;
+      case 'ended':
+        thread.kill();
+    }
+  }
+
+  private answered(thread: AppThread, answer: ThreadAnswer): void {
+    const [kind, id] = answer;
+    const slot = thread.dispatched?.slots[0];
+    const exchange = slot?.requests[0];
+    if (slot === undefined || exchange === undefined || exchange.id !== id) return; // it was given up
+    switch (kind) {
+      case 'answer': {
+        const [, , status, head, body, appUs] = answer;
+        this.over(thread, slot, exchange, appUs);
+        if (exchange.phase !== 'dispatched') return;
+        sendComplete(exchange, status, head, toWire(body), this.clients.closes(exchange.connection));
+        this.clients.over(exchange);
+        return;
+      }
+      case 'head':
+        exchange.pieceAt = now();
+        if (exchange.phase !== 'dispatched') return;
+        exchange.phase = 'answering';
+        sendHead(exchange, answer[2], answer[3], this.clients.closes(exchange.connection));
+        exchange.response.flushHeaders();
+        return;
+      case 'data':
+        this.sendPiece(thread, exchange, answer[2]);
+        return;
+      case 'end': {
+        const [, , appUs, trailers] = answer;
+        this.over(thread, slot, exchange, appUs);
+        if (exchange.phase !== 'answering') return;
+        if (trailers.length > 0) exchange.response.addTrailers(pairs(trailers));
+        exchange.response.end();
+        this.clients.over(exchange);
+        return;
+      }
+      case 'interim':
+        if (exchange.phase === 'dispatched' && exchange.request.httpVersionMinor > 0) {
+          exchange.connection.socket.write(answer[2], 'latin1');
+        }
+        return;
+      case 'error':
+        this.over(thread, slot, exchange, answer[2]);
+        this.log.error(`Error handling request ${exchange.request.method} ${exchange.request.url}\n${answer[3]}`);
+        this.fail(exchange, 500, '');
+        return;
+      case 'cut':
+        this.over(thread, slot, exchange, answer[2]);
+        if (exchange.phase === 'answering') exchange.connection.socket.destroySoon();
+        else exchange.connection.socket.destroy();
+    }
+  }
+
+  /** The thread is free again. */
+  private over(thread: AppThread, slot: Slot<Exchange>, exchange: Exchange, appUs: number): void {
+    thread.release(exchange.id);
+    this.served++;
+    thread.served++;
+    if (thread.served === thread.requestLimit) this.replace(thread);
+    this.dispatcher.answered(slot, appUs, now());
+    if (thread.draining && thread.dispatched?.outstanding === 0) this.endThread(thread);
+  }
+
+  private sendPiece(thread: AppThread, exchange: Exchange, data: string | Uint8Array): void {
+    exchange.pieceAt = now();
+    const taken = (): void => {
+      exchange.pieceAt = now();
+      thread.say({ op: 'taken', id: exchange.id, bytes: data.length });
+    };
+    if (exchange.phase !== 'answering') {
+      taken();
+      return;
+    }
+    exchange.bytesSent += data.length;
+    exchange.response.write(toWire(data), 'latin1', taken);
+  }
+
+  // ---- what goes wrong
+
+  private fail(exchange: Exchange, status: number, message: string): void {
+    if (exchange.phase === 'over') return;
+    finishWithPage(exchange, status, message);
+    this.clients.over(exchange);
+  }
+
+  private lost(exchange: Exchange, thread: AppThread): void {
+    if (exchange.phase === 'over') return;
+    const { method, url } = exchange.request;
+    this.log.error(`Request ${method} ${url} was lost with its thread (pid:${process.pid}, thread ${thread.number})`);
+    this.fail(exchange, 502, 'The thread that ran this request has died');
+  }
+
+  private sweep(): void {
+    const time = now();
+    this.clients.sweep(time);
+    const stall = this.stallWatch.check(this.dispatcher, time);
+    if (stall !== null)
+      this.log.critical(`Requests waited beside free threads. This is a defect of nunicorn; it was mended. ${stall}`);
+    const { queueTimeoutMs } = this.config.front;
+    for (;;) {
+      const oldest = this.dispatcher.oldestQueued;
+      if (oldest === null || queueTimeoutMs === 0 || time - oldest.queuedAt < queueTimeoutMs) break;
+      this.dispatcher.cancel(oldest);
+      this.fail(oldest, 504, 'No thread was free in time');
+    }
+    for (const { slot, request } of this.dispatcher.running()) this.checkDeadline(slot, request, time);
+    if (!this.stoppedSaid && this.clients.isStopping && this.clients.isEmpty) {
+      this.stoppedSaid = true;
+      this.handler.stopped();
+    }
+  }
+
+  private checkDeadline(slot: Slot<Exchange>, exchange: Exchange, time: number): void {
+    const thread = this.threadOf(slot);
+    const { timeoutMs } = this.config.front;
+    const since = Math.max(slot.runningSince, exchange.pieceAt);
+    // What the client has not taken yet is its own time.
+    const heldBack = exchange.phase === 'answering' && exchange.response.writableLength > 0;
+    const step = deadlineStep(exchange.timedOutAt, since, heldBack, timeoutMs, time);
+    if (step === 'wait' || thread === undefined) return;
+    if (step === 'give-up') {
+      if (exchange.timedOutAt === GIVEN_UP) return;
+      exchange.timedOutAt = GIVEN_UP;
+      this.handler.stuck(); // it hangs in code that is no JavaScript: only the end of the process helps
+      return;
+    }
+    exchange.timedOutAt = time;
+    const { method, url } = exchange.request;
+    const age = ((time - exchange.startedAt) / 1000).toFixed(1);
+    this.log.critical(
+      `WORKER TIMEOUT (pid:${process.pid}): ${method} ${url}, ${age} s old, in thread ${thread.number}, which is ended`,
+    );
+    this.fail(exchange, 504, `The application did not answer within ${timeoutMs / 1000} s`);
+    this.replace(thread);
+    this.drain(thread);
+    thread.kill();
+  }
+
+  private logAccess(exchange: Exchange): void {
+    if (this.access === null || exchange.status === 0) return;
+    const { request, connection } = exchange;
+    const target = request.url ?? '';
+    const { path, query } = splitTarget(target);
+    this.access.write({
+      remoteAddress: connection.remoteAddress,
+      method: request.method ?? '',
+      rawUri: target,
+      path: percentDecode(path),
+      query,
+      protocol: `HTTP/${request.httpVersion}`,
+      status: exchange.status,
+      bytesSent: exchange.bytesSent,
+      durationUs: (now() - exchange.startedAt) * 1000,
+      requestHeaders: request.rawHeaders,
+      responseHeaders: exchange.responseBlock.split('\0').slice(1),
+      pid: exchange.workerPid,
+      worker: exchange.worker,
+      thread: exchange.thread,
+      environ: null,
+    });
+  }
+}
+
+function nothing(): void {}
+
+/** A text is latin-1. */
+function toWire(data: string | Uint8Array): string | Buffer {
+  return typeof data === 'string' ? data : Buffer.from(data.buffer, data.byteOffset, data.length);
+}
+
+function pairs(flat: readonly string[]): [string, string][] {
+  const result: [string, string][] = [];
+  for (let at = 0; at + 1 < flat.length; at += 2) result.push([flat[at] ?? '', flat[at + 1] ?? '']);
+  return result;
+}

@@ -1,0 +1,75 @@
+/**
+ * What a worker's main thread and the threads that run its app say to each other. Requests and answers travel in arrays, so that
+ * what there is at one time wakes the other side once.
+ */
+import type { NodeWorkerConfig } from './messages.ts';
+
+/** Given to a thread at its start. */
+export interface ThreadData {
+  readonly config: NodeWorkerConfig;
+  /** From 1. */
+  readonly number: number;
+  /** The Int32Array of the cells, see below. */
+  readonly cells: SharedArrayBuffer;
+}
+
+/**
+ * Each request that is sent to a thread has a cell in memory that both sides see. The thread begins it by changing SENT to BEGUN;
+ * main takes it back by changing SENT to TAKEN, whatever the thread is doing meanwhile, and the thread frees the cell then. What has begun is known when it is dead.
+ */
+export const CELLS = 64;
+export const FREE = 0;
+export const SENT = 1;
+export const BEGUN = 2;
+export const TAKEN = 3;
+
+export interface ThreadRequest {
+  readonly id: number;
+  readonly cell: number;
+  readonly method: string;
+  readonly url: string;
+  /** 0 or 1. */
+  readonly minor: number;
+  /** Name, value, name, value ... */
+  readonly headers: readonly string[];
+  readonly trailers: readonly string[];
+  /** The whole body, a text is latin-1; or the file that holds it. */
+  readonly body: Uint8Array | string | null;
+  readonly file: string | null;
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly encrypted: boolean;
+}
+
+export type ToThread =
+  /** Requests, in their order. */
+  | readonly ThreadRequest[]
+  /** The client has left. */
+  | { readonly op: 'cancel'; readonly id: number }
+  /** The client has taken so many bytes of the answer. */
+  | { readonly op: 'taken'; readonly id: number; readonly bytes: number }
+  | { readonly op: 'reopen-logs' }
+  /** What the app does at its end it does now. */
+  | { readonly op: 'end' };
+
+export type ThreadAnswer =
+  /** A whole answer. `head` is a head block: reason, then names and values, joined by NUL. A text is latin-1. */
+  | readonly ['answer', id: number, status: number, head: string, body: string | Uint8Array, appUs: number]
+  /** The beginning of an answer in pieces. */
+  | readonly ['head', id: number, status: number, head: string]
+  | readonly ['data', id: number, piece: string | Uint8Array]
+  | readonly ['end', id: number, appUs: number, trailers: readonly string[]]
+  /** 1xx answers, as they go out. */
+  | readonly ['interim', id: number, text: string]
+  /** The app threw before its answer began. */
+  | readonly ['error', id: number, appUs: number, stack: string]
+  /** The app gave up an answer that had begun. */
+  | readonly ['cut', id: number, appUs: number];
+
+export type FromThread =
+  | readonly ThreadAnswer[]
+  | { readonly op: 'ready' }
+  /** The app could not be loaded. */
+  | { readonly op: 'boot-failed'; readonly message: string; readonly exitCode: 1 | 3 | 4 }
+  /** After `end`. */
+  | { readonly op: 'ended' };

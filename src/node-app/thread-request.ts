@@ -1,0 +1,280 @@
+/**
+ * A request and its response as the app sees them in a thread: the classes of node:http, without a connection. What they would
+ * write to it is caught in two methods that they have had in every release (`_storeHeader`, `_send`), set on each response
+ * itself because frameworks change its prototype.
+ */
+import { EventEmitter } from 'node:events';
+import { createReadStream } from 'node:fs';
+import { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { ThreadRequest } from './thread-messages.ts';
+
+/** What the app asks of a connection. */
+export class ThreadSocket extends EventEmitter {
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly remoteFamily: string;
+  readonly encrypted: boolean;
+  readonly readable = true;
+  writable = true;
+  destroyed = false;
+  private readonly gone: () => void;
+
+  /** `gone`: the app wants the connection closed. */
+  constructor(request: ThreadRequest, gone: () => void) {
+    super();
+    this.remoteAddress = request.remoteAddress;
+    this.remotePort = request.remotePort;
+    this.remoteFamily = request.remoteAddress.includes(':') ? 'IPv6' : 'IPv4';
+    this.encrypted = request.encrypted;
+    this.gone = gone;
+  }
+
+  destroy(): this {
+    if (!this.destroyed) this.gone();
+    this.destroyed = true;
+    this.writable = false;
+    return this;
+  }
+
+  destroySoon(): void {
+    this.destroy();
+  }
+
+  // What concerns the connection itself is the business of the worker's main thread.
+  setTimeout(): this {
+    return this;
+  }
+  setNoDelay(): this {
+    return this;
+  }
+  setKeepAlive(): this {
+    return this;
+  }
+  ref(): this {
+    return this;
+  }
+  unref(): this {
+    return this;
+  }
+  pause(): this {
+    return this;
+  }
+  resume(): this {
+    return this;
+  }
+}
+
+interface IncomingInternals {
+  _addHeaderLines(headers: readonly string[], count: number): void;
+  _read(size: number): void;
+}
+
+/** The request, with its body pushed or read from its file. */
+export function toIncoming(given: ThreadRequest, socket: ThreadSocket): IncomingMessage {
+  const request = new IncomingMessage(socket as unknown as Socket);
+  const { headers, trailers, body, file: path } = given;
+  request.method = given.method;
+  request.url = given.url;
+  request.httpVersionMajor = 1;
+  request.httpVersionMinor = given.minor;
+  request.httpVersion = given.minor === 0 ? '1.0' : '1.1';
+  (request as unknown as IncomingInternals)._addHeaderLines(headers, headers.length);
+  const complete = (): void => {
+    request.complete = true;
+    if (trailers.length > 0) (request as unknown as IncomingInternals)._addHeaderLines(trailers, trailers.length);
+    request.push(null);
+  };
+  if (path !== null) {
+    const file = createReadStream(path);
+    (request as unknown as IncomingInternals)._read = () => void file.resume();
+    file.on('data', (piece) => {
+      if (!request.push(piece)) file.pause();
+    });
+    file.on('end', complete);
+    file.on('error', (error) => request.destroy(error));
+    request.once('close', () => file.destroy());
+    file.pause();
+  } else {
+    if (body !== null && body.length > 0)
+      request.push(typeof body === 'string' ? Buffer.from(body, 'latin1') : Buffer.from(body.buffer));
+    complete();
+  }
+  return request;
+}
+
+/** What becomes of a response. */
+export interface ResponseSink {
+  /** `pieces` are all; called once, instead of the following. */
+  whole(status: number, reason: string, headers: string[], pieces: readonly Piece[]): void;
+  begin(status: number, reason: string, headers: string[]): void;
+  /** False: too much is under way; 'drain' is emitted when there is room. */
+  piece(piece: Piece): boolean;
+  end(trailers: readonly string[]): void;
+  interim(text: string): void;
+}
+
+export interface Piece {
+  readonly data: string | Uint8Array;
+  readonly encoding: BufferEncoding;
+}
+
+interface Internals {
+  _header: string | null;
+  _headerSent: boolean;
+  _hasBody: boolean;
+  _trailer: string;
+  _closed: boolean;
+  chunkedEncoding: boolean;
+  finished: boolean;
+  destroyed: boolean;
+  statusMessage: string;
+  _storeHeader(firstLine: string, headers: unknown): void;
+  _send(data: string | Uint8Array, encoding?: unknown, callback?: unknown): boolean;
+  _writeRaw(data: string | Uint8Array, encoding?: unknown, callback?: unknown): boolean;
+}
+
+const STATE = Symbol('response in a thread');
+
+interface State {
+  readonly sink: ResponseSink;
+  headers: string[];
+  /** What was written before it was known whether more comes. */
+  pieces: Piece[] | null;
+  ending: boolean;
+}
+
+export type ThreadResponse = ServerResponse & Internals & { [STATE]: State };
+
+export function newResponse(request: IncomingMessage, sink: ResponseSink): ThreadResponse {
+  const response = new ServerResponse(request) as ThreadResponse;
+  response[STATE] = { sink, headers: [], pieces: [], ending: false };
+  response._storeHeader = storeHeader;
+  response._send = send;
+  response._writeRaw = writeRaw;
+  response.flushHeaders = flushHeaders;
+  response.end = end as typeof response.end;
+  return response;
+}
+
+/** The client has left: as node:http does then. */
+export function abandon(response: ThreadResponse): void {
+  if (response.destroyed) return;
+  closed(response);
+}
+
+/** The client has taken what was sent. */
+export function drained(response: ThreadResponse): void {
+  const need = needDrain(response);
+  if (need === undefined || response.finished) return;
+  (response as unknown as Record<symbol, unknown>)[need] = false;
+  response.emit('drain');
+}
+
+/** There is room again. Node keeps that a writer waits for it under a symbol of its own. */
+function needDrain(response: ThreadResponse): symbol | undefined {
+  return Object.getOwnPropertySymbols(response).find(
+    (one) => one.description === 'kNeedDrain' && (response as unknown as Record<symbol, unknown>)[one] === true,
+  );
+}
+
+function closed(response: ThreadResponse): void {
+  response.destroyed = true;
+  response._closed = true;
+  response.emit('close');
+}
+
+/** Headers that concern one connection, or that the server sets. */
+const OF_THE_SERVER = /^(?:connection|keep-alive|proxy-connection|transfer-encoding|date|server)$/i;
+
+function storeHeader(this: ThreadResponse, _firstLine: string, given: unknown): void {
+  const state = this[STATE];
+  const add = (name: string, value: unknown): void => {
+    if (OF_THE_SERVER.test(name)) return;
+    for (const one of Array.isArray(value) ? value : [value]) state.headers.push(name, String(one));
+  };
+  if (Array.isArray(given)) {
+    if (Array.isArray(given[0])) for (const [name, value] of given) add(String(name), value);
+    else for (let at = 0; at + 1 < given.length; at += 2) add(String(given[at]), given[at + 1]);
+  } else if (given !== null && typeof given === 'object') {
+    // The table of setHeader() holds a pair for each name, an object given to writeHead() the values.
+    const isTable = Object.getPrototypeOf(given) === null;
+    for (const [name, value] of Object.entries(given)) {
+      if (isTable && Array.isArray(value) && value.length === 2) add(String(value[0]), value[1]);
+      else add(name, value);
+    }
+  }
+  // node:http takes both for "the head is known".
+  this._header = 'known';
+  this.chunkedEncoding = false;
+}
+
+function send(this: ThreadResponse, data: string | Uint8Array, encoding?: unknown, callback?: unknown): boolean {
+  const state = this[STATE];
+  this._headerSent = true;
+  const done = typeof encoding === 'function' ? encoding : callback;
+  if (typeof done === 'function') process.nextTick(done);
+  if (this.destroyed) return false;
+  if (data.length === 0) return true;
+  const piece: Piece = { data, encoding: typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8' };
+  if (state.ending && state.pieces !== null) {
+    state.pieces.push(piece);
+    return true;
+  }
+  begin(this);
+  return state.sink.piece(piece);
+}
+
+/** The head leaves: more will follow. */
+function begin(response: ThreadResponse): void {
+  const state = response[STATE];
+  if (state.pieces === null) return;
+  state.pieces = null;
+  state.sink.begin(response.statusCode, response.statusMessage, state.headers);
+}
+
+function flushHeaders(this: ThreadResponse): void {
+  if (this._header === null) this.writeHead(this.statusCode);
+  begin(this);
+}
+
+/** Informational answers: writeContinue(), writeEarlyHints(). */
+function writeRaw(this: ThreadResponse, data: string | Uint8Array, encoding?: unknown, callback?: unknown): boolean {
+  const done = typeof encoding === 'function' ? encoding : callback;
+  if (typeof done === 'function') process.nextTick(done);
+  this[STATE].sink.interim(typeof data === 'string' ? data : Buffer.from(data).toString('latin1'));
+  return true;
+}
+
+const endOfNode = ServerResponse.prototype.end as unknown as (this: ServerResponse, ...args: unknown[]) => unknown;
+
+function end(this: ThreadResponse, ...args: unknown[]): ThreadResponse {
+  if (this.finished) {
+    endOfNode.apply(this, args);
+    return this;
+  }
+  const state = this[STATE];
+  state.ending = true;
+  endOfNode.apply(this, args);
+  if (this.destroyed) return this;
+  const trailers = trailersOf(this._trailer);
+  if (state.pieces !== null && trailers.length === 0) {
+    state.sink.whole(this.statusCode, this.statusMessage, state.headers, state.pieces);
+  } else {
+    const rest = state.pieces ?? [];
+    begin(this);
+    for (const piece of rest) state.sink.piece(piece);
+    state.sink.end(trailers);
+  }
+  process.nextTick(closed, this);
+  return this;
+}
+
+/** `Name: value` lines, as addTrailers() leaves them. */
+function trailersOf(text: string | undefined): string[] {
+  if (!text) return [];
+  return text
+    .split('\r\n')
+    .filter((line) => line !== '')
+    .flatMap((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim()]);
+}

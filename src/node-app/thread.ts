@@ -1,0 +1,291 @@
+/** Start of a thread that runs the app, one request at a time. */
+
+import type { IncomingMessage } from 'node:http';
+import { parentPort, workerData } from 'node:worker_threads';
+import { EXIT, NunicornError } from '../errors.ts';
+import { openErrorLog } from '../log/error-log.ts';
+import { appStack, bootStack } from './app-stack.ts';
+import { Lifecycle } from './lifecycle.ts';
+import { loadApp, type RequestListener } from './load.ts';
+import { abortSignal, provideSignal } from './signal.ts';
+import {
+  BEGUN,
+  FREE,
+  type FromThread,
+  SENT,
+  type ThreadAnswer,
+  type ThreadData,
+  type ThreadRequest,
+  type ToThread,
+} from './thread-messages.ts';
+import {
+  abandon,
+  drained,
+  newResponse,
+  type Piece,
+  type ResponseSink,
+  type ThreadResponse,
+  ThreadSocket,
+  toIncoming,
+} from './thread-request.ts';
+
+/** Pieces of an answer that the client has not taken; with more the app is held back. */
+const UNTAKEN_BYTES = 64 * 1024;
+/** Up to here a body travels as text. */
+const TEXT_BYTES = 16 * 1024;
+
+const { config, cells: shared } = workerData as ThreadData;
+const cells = new Int32Array(shared);
+const log = await openErrorLog(config.front.errorLog);
+const queue: ThreadRequest[] = [];
+let answers: ThreadAnswer[] = [];
+let transfer: ArrayBuffer[] = [];
+let running: Running | null = null;
+let pumping = false;
+let listener: RequestListener = (_, response) => response.end();
+
+function tell(message: FromThread): void {
+  parentPort?.postMessage(message, transfer);
+}
+
+/** One request from its beginning to the end of its answer. */
+class Running implements ResponseSink {
+  readonly id: number;
+  readonly request: IncomingMessage;
+  readonly response: ThreadResponse;
+  private readonly socket: ThreadSocket;
+  private readonly startedAt = performance.now();
+  private readonly isHead: boolean;
+  private begun = false;
+  private untaken = 0;
+  private over = false;
+
+  constructor(given: ThreadRequest) {
+    this.id = given.id;
+    this.isHead = given.method === 'HEAD';
+    this.socket = new ThreadSocket(given, () => this.cut());
+    this.request = toIncoming(given, this.socket);
+    this.response = newResponse(this.request, this);
+  }
+
+  whole(status: number, reason: string, headers: string[], pieces: readonly Piece[]): void {
+    if (this.over) return;
+    const body = join(pieces);
+    const bodyless = this.isHead || status === 204 || status === 304;
+    if (!bodyless && !hasLength(headers)) headers.push('Content-Length', String(body.length));
+    answers.push(['answer', this.id, status, headBlock(reason, headers), body, this.appUs()]);
+    this.finish();
+  }
+
+  begin(status: number, reason: string, headers: string[]): void {
+    if (this.over) return;
+    this.begun = true;
+    answers.push(['head', this.id, status, headBlock(reason, headers)]);
+    this.soon();
+  }
+
+  piece(piece: Piece): boolean {
+    if (this.over) return false;
+    const data = join([piece]);
+    this.untaken += data.length;
+    answers.push(['data', this.id, data]);
+    this.soon();
+    return this.untaken < UNTAKEN_BYTES;
+  }
+
+  end(trailers: readonly string[]): void {
+    if (this.over) return;
+    answers.push(['end', this.id, this.appUs(), trailers]);
+    this.finish();
+  }
+
+  interim(text: string): void {
+    if (this.over) return;
+    answers.push(['interim', this.id, text]);
+    this.soon();
+  }
+
+  taken(bytes: number): void {
+    const before = this.untaken;
+    this.untaken -= bytes;
+    if (before >= UNTAKEN_BYTES && this.untaken < UNTAKEN_BYTES) drained(this.response);
+  }
+
+  /** The listener threw, or its promise was rejected. */
+  failed(error: unknown): void {
+    const stack = appStack(error);
+    if (this.over) log.error(`Error after the answer to ${this.request.method} ${this.request.url}\n${stack}`);
+    else if (this.begun) {
+      log.error(`Error handling request ${this.request.method} ${this.request.url}\n${stack}`);
+      this.cut();
+    } else {
+      answers.push(['error', this.id, this.appUs(), stack]);
+      this.finish();
+      abandon(this.response);
+    }
+  }
+
+  /** The app destroys the connection. */
+  cut(): void {
+    if (this.over) return;
+    answers.push(['cut', this.id, this.appUs()]);
+    this.finish();
+    abandon(this.response);
+  }
+
+  /** The client has left: as with node:http the app hears of it, and what it still sends goes nowhere. */
+  cancel(): void {
+    if (this.over) return;
+    answers.push(['cut', this.id, this.appUs()]);
+    this.finish();
+    this.socket.destroyed = true;
+    this.socket.writable = false;
+    this.socket.emit('close');
+    abandon(this.response);
+    abortSignal(this.request);
+    this.request.destroy();
+  }
+
+  private appUs(): number {
+    return Math.round((performance.now() - this.startedAt) * 1000);
+  }
+
+  /** What is not sent by the loop below leaves at the end of the present callback. */
+  private soon(): void {
+    if (!pumping && answers.length === 1) process.nextTick(flush);
+  }
+
+  private finish(): void {
+    this.over = true;
+    if (running === this) running = null;
+    // Not at once: the app's own code after its end() comes first.
+    if (!pumping) process.nextTick(pump);
+  }
+}
+
+function run(given: ThreadRequest): void {
+  const one = new Running(given);
+  running = one;
+  try {
+    const result = listener(one.request, one.response);
+    if (result instanceof Promise) result.catch((error: unknown) => one.failed(error));
+  } catch (error) {
+    one.failed(error);
+  }
+}
+
+/** Runs what there is to run, until a request does not end at once. */
+function pump(): void {
+  pumping = true;
+  while (running === null) {
+    const next = queue.shift();
+    if (next === undefined) break;
+    if (Atomics.compareExchange(cells, next.cell, SENT, BEGUN) === SENT) {
+      // What is answered does not wait for the next request, which may take long.
+      flush();
+      run(next);
+    } else Atomics.store(cells, next.cell, FREE); // taken back
+  }
+  pumping = false;
+  flush();
+}
+
+function flush(): void {
+  if (answers.length === 0) return;
+  const batch = answers;
+  answers = [];
+  tell(batch);
+  transfer = [];
+}
+
+/** A text is latin-1. */
+function join(pieces: readonly Piece[]): string | Uint8Array {
+  const [only] = pieces;
+  if (pieces.length === 1 && only !== undefined && typeof only.data === 'string') {
+    const { data, encoding } = only;
+    if (data.length <= TEXT_BYTES) {
+      if (encoding === 'latin1' || encoding === 'binary') return data;
+      if (isUtf8(encoding) && Buffer.byteLength(data) === data.length) return data;
+    }
+  }
+  const buffers = pieces.map(({ data, encoding }) => (typeof data === 'string' ? Buffer.from(data, encoding) : data));
+  const bytes = buffers.reduce((sum, one) => sum + one.length, 0);
+  if (bytes <= TEXT_BYTES)
+    return buffers.map((one) => Buffer.from(one.buffer, one.byteOffset, one.length).toString('latin1')).join('');
+  // Memory of its own, or all that its buffer is a part of would be copied.
+  const own = new Uint8Array(bytes);
+  let at = 0;
+  for (const one of buffers) {
+    own.set(one, at);
+    at += one.length;
+  }
+  transfer.push(own.buffer);
+  return own;
+}
+
+function isUtf8(encoding: string): boolean {
+  return encoding === 'utf8' || encoding === 'utf-8';
+}
+
+function headBlock(reason: string, headers: readonly string[]): string {
+  return headers.length === 0 ? reason : `${reason}\0${headers.join('\0')}`;
+}
+
+function hasLength(headers: readonly string[]): boolean {
+  for (let at = 0; at < headers.length; at += 2) if (headers[at]?.toLowerCase() === 'content-length') return true;
+  return false;
+}
+
+const lifecycle = new Lifecycle(log, () => tell({ op: 'ready' }));
+
+parentPort?.on('message', (message: ToThread) => {
+  if (!('op' in message)) {
+    for (const one of message) queue.push(one);
+    if (!pumping && running === null) pump();
+    return;
+  }
+  switch (message.op) {
+    case 'cancel':
+      if (running?.id === message.id) running.cancel();
+      return;
+    case 'taken':
+      if (running?.id === message.id) running.taken(message.bytes);
+      return;
+    case 'reopen-logs':
+      log.reopen();
+      return;
+    case 'end':
+      void lifecycle.end().then(() => tell({ op: 'ended' }));
+  }
+});
+
+process.argv[1] = config.app.path;
+process.argv.length = 2;
+provideSignal();
+try {
+  const app = await loadApp(config.app, (text) => log.warning(text));
+  if (app.kind === 'listener') listener = app.listener;
+  else {
+    const { server } = app;
+    const [where] = config.front.listeners;
+    listener = (request, response) => server.emit('request', request, response);
+    if (app.listened) {
+      server.address = () =>
+        where?.kind === 'tcp'
+          ? { address: where.host, port: where.port, family: where.host.includes(':') ? 'IPv6' : 'IPv4' }
+          : (where?.path ?? null);
+      server.emit('listening');
+    }
+  }
+  if (!config.waitReady) tell({ op: 'ready' });
+} catch (error) {
+  tell(
+    error instanceof NunicornError
+      ? { op: 'boot-failed', message: error.message, exitCode: error.exitCode === EXIT.APP_LOAD_ERROR ? 4 : 1 }
+      : {
+          op: 'boot-failed',
+          message: `Exception in worker process\n${bootStack(error, config.app.path)}`,
+          exitCode: EXIT.WORKER_BOOT_ERROR,
+        },
+  );
+}

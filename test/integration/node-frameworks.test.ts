@@ -1,0 +1,109 @@
+// Real frameworks and a real program, under async and gthread: a page, an upload of 100 MB, server-sent events.
+import { strict as assert } from 'node:assert';
+import { request as httpRequest } from 'node:http';
+import { describe, it } from 'node:test';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { NODE_APPS } from '../helpers/paths.ts';
+import { type Server, withServer } from '../helpers/server.ts';
+
+const skip = !NUNICORN_RUNS;
+const UPLOAD_BYTES = 100 * 1024 * 1024;
+const PIECE = Buffer.alloc(1024 * 1024, 'x');
+
+/** Sends 100 MB piece by piece, as the server takes them, and gives the answer. */
+async function upload(server: Server): Promise<string> {
+  return await new Promise<string>((resolve, reject) => {
+    const request = httpRequest({ port: server.port, path: '/upload', method: 'POST' }, (response) => {
+      let body = '';
+      response.setEncoding('utf8');
+      response.on('data', (piece: string) => {
+        body += piece;
+      });
+      response.on('end', () => resolve(body));
+    });
+    request.on('error', reject);
+    let left = UPLOAD_BYTES / PIECE.length;
+    const more = (): void => {
+      while (left > 0) {
+        left--;
+        if (!request.write(PIECE)) {
+          request.once('drain', more);
+          return;
+        }
+      }
+      request.end();
+    };
+    more();
+  });
+}
+
+/** The events as they come: each proves that it was not held back until the end. */
+async function events(server: Server): Promise<string[]> {
+  const response = await fetch(`http://127.0.0.1:${server.port}/events`);
+  assert.equal(response.headers.get('content-type'), 'text/event-stream');
+  const seen: string[] = [];
+  const decoder = new TextDecoder();
+  for await (const piece of response.body ?? []) {
+    seen.push(
+      ...decoder
+        .decode(piece)
+        .split('\n\n')
+        .filter((event) => event !== ''),
+    );
+    // The app waits for this before the next one.
+    await server.get(`/go/${seen.length}`);
+  }
+  return seen;
+}
+
+const FRAMEWORKS = ['express', 'fastify', 'koa', 'hono'];
+
+for (const [name, threads] of [
+  ['async', 1],
+  ['gthread', 3],
+] as const) {
+  describe(`frameworks under ${name}`, { skip }, () => {
+    for (const framework of FRAMEWORKS) {
+      it(framework, async () => {
+        const env = { NODE_APPS };
+        await withServer({ app: `./node/frameworks/${framework}.mjs`, threads, env }, async (server) => {
+          await server.waitForLog(new RegExp(`Using worker: ${name}`));
+          const page = await server.get('/hello/world?x=1');
+          assert.deepEqual([page.status, page.text()], [200, `${framework} says hello to world, 1`]);
+          assert.equal((await server.get('/nowhere')).status, 404);
+          assert.equal(await upload(server), String(UPLOAD_BYTES));
+          assert.deepEqual(await events(server), ['data: 0', 'data: 1', 'data: 2']);
+        });
+      });
+    }
+  });
+}
+
+describe('programs that call listen()', { skip }, () => {
+  it('serve, the static file server, started by its own command', async () => {
+    const app = `${NODE_APPS}/node_modules/serve/build/main.js`;
+    await withServer(
+      { app, workers: 2, readyPath: '/listener.cjs', chdir: `${import.meta.dirname}/../../../test/fixtures/node` },
+      async (server) => {
+        const page = await server.get('/listener.cjs');
+        assert.match(page.text(), /module.exports/);
+      },
+    );
+  });
+
+  it('ws: a WebSocket goes through the upgrade, and closes at the end of its worker', async () => {
+    const env = { NODE_APPS };
+    await withServer({ app: './node/frameworks/ws.mjs', env }, async (server) => {
+      const connection = await server.connect();
+      await connection.send(
+        'GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+          'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+      );
+      await server.marked('connected');
+      server.kill('SIGHUP');
+      const received = String(await connection.end());
+      assert.match(received, /^HTTP\/1.1 101 /);
+      assert.match(received, /hello/);
+    });
+  });
+});
