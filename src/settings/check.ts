@@ -2,12 +2,14 @@
 import { spawn } from 'node:child_process';
 import { delimiter } from 'node:path';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
+import type { NodeAppUri } from './app.ts';
 import type { LoadedSettings } from './load.ts';
 import { findPython, PYTHON_PACKAGE_DIR } from './python.ts';
 
-/** Loads it in a Python of its own, as a worker would; what is wrong goes to stderr. */
-export async function checkApp({ settings, app, env, cwd }: LoadedSettings): Promise<ExitCode> {
+/** Loads it as a worker would, a Python app in a Python of its own; what is wrong goes to stderr. */
+export async function checkApp({ settings, app, nodeApp, env, cwd }: LoadedSettings): Promise<ExitCode> {
   if (app === '') return EXIT.OK;
+  if (nodeApp !== null) return await checkNodeApp(nodeApp, settings.chdir);
   const { path } = await findPython(settings.python, env, cwd);
   const given = JSON.stringify({
     app,
@@ -28,4 +30,18 @@ export async function checkApp({ settings, app, env, cwd }: LoadedSettings): Pro
     child.once('error', (error) => reject(new NunicornError(`${path} could not be started: ${error.message}`)));
     child.once('exit', (code) => resolve(code === 0 ? EXIT.OK : EXIT.ERROR));
   });
+}
+
+/** Ends the process: what the app has begun would keep it. */
+async function checkNodeApp(app: NodeAppUri, chdir: string): Promise<never> {
+  const { loadApp } = await import('../node-app/load.ts');
+  const { bootStack } = await import('../node-app/app-stack.ts');
+  process.chdir(chdir);
+  try {
+    await loadApp(app, (text) => console.error(text));
+  } catch (error) {
+    console.error(error instanceof NunicornError ? `\nError: ${error.message}` : bootStack(error, app.path));
+    process.exit(EXIT.ERROR);
+  }
+  process.exit(EXIT.OK);
 }

@@ -59,6 +59,18 @@ describe('what an app may be', { skip }, () => {
   }
 });
 
+it('--check-config loads a Node app', { skip }, async () => {
+  for (const [app, code] of [
+    [APP, 0],
+    ['./node/program.cjs', 0],
+    ['./node/broken.mjs', 1],
+  ] as const) {
+    const server = await Server.spawn({ app, args: ['--check-config'] });
+    assert.equal((await server.exit()).code, code, app);
+    server.destroy();
+  }
+});
+
 describe('requests and answers', { skip }, () => {
   it('headers, status and bodies go through as node:http gives and takes them', async () => {
     await withServer({ app: APP }, async (server) => {
