@@ -75,7 +75,7 @@ export class NodeApp implements AppKind {
     child.on('error', () => {}); // A message to a worker that has just died; its end is told by 'exit'.
     child.on('exit', (code: number | null, signal: NodeJS.Signals | null) => {
       this.processes.delete(serial);
-      this.handler.workers.ended(serial, code, signal);
+      this.handler.workers.ended(serial, code, signal, facts.served > 0);
       this.checkStopped();
     });
     return {

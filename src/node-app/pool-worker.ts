@@ -198,8 +198,10 @@ export class PoolWorker implements Engine {
     this.threads.delete(thread.serial);
     this.unflushed.delete(thread);
     const { dispatched } = thread;
+    let hasBegun = thread.served > 0;
     if (dispatched !== null) {
       const failed = this.dispatcher.removeWorker(dispatched, (exchange) => thread.hasBegun(exchange.id), now());
+      hasBegun ||= failed.length > 0;
       for (const exchange of failed) this.lost(exchange, thread);
     }
     if (this.ended !== null) {
@@ -218,7 +220,7 @@ export class PoolWorker implements Engine {
     }
     if (seat.next !== null || seat.restart !== null) return;
     const { startedAt, readyAt } = thread;
-    const delayMs = thread.ending ? 0 : seat.backoff.delayAfter({ startedAt, readyAt, diedAt: now() });
+    const delayMs = thread.ending ? 0 : seat.backoff.delayAfter({ startedAt, readyAt, hasBegun, diedAt: now() });
     seat.restart = setTimeout(() => {
       seat.restart = null;
       seat.next ??= this.startThread(seat);

@@ -105,8 +105,8 @@ export async function loadSettings(
     for (const name of withoutMeaningForNode(worker_class).filter(given)) {
       warnings.push(`${name} has no effect: ${app} is a Node app that runs under ${worker_class}`);
     }
-    if (given('admin_bind'))
-      warnings.push('admin_bind tells of the workers of a Node app, but not of its requests yet');
+    for (const name of (['admin_bind', 'statsd_host'] as const).filter(given))
+      warnings.push(`${name} tells of the workers of a Node app, but not of its requests yet`);
   }
   const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
   return { settings, app, nodeApp, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
