@@ -4,6 +4,8 @@
 #
 #   npm test                         all of it
 #   npm test -- signals nginx        only the test files whose name contains one of the words
+#   NUNICORN_TEST_NODE=24 npm test -- node-
+#                                    with another version of Node, from its npm package
 #   NUNICORN_TEST_SOAK=1 npm test    with the long and large ones
 #   NUNICORN_TEST_SERVERS=gunicorn   run the shared scenarios against gunicorn only, to check the tests
 set -euo pipefail
@@ -53,6 +55,28 @@ install_python_packages() {
   printf '%s\n' "$wanted" >"$stamp"
 }
 
+# The frameworks that the tests of Node apps run.
+install_node_apps() {
+  local folder=.test/node-apps wanted=test/fixtures/node_apps/package.json
+  if [ -d "$folder/node_modules" ] && cmp -s "$wanted" "$folder/package.json"; then return; fi
+  say "npm install in $folder"
+  mkdir -p "$folder"
+  cp "$wanted" "$folder/package.json"
+  npm install --prefix "$folder" --no-audit --no-fund --loglevel=error
+}
+
+# Node VERSION as an npm package; prints where it is.
+other_node() {
+  local folder=".test/node-$1"
+  if [ ! -x "$folder/node_modules/.bin/node" ]; then
+    mkdir -p "$folder"
+    npm install --prefix "$folder" --no-save --no-audit --no-fund --loglevel=error "node-$(uname -s | tr '[:upper:]' '[:lower:]')-$(node -p process.arch)@$1" >&2
+    mkdir -p "$folder/node_modules/.bin"
+    ln -sf "$(find "$PWD/$folder/node_modules" -path '*/bin/node' -type f | head -1)" "$folder/node_modules/.bin/node"
+  fi
+  printf '%s\n' "$PWD/$folder/node_modules/.bin"
+}
+
 # The compiled form of each source file that is there now; what an older build left in dist/ is not run.
 compiled() {
   local source word
@@ -74,6 +98,7 @@ if [ ! -x node_modules/.bin/tsc ] || [ package-lock.json -nt node_modules/.packa
 fi
 install_debian_packages
 install_python_packages
+install_node_apps
 
 say 'build'
 npm run --silent build
@@ -90,6 +115,10 @@ mapfile -t files < <(compiled test/unit "$@"; compiled test/integration "$@"; co
 [ ${#files[@]} -gt 0 ] || fail "no test file matches: $*"
 say "node --test, ${#files[@]} files, at most $TIME_LIMIT_S s"
 export PATH="$PATH:/usr/sbin"
+if [ -n "${NUNICORN_TEST_NODE:-}" ]; then
+  PATH="$(other_node "$NUNICORN_TEST_NODE"):$PATH"
+  say "Node $(node --version)"
+fi
 # The limit is a last resort: each test has deadlines of its own.
 test_status=0
 timeout --kill-after=10 "$TIME_LIMIT_S" \
