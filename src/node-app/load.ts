@@ -23,10 +23,12 @@ const SILENT_MS = 10_000;
  */
 export async function loadApp(app: NodeAppUri, warn: (text: string) => void): Promise<LoadedApp> {
   const listened = firstListen();
-  const namespace = (await import(pathToFileURL(app.path).href)) as Readonly<Record<string, unknown>>;
+  const importing = import(pathToFileURL(app.path).href) as Promise<Readonly<Record<string, unknown>>>;
+  // A program may wait for its listen() at its top level.
+  await Promise.race([importing, listened.promise]);
   const server = listened.server;
   if (server !== null) return { kind: 'server', server, listened: true };
-  const exported = exportOf(namespace, app);
+  const exported = exportOf(await importing, app);
   const found = await resolveApp(exported, app);
   // A factory may have called listen().
   const later = listened.server;

@@ -76,7 +76,7 @@ async function start(config: NodeWorkerConfig): Promise<void> {
     // An app that has a handler of its own has decided to go on.
     if (process.listenerCount('uncaughtException') === 1) engine?.threw(error);
   });
-  setInterval(() => tell({ op: 'served', requests: engine?.served ?? 0 }), SERVED_MS);
+  setInterval(() => tell({ op: 'served', requests: engine?.served ?? 0 }), SERVED_MS).unref();
   for (const { message, handle } of held.splice(0)) act(message, handle);
 }
 
