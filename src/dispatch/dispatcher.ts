@@ -52,6 +52,11 @@ export interface DispatcherOptions<R> {
   readonly maxQueue: number;
   /** Sends a request to a slot: it runs there at once, or behind those that are there. */
   send(slot: Slot<R>, request: R): void;
+  /**
+   * Send ahead to the slot used last as long as it has room, also while another worker is idle: right where waking one up costs
+   * more than the app, as with threads. LookAhead sees to it that nothing waits for longer than a millisecond.
+   */
+  readonly gather?: boolean;
 }
 
 export class Dispatcher<R extends Dispatched> {
@@ -59,6 +64,8 @@ export class Dispatcher<R extends Dispatched> {
   /** Requests that may wait. */
   maxQueue: number;
   private readonly workerList: DispatchWorker<R>[] = [];
+  /** The slot that was given a request last, under `gather`. */
+  private lastUsed: Slot<R> | null = null;
   private first: R | null = null;
   private last: R | null = null;
   private waiting = 0;
@@ -112,6 +119,7 @@ export class Dispatcher<R extends Dispatched> {
    * queue, in their order, and run elsewhere. `hasBegun` says which is which.
    */
   removeWorker(worker: DispatchWorker<R>, hasBegun: (request: R) => boolean, now: number): R[] {
+    if (this.lastUsed?.worker === worker) this.lastUsed = null;
     const at = this.workerList.indexOf(worker);
     if (at >= 0) this.workerList.splice(at, 1);
     worker.accepting = false;
@@ -309,6 +317,8 @@ export class Dispatcher<R extends Dispatched> {
   }
 
   private findSlot(): Slot<R> | null {
+    const hot = this.lastUsed;
+    if (hot !== null && hot.worker.accepting && hasRoom(hot, hot.worker.lookAhead.limit)) return hot;
     let best: Slot<R> | null = null;
     let least = Number.POSITIVE_INFINITY;
     for (const worker of this.workerList) {
@@ -347,6 +357,7 @@ export class Dispatcher<R extends Dispatched> {
     slot.requests.push(request);
     request.slot = slot;
     worker.hot = slot;
+    if (this.options.gather) this.lastUsed = slot;
     worker.outstanding++;
     this.options.send(slot, request);
   }

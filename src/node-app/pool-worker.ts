@@ -73,6 +73,7 @@ export class PoolWorker implements Engine {
     this.access = access;
     this.dispatcher = new Dispatcher<Exchange>({
       maxQueue: config.front.maxQueue,
+      gather: true,
       send: (slot, exchange) => this.send(slot, exchange),
     });
     this.clients = new ClientServer(

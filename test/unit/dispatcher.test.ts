@@ -23,10 +23,11 @@ class Request implements Dispatched {
 type Sent = readonly [serial: number, slot: number, id: number];
 
 /** A dispatcher, what it has sent, and requests numbered from 1. */
-function setUp(maxQueue = 100) {
+function setUp(maxQueue = 100, gather = false) {
   const sent: Sent[] = [];
   const dispatcher = new Dispatcher<Request>({
     maxQueue,
+    gather,
     send: (slot, request) => sent.push([slot.worker.serial, slot.number, request.id]),
   });
   let lastId = 0;
@@ -73,6 +74,25 @@ test('a request goes to the worker with the fewest, then waits', () => {
   );
   assert.equal(dispatcher.queueLength, 1);
   assert.equal(dispatcher.oldestQueued?.id, 5);
+});
+
+test('gathering, a fast app gets all on one worker as long as there is room, a slow one on idle workers', () => {
+  const { dispatcher, sent, arrive } = setUp(100, true);
+  const fast = dispatcher.addWorker(1, 1);
+  dispatcher.addWorker(2, 1);
+  observe(fast, 100); // room for 10
+  arrive(11);
+  assert.deepEqual(
+    sent().map(([serial]) => serial),
+    [...Array(10).fill(1), 2],
+  );
+  const slow = setUp(100, true);
+  for (const serial of [1, 2]) observe(slow.dispatcher.addWorker(serial, 1), 2000);
+  slow.arrive(3);
+  assert.deepEqual(
+    slow.sent().map(([serial]) => serial),
+    [1, 2],
+  );
 });
 
 test('the queue is served in the order of arrival', () => {
