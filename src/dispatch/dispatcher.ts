@@ -318,7 +318,7 @@ export class Dispatcher<R extends Dispatched> {
 
   private findSlot(): Slot<R> | null {
     const hot = this.lastUsed;
-    if (hot !== null && hot.worker.accepting && hasRoom(hot, hot.worker.lookAhead.limit)) return hot;
+    if (hot?.worker.accepting && hasRoom(hot, hot.worker.lookAhead.limit)) return hot;
     let best: Slot<R> | null = null;
     let least = Number.POSITIVE_INFINITY;
     for (const worker of this.workerList) {
