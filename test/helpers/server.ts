@@ -83,7 +83,9 @@ export class Server {
     for (const [name, content] of Object.entries(options.files ?? {})) writeFileSync(join(this.home, name), content);
     this.#marker = `${MARKER}=${randomUUID()}`;
     const [command, first]: [string, string[]] =
-      this.kind === 'gunicorn' ? [join(VENV_BIN, 'gunicorn'), ['--no-control-socket']] : [process.execPath, [NUNICORN]];
+      this.kind === 'gunicorn'
+        ? [join(VENV_BIN, 'gunicorn'), options.args?.includes('--control-socket') ? [] : ['--no-control-socket']]
+        : [process.execPath, [NUNICORN]];
     const args = [
       ...first,
       ...this.binds.flatMap((bind) => ['--bind', bind]),

@@ -31,10 +31,10 @@ class Listener {
     return this.socket.address().port;
   }
 
-  /** Each line without what differs from run to run; a rate of 1 is what no rate means. */
+  /** Each line without what differs from run to run. */
   shapes(): string[] {
     return this.lines
-      .map((line) => line.replace('|@1.0', '').replace(/(gunicorn\.request\.duration:)[\d.]+\|/, '$1N|'))
+      .map((line) => line.replace(/(gunicorn\.request\.duration:)[\d.]+\|/, '$1N|'))
       .filter((line) => /gunicorn\.request|app\./.test(line));
   }
 
@@ -67,7 +67,7 @@ async function scenario(kind: Kind): Promise<{ shapes: string[]; lines: string[]
       await server.get('/nothing-here');
       await until(
         () =>
-          listener.count('shop.gunicorn.requests:1|c|#a:b,c:d') === 5 &&
+          listener.count('shop.gunicorn.requests:1|c|@1.0|#a:b,c:d') === 5 &&
           listener.lines.some((line) => line.startsWith('shop.gunicorn.backlog')) &&
           listener.count('shop.app.pay:1.5|ms|#a:b,c:d') === 1,
         () => `the scenario's lines\n${listener.lines.join('\n')}`,
@@ -103,10 +103,10 @@ describe('statsd', () => {
       await until(
         () =>
           [
-            'nunicorn.worker.exits.crash:1|c',
+            'nunicorn.worker.exits.crash:1|c|@1.0',
             'nunicorn.slots.idle:1|g',
             'gunicorn.workers:1|g',
-            'gunicorn.log.error:1|c',
+            'gunicorn.log.error:1|c|@1.0',
           ].every((line) => listener.lines.includes(`shop.${line}`)),
         () => listener.lines.join('\n'),
       );

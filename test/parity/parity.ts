@@ -79,9 +79,14 @@ export function normalise(text: string, server: Server | null = null): string {
     .replace(/[gn]unicorn/g, 'SERVER');
 }
 
+/** Arguments may be another for each kind of server. */
+export type ScenarioOptions = Omit<ServerOptions, 'kind' | 'args'> & {
+  readonly args?: readonly string[] | ((kind: Kind) => readonly string[]);
+};
+
 export interface Scenario {
   readonly name: string;
-  readonly options?: Omit<ServerOptions, 'kind'>;
+  readonly options?: ScenarioOptions;
   readonly run: (server: Server) => Promise<Transcript>;
   readonly differs?: Differs;
 }
@@ -120,7 +125,9 @@ export function onNewServers(
     for (const scenario of scenarios) {
       it(scenario.name, async () => {
         const one = async (kind: Kind): Promise<Transcript> => {
-          const server = await Server.spawn({ ...options, ...scenario.options, kind });
+          const { args, ...rest } = { ...options, ...scenario.options };
+          const own = typeof args === 'function' ? args(kind) : args;
+          const server = await Server.spawn({ ...rest, ...(own && { args: own }), kind });
           try {
             const transcript = await scenario.run(server);
             if (!server.hasExited) server.kill('SIGTERM');
