@@ -3,6 +3,7 @@
  * replacement and the order of a stop are the same for all kinds, in workers.ts and master.ts.
  */
 
+import type { AppMetric } from '../metrics/app-metrics.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import type { WorkerThreads } from '../metrics/thread-times.ts';
 import type { ServerView } from '../metrics/view.ts';
@@ -73,13 +74,15 @@ export interface AppHandler {
   /** A front tells what it has counted. */
   report(id: number, report: FrontReport): void;
   frontEnded(id: number, restarted: boolean): void;
+  /** A worker tells of the app's own metrics. */
+  appMetrics(serial: number, metrics: readonly AppMetric[]): void;
   /** A worker tells of its threads. */
   threads(threads: WorkerThreads): void;
   /** After `stop`: no client is left. */
   stopped(): void;
 }
 
-export interface AppKind extends Pick<ServerView, 'fronts' | 'askFronts'> {
+export interface AppKind extends Pick<ServerView, 'fronts' | 'askFronts' | 'askWorkers'> {
   /** For the log: what runs the app. */
   description(): string;
   start(): Promise<void>;

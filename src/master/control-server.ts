@@ -3,6 +3,8 @@ import { timingSafeEqual } from 'node:crypto';
 import { chownSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 
+import type { AppMetric } from '../metrics/app-metrics.ts';
+
 export type FromPython =
   | { readonly op: 'imported' }
   | { readonly op: 'ready' }
@@ -13,6 +15,8 @@ export type FromPython =
   | { readonly op: 'leaving'; readonly why: string }
   /** The threads that run requests, as the system numbers them, and the address of the interpreter's lock (hexadecimal). */
   | { readonly op: 'threads'; readonly ids: readonly number[]; readonly gil: string | null }
+  /** The app's own metrics: the first time unasked, then whenever it is asked for. */
+  | { readonly op: 'metrics'; readonly metrics: readonly AppMetric[] }
   /** Of the mold. */
   | { readonly op: 'forked'; readonly serial: number; readonly pid: number }
   | {
@@ -26,6 +30,7 @@ export type ToPython =
   /** `quick`: a shutdown that does not wait for requests. */
   | { readonly op: 'leave'; readonly quick: boolean }
   | { readonly op: 'reopen' }
+  | { readonly op: 'metrics' }
   | { readonly op: 'ping' }
   /** To the mold. */
   | { readonly op: 'fork'; readonly serial: number; readonly number: number };

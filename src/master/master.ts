@@ -131,6 +131,8 @@ class Master {
       workerCount: () => this.service?.workerCount ?? 0,
       reloads: () => this.service?.reloadCount ?? 0,
       fronts: () => this.service?.fronts() ?? [],
+      askWorkers: async () => this.service?.askWorkers(),
+      prometheusFolder: () => this.service?.prometheusFolder() ?? null,
       askFronts: async (requests) => (await this.service?.askFronts(requests)) ?? [],
     };
     // At rest there is no worker to do anything with.
@@ -176,6 +178,7 @@ class Master {
     this.service = new Service(
       this.setup,
       this.owner,
+      this.oldMaster !== null,
       {
         files: (paths) => this.watch?.add(paths),
         listening: () => this.listening(),

@@ -99,6 +99,8 @@ export class NodeApp implements AppKind {
     return [];
   }
 
+  async askWorkers(): Promise<void> {}
+
   async reload(setup: Setup): Promise<void> {
     this.options = nodeOptions(setup, this.runtime);
   }

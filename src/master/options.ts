@@ -1,5 +1,5 @@
 /** What the settings mean to the fronts and to the workers. */
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { HeadLimits } from '../front/environ.ts';
 import type { TlsConfig } from '../front/messages.ts';
 import { environNames } from '../log/access-format.ts';
@@ -121,14 +121,26 @@ export function memoryOptions({ settings }: LoadedSettings): MemoryWatchOptions 
   };
 }
 
-export function pythonOptions({ loaded, python }: Setup, { token }: Runtime): PythonAppOptions {
+/** For prometheus_client: its multiprocess mode, in a folder of ours unless the user has named one. */
+const PROMETHEUS_VARIABLE = 'PROMETHEUS_MULTIPROC_DIR';
+
+export function prometheusPath({ loaded, python }: Setup, { folder }: Runtime): string | null {
+  if (loaded.settings.admin_bind === null || python === null) return null;
+  return resolve(loaded.cwd, loaded.env[PROMETHEUS_VARIABLE] || join(folder, 'prometheus'));
+}
+
+export function pythonOptions(setup: Setup, runtime: Runtime): PythonAppOptions {
+  const { loaded, python } = setup;
   if (python === null) throw new Error('a Python app needs a Python');
   const { settings } = loaded;
+  const { token } = runtime;
   const forPython = pythonSettings(loaded);
+  const prometheus = prometheusPath(setup, runtime);
+  // A process that runs the configuration file begins as that did, in the environment of the start.
+  const env = forPython.file === null ? loaded.env : process.env;
   return {
     python,
-    // A process that runs the configuration file begins as that did, in the environment of the start.
-    env: forPython.file === null ? loaded.env : process.env,
+    env: prometheus === null ? env : { ...env, [PROMETHEUS_VARIABLE]: prometheus },
     bootTimeoutMs: settings.boot_timeout * 1000,
     title: (role) => titleOf(loaded, role),
     config: {

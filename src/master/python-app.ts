@@ -47,8 +47,12 @@ export interface PythonAppOptions {
 
 /** The memory that holds a process's arguments is what its title can fill. */
 const TITLE_ROOM = ' '.repeat(120);
+/** How long workers may take to tell of the app's metrics; one whose interpreter stands still cannot. */
+const METRICS_LIMIT_MS = 50;
 
 interface PythonProcess {
+  /** Its app has metrics of its own. */
+  hasMetrics: boolean;
   readonly facts: WorkerFacts;
   readonly threads: number;
   pid: number | null;
@@ -72,6 +76,9 @@ export class PythonApp implements AppKind, ControlHandler {
   private readonly processes = new Map<number, PythonProcess>();
   /** Molds are numbered downwards, so that no worker has their serial. */
   private lastMoldSerial = 0;
+  /** Workers that were asked for the app's metrics, by serial. */
+  private readonly metricsAwaited = new Set<number>();
+  private metricsTold: () => void = () => {};
   private released = false;
   private readonly waitingForRelease: (() => void)[] = [];
 
@@ -123,6 +130,7 @@ export class PythonApp implements AppKind, ControlHandler {
 
   startWorker(facts: WorkerFacts): WorkerProcess {
     const process: PythonProcess = {
+      hasMetrics: false,
       facts,
       threads: this.options.config.threads,
       pid: null,
@@ -156,6 +164,26 @@ export class PythonApp implements AppKind, ControlHandler {
 
   askFronts(requests: boolean): Promise<readonly number[]> {
     return this.frontProcesses.askReports(requests);
+  }
+
+  /** Has workers tell of the app's own metrics, those that have any. Resolves when they have, or not in time. */
+  askWorkers(): Promise<void> {
+    this.metricsTold();
+    for (const [serial, { hasMetrics, control }] of this.processes) {
+      if (!hasMetrics) continue;
+      this.metricsAwaited.add(serial);
+      control?.say({ op: 'metrics' });
+    }
+    if (this.metricsAwaited.size === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => this.metricsTold(), METRICS_LIMIT_MS);
+      this.metricsTold = () => {
+        clearTimeout(timer);
+        this.metricsAwaited.clear();
+        this.metricsTold = () => {};
+        resolve();
+      };
+    });
   }
 
   async reload(setup: Setup): Promise<void> {
@@ -210,7 +238,12 @@ export class PythonApp implements AppKind, ControlHandler {
       this.frontProcesses.addWorker(this.address(process));
       this.handler.workers.ready(serial);
     } else if (message.op === 'imported') this.handler.workers.reached(serial, 'imported');
-    else if (message.op === 'threads') {
+    else if (message.op === 'metrics') {
+      process.hasMetrics = true;
+      this.handler.appMetrics(serial, message.metrics);
+      this.metricsAwaited.delete(serial);
+      if (this.metricsAwaited.size === 0) this.metricsTold();
+    } else if (message.op === 'threads') {
       const gilAddress = message.gil === null ? null : BigInt(message.gil);
       const { number } = process.facts;
       this.handler.threads({ serial, number, pid: process.pid ?? 0, threadIds: message.ids, gilAddress });

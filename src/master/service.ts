@@ -3,18 +3,19 @@
  * settings, and stops it.
  */
 import { randomBytes } from 'node:crypto';
-import { chownSync, mkdtempSync, rmSync } from 'node:fs';
+import { chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { ServerActions } from '../control/target.ts';
 import { EXIT } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { MasterMetrics } from '../metrics/master-metrics.ts';
+import type { PrometheusFolder } from '../metrics/prometheus-reader.ts';
 import type { FrontView, WorkerView } from '../metrics/view.ts';
 import type { AppHandler, AppKind } from './app-kind.ts';
 import { MemoryWatch } from './memory-watch.ts';
 import { NodeApp } from './node-app.ts';
-import { errorLogPath, memoryOptions, type Runtime, type Setup, workersOptions } from './options.ts';
+import { errorLogPath, memoryOptions, prometheusPath, type Runtime, type Setup, workersOptions } from './options.ts';
 import { giveLog, type Owner } from './owner.ts';
 import { PythonApp } from './python-app.ts';
 import { Workers } from './workers.ts';
@@ -58,6 +59,7 @@ export class Service {
   constructor(
     setup: Setup,
     owner: Owner | null,
+    isUpgrade: boolean,
     handler: ServiceHandler,
     metrics: MasterMetrics | null,
     log: ErrorLog,
@@ -67,6 +69,7 @@ export class Service {
     this.log = log;
     this.metrics = metrics;
     this.runtime = newRuntime(setup, owner);
+    preparePrometheusFolder(setup, this.runtime, isUpgrade);
     this.workers = new Workers(
       workersOptions(setup.loaded),
       {
@@ -89,6 +92,7 @@ export class Service {
       stopped: () => this.stopWorkers(),
       report: (id, report) => this.metrics?.report(id, report),
       frontEnded: (id, restarted) => this.metrics?.frontEnded(id, restarted),
+      appMetrics: (serial, metrics) => this.metrics?.appMetrics(serial, metrics),
       threads: (threads) => this.metrics?.threads(threads),
     };
     this.app =
@@ -132,6 +136,19 @@ export class Service {
 
   fronts(): readonly FrontView[] {
     return this.app.fronts();
+  }
+
+  askWorkers(): Promise<void> {
+    return this.app.askWorkers();
+  }
+
+  /** Where an app's prometheus_client keeps what it counts. Null: nobody shows it. */
+  prometheusFolder(): PrometheusFolder | null {
+    const path = prometheusPath(this.setup, this.runtime);
+    const { loaded, python } = this.setup;
+    if (path === null || python === null) return null;
+    const { user, group } = loaded.settings;
+    return { path, python: python.path, env: loaded.env, uid: user ?? null, gid: group ?? null };
   }
 
   askFronts(requests: boolean): Promise<readonly number[]> {
@@ -241,4 +258,14 @@ function newRuntime({ loaded }: Setup, owner: Owner | null): Runtime {
     for (const path of [errorLogPath(loaded), settings.accesslog]) giveLog(path, owner);
   }
   return { folder, spoolFolder, token: randomBytes(16).toString('hex'), owner };
+}
+
+/** Files of an earlier run would count once more; with an upgrade they are those of the old master's workers. */
+function preparePrometheusFolder(setup: Setup, runtime: Runtime, isUpgrade: boolean): void {
+  const path = prometheusPath(setup, runtime);
+  if (path === null) return;
+  mkdirSync(path, { recursive: true });
+  if (runtime.owner !== null) chownSync(path, runtime.owner.uid, runtime.owner.gid);
+  if (isUpgrade) return;
+  for (const name of readdirSync(path)) if (name.endsWith('.db')) rmSync(join(path, name), { force: true });
 }

@@ -6,9 +6,12 @@ import type { ErrorLog } from '../log/error-log.ts';
 import type { Reason } from '../policy/reasons.ts';
 import { formatAddress } from '../settings/address.ts';
 import type { Settings } from '../settings/table.ts';
+import { type AppMetric, AppMetrics } from './app-metrics.ts';
 import { readBacklog } from './backlog.ts';
 import { CODE_CLASSES, FRONT_AT, HISTOGRAM_CELLS, OUTCOMES, observe, WORKER_AT } from './counters.ts';
+import type { ForeignMetric, Format } from './exposition.ts';
 import { Memory } from './memory.ts';
+import { PrometheusReader } from './prometheus-reader.ts';
 import { Recent } from './recent.ts';
 import type { FrontReport } from './report.ts';
 import { ofCodeClass, ofOutcome, type Present, type Samples, samplesOf } from './samples.ts';
@@ -37,7 +40,12 @@ export interface Readiness {
 
 export class MasterMetrics {
   private readonly view: ServerView;
+  private readonly log: ErrorLog;
   private readonly totals: Totals;
+  private readonly app = new AppMetrics();
+  /** Of prometheus_client's files. */
+  private reader: PrometheusReader | null = null;
+  private readonly pids = new Map<number, number>();
   private readonly recent = new Recent();
   private readonly memory = new Memory();
   private readonly sampler: ThreadSampler;
@@ -54,6 +62,7 @@ export class MasterMetrics {
 
   constructor(view: ServerView, log: ErrorLog) {
     this.view = view;
+    this.log = log;
     this.totals = new Totals(this.startedAt, HISTOGRAM_CELLS);
     let told = false;
     this.sampler = new ThreadSampler(this.totals, () => {
@@ -81,12 +90,21 @@ export class MasterMetrics {
   exited(serial: number, worker: number, reason: Reason): void {
     this.totals.count('exits', reason);
     this.sampler.remove(serial);
+    this.app.ended(serial);
+    const pid = this.pids.get(serial);
+    if (pid !== undefined) this.openReader()?.ended(pid);
+    this.pids.delete(serial);
     this.event('exit', worker, serial, reason);
   }
 
   /** A worker has told of its threads. */
   threads(threads: WorkerThreads): void {
     this.sampler.add(threads);
+    this.pids.set(threads.serial, threads.pid);
+  }
+
+  appMetrics(serial: number, metrics: readonly AppMetric[]): void {
+    this.app.heard(serial, metrics);
   }
 
   report(id: number, report: FrontReport): void {
@@ -108,6 +126,7 @@ export class MasterMetrics {
   close(): void {
     if (this.timer !== null) clearInterval(this.timer);
     this.sampler.stop();
+    this.reader?.close();
   }
 
   /** For the master that follows this one: what it has not been given yet. */
@@ -148,6 +167,16 @@ export class MasterMetrics {
       ? await readBacklog(this.view.setup().sockets.map(({ facts }) => facts))
       : null;
     return samplesOf(this.totals, this.present(backlog));
+  }
+
+  /** The app's own, as of the last `samples`. */
+  appSamples(): readonly ForeignMetric[] {
+    return this.app.metrics();
+  }
+
+  /** What an app counts with prometheus_client, as text without an end mark. */
+  async prometheusText(format: Format): Promise<string> {
+    return (await this.openReader()?.read(format)) ?? '';
   }
 
   async requests(): Promise<Requests> {
@@ -217,7 +246,11 @@ export class MasterMetrics {
   private async refresh(requests: boolean): Promise<readonly number[]> {
     const { view } = this;
     const pids = [process.pid, ...[...view.workers(), ...view.fronts()].flatMap(({ pid }) => pid ?? [])];
-    const [silent] = await Promise.all([view.askFronts(requests), this.memory.refresh(pids, performance.now())]);
+    const [silent] = await Promise.all([
+      view.askFronts(requests),
+      view.askWorkers(),
+      this.memory.refresh(pids, performance.now()),
+    ]);
     this.sampler.read();
     this.countSlots();
     this.countIo();
@@ -228,12 +261,21 @@ export class MasterMetrics {
     return this.view.setup().loaded.settings;
   }
 
+  private openReader(): PrometheusReader | null {
+    const folder = this.view.prometheusFolder();
+    if (folder === null || folder.path === this.reader?.folder.path) return this.reader;
+    this.reader?.close(); // the server rested, and serves from another folder now
+    this.reader = new PrometheusReader(folder, this.log);
+    return this.reader;
+  }
+
   private turn(): void {
     const time = performance.now();
     observe(this.totals.masterLag, 0, Math.max(0, time - this.turnedAt - TURN_MS));
     this.turnedAt = time;
     if (time - this.tickedAt < TICK_MS) return;
     this.tickedAt = time;
+    void this.view.askWorkers();
     this.sampler.read();
     this.countSlots();
     this.countIo();

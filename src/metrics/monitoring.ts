@@ -99,7 +99,8 @@ export class Monitoring {
       metrics,
       expose: async (format) => {
         const { expose, CONTENT_TYPE } = await import('./exposition.ts');
-        return { contentType: CONTENT_TYPE[format], text: await expose(await metrics.samples(), [], '', format) };
+        const [samples, more] = await Promise.all([metrics.samples(), metrics.prometheusText(format)]);
+        return { contentType: CONTENT_TYPE[format], text: await expose(samples, metrics.appSamples(), more, format) };
       },
     });
     await admin.listen(this.log);

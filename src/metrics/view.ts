@@ -4,6 +4,7 @@ import type { BootStep } from '../policy/boot.ts';
 import type { Reason } from '../policy/reasons.ts';
 import type { Address } from '../settings/address.ts';
 import type { Settings } from '../settings/table.ts';
+import type { PrometheusFolder } from './prometheus-reader.ts';
 import type { WorkerState } from './status.ts';
 
 export interface ServerView {
@@ -16,6 +17,10 @@ export interface ServerView {
   /** Since the start. */
   reloads(): number;
   fronts(): readonly FrontView[];
+  /** Has workers tell of the app's own metrics. Resolves when they have, or not within a moment. */
+  askWorkers(): Promise<void>;
+  /** Of an app that uses prometheus_client. Null: there is none. */
+  prometheusFolder(): PrometheusFolder | null;
   /** Asks all fronts to report. Resolves with the ids of those that have not within a moment. */
   askFronts(requests: boolean): Promise<readonly number[]>;
 }

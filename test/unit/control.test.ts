@@ -55,6 +55,8 @@ class Played implements ControlTarget {
     workerCount: () => this.seats,
     reloads: () => 1,
     fronts: () => [],
+    askWorkers: async () => {},
+    prometheusFolder: () => null,
     askFronts: async () => [],
   };
   readonly actions: ServerActions = {

@@ -69,12 +69,15 @@ class Control:
             os._exit(1)  # the master is gone: nobody needs this worker any more
         for message in messages:
             if message["op"] == "leave":
+                self._worker.tell_metrics()
                 self._worker.leaving(message["quick"])
                 for slot in self._slots:
                     slot.leave()
                 self.left.set()
             elif message["op"] == "ping":
                 self._master.say(op="pong")  # that this thread runs proves that the interpreter's lock is not held
+            elif message["op"] == "metrics":
+                self._worker.tell_metrics()
             elif message["op"] == "reopen":
                 self._worker.reopen_logs()
 

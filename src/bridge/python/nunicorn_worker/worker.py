@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 
-from . import hooks
+from . import hooks, metrics
 from .app import AppLoadError, find_app, prepare_path
 from .control import Control
 from .log import ErrorStream, Logger, redirect_failed_stdio
@@ -169,6 +169,8 @@ class Worker:
 
             tell_files(self._master)
         self._master.say(op="ready")
+        if process["metrics"]:
+            metrics.when_used(self.tell_metrics)
         if len(slots) == 1:
             self._tell_of_threads([threading.get_native_id()])
             # The app's only thread is the main thread, so that apps that use signal.alarm() work.
@@ -193,6 +195,12 @@ class Worker:
             self._master.say(op="threads", ids=ids, gil=find_gil())
 
     # ---- called by the control thread
+
+    def tell_metrics(self):
+        """The app's own metrics, if it has any. The master asks those who have told of some before."""
+        found = metrics.report()
+        if found:
+            self._master.say(op="metrics", metrics=found)
 
     def leaving(self, quick):
         """The master wants the worker to go; `quick`: at once."""

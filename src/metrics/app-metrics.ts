@@ -1,0 +1,93 @@
+/** The app's own metrics (nunicorn_worker/metrics.py), added up over the workers that live and those that are gone. */
+import type { ForeignMetric } from './exposition.ts';
+import type { Sample } from './samples.ts';
+
+/** As a worker reports it. */
+export interface AppMetric {
+  readonly name: string;
+  readonly kind: 'counter' | 'gauge' | 'histogram';
+  readonly help: string;
+  readonly labels: readonly string[];
+  /** Label values and a number; of a histogram a list: a number for each bucket, then the sum. */
+  readonly series: readonly (readonly [labels: readonly string[], value: number | readonly number[]])[];
+  /** Of a gauge. */
+  readonly across?: 'sum' | 'max' | 'min';
+  /** Of a histogram: upper bounds. */
+  readonly buckets?: readonly number[];
+}
+
+interface Shown extends Omit<AppMetric, 'series'> {
+  /** By the label values as JSON. */
+  readonly values: Map<string, readonly number[]>;
+}
+
+export class AppMetrics {
+  /** What workers that are gone had counted. */
+  private readonly gone = new Map<string, Shown>();
+  private readonly living = new Map<number, readonly AppMetric[]>();
+
+  heard(serial: number, metrics: readonly AppMetric[]): void {
+    this.living.set(serial, metrics);
+  }
+
+  /** Its counters stay, its gauges do not. */
+  ended(serial: number): void {
+    const metrics = this.living.get(serial) ?? [];
+    this.living.delete(serial);
+    for (const metric of metrics) if (metric.kind !== 'gauge') add(this.gone, metric);
+  }
+
+  metrics(): readonly ForeignMetric[] {
+    const shown = new Map<string, Shown>();
+    for (const metric of this.gone.values()) shown.set(metric.name, { ...metric, values: new Map(metric.values) });
+    for (const metrics of this.living.values()) for (const metric of metrics) add(shown, metric);
+    return Array.from(shown.values(), (metric) => ({
+      name: metric.name,
+      kind: metric.kind,
+      help: metric.help,
+      samples: Array.from(metric.values).flatMap(([key, values]) => samplesOf(metric, JSON.parse(key), values)),
+    }));
+  }
+}
+
+/** A metric of the same name that is of another kind is left out: the first one counts. */
+function add(all: Map<string, Shown>, { series, ...facts }: AppMetric): void {
+  let shown = all.get(facts.name);
+  if (shown === undefined) {
+    shown = { ...facts, values: new Map() };
+    all.set(facts.name, shown);
+  }
+  if (
+    JSON.stringify([shown.kind, shown.labels, shown.buckets]) !==
+    JSON.stringify([facts.kind, facts.labels, facts.buckets])
+  )
+    return;
+  for (const [labels, value] of series) {
+    const key = JSON.stringify(labels);
+    const values = typeof value === 'number' ? [value] : value;
+    const before = shown.values.get(key);
+    shown.values.set(key, before === undefined ? values : before.map((one, at) => join(facts, one, values[at] ?? 0)));
+  }
+}
+
+function join({ across = 'sum' }: Pick<AppMetric, 'across'>, one: number, other: number): number {
+  if (across === 'sum') return one + other;
+  return across === 'max' ? Math.max(one, other) : Math.min(one, other);
+}
+
+function samplesOf(
+  { name, kind, labels: names, buckets = [] }: Shown,
+  labelValues: string[],
+  values: readonly number[],
+): Sample[] {
+  const labels = Object.fromEntries(names.map((label, at) => [label, labelValues[at] ?? '']));
+  if (kind !== 'histogram') return [{ labels, value: values[0] ?? 0 }];
+  let count = 0;
+  const samples: Sample[] = [...buckets, '+Inf' as const].map((le, at) => {
+    count += values[at] ?? 0;
+    return { metricName: `${name}_bucket`, labels: { ...labels, le }, value: count };
+  });
+  samples.push({ metricName: `${name}_sum`, labels, value: values.at(-1) ?? 0 });
+  samples.push({ metricName: `${name}_count`, labels, value: count });
+  return samples;
+}

@@ -1,0 +1,98 @@
+/**
+ * The samples of an app that uses the official prometheus_client in its multiprocess mode. Only that library knows its files, so
+ * a Python process with it reads them. It is started by the first scrape that finds files, and kept, since its start takes longer
+ * than a scrape.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { ErrorLog } from '../log/error-log.ts';
+import { PYTHON_PACKAGE_DIR } from '../settings/python.ts';
+import type { Format } from './exposition.ts';
+
+export interface PrometheusFolder {
+  readonly path: string;
+  readonly python: string;
+  readonly env: NodeJS.ProcessEnv;
+  /** Null: the master's. */
+  readonly uid: number | null;
+  readonly gid: number | null;
+}
+
+/** A scrape is not kept waiting longer. */
+const LIMIT_MS = 3000;
+
+type Reply = { readonly text: string } | { readonly error: string };
+
+export class PrometheusReader {
+  readonly folder: PrometheusFolder;
+  private readonly log: ErrorLog;
+  private child: ChildProcess | null = null;
+  private waiting: ((reply: Reply) => void)[] = [];
+  private dead: number[] = [];
+  private told = false;
+
+  constructor(folder: PrometheusFolder, log: ErrorLog) {
+    this.folder = folder;
+    this.log = log;
+  }
+
+  /** A worker's process has ended. */
+  ended(pid: number): void {
+    this.dead.push(pid);
+  }
+
+  /** The samples as text without an end mark; empty if there are none. */
+  async read(format: Format): Promise<string> {
+    const files = await readdir(this.folder.path).catch(() => []);
+    if (!files.some((name) => name.endsWith('.db'))) return '';
+    const reply = await this.ask(format);
+    if ('text' in reply) return reply.text;
+    if (!this.told) this.log.warning(`Metrics of prometheus_client cannot be read: ${reply.error}`);
+    this.told = true;
+    return '';
+  }
+
+  close(): void {
+    this.child?.kill('SIGKILL');
+  }
+
+  private ask(format: Format): Promise<Reply> {
+    this.child ??= this.start();
+    const { child } = this;
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => {
+        child.kill('SIGKILL');
+        resolve({ error: `no answer within ${LIMIT_MS} ms` });
+      }, LIMIT_MS);
+      this.waiting.push((reply) => {
+        clearTimeout(timer);
+        resolve(reply);
+      });
+      child.stdin?.write(`${JSON.stringify({ format, dead: this.dead.splice(0) })}\n`);
+    });
+  }
+
+  private start(): ChildProcess {
+    const { path, python, env, uid, gid } = this.folder;
+    const child = spawn(python, [join(PYTHON_PACKAGE_DIR, 'prometheus_reader.py'), path], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+      env,
+      ...(uid === null ? {} : { uid }),
+      ...(gid === null ? {} : { gid }),
+    });
+    child.unref();
+    child.stdin?.on('error', () => {}); // told by its end
+    if (child.stdout !== null) {
+      createInterface({ input: child.stdout }).on('line', (line) => this.waiting.shift()?.(JSON.parse(line) as Reply));
+    }
+    const ended = (): void => {
+      this.child = null;
+      for (const reply of this.waiting.splice(0)) reply({ error: 'the process that reads them has ended' });
+    };
+    child.on('error', ended);
+    child.on('exit', ended);
+    return child;
+  }
+}
