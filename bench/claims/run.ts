@@ -4,7 +4,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { cpus, tmpdir } from 'node:os';
+import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Cell } from '../../src/size/cell.ts';
@@ -24,6 +24,8 @@ const PYTHON = process.env.PYTHON ?? join(ROOT, '.test', 'venv', 'bin', 'python'
 const PAGE = 4096;
 const MB = 1024 * 1024;
 const IN_FLIGHT = 12;
+/** Load average up to which the machine counts as idle. */
+const QUIET = 0.5;
 /** Memory is read when so many requests were answered. */
 const REQUESTS = 1000;
 
@@ -60,6 +62,8 @@ interface Results {
   readonly at: string;
   readonly machine: string;
   readonly versions: string;
+  /** Before the first round: what else ran. */
+  readonly loadBefore: number;
   readonly figures: Figures;
 }
 
@@ -80,6 +84,7 @@ console.log(toMarkdown(results));
 
 /** Rounds outermost, so that a slow minute of the machine hits all. */
 async function measureAll(): Promise<Results> {
+  const [loadBefore = 0] = loadavg();
   const imposed = impose({ cpus: 1 });
   const generator = new Generator(imposed.generator);
   const folder = mkdtempSync(join(tmpdir(), 'nunicorn-bench-claims-'));
@@ -128,6 +133,7 @@ async function measureAll(): Promise<Results> {
     at: new Date().toISOString().slice(0, 16).replace('T', ' '),
     machine: `${cpus()[0]?.model ?? 'unknown'}, one of ${cpus().length} cores (${imposed.cpu})`,
     versions: version.trim(),
+    loadBefore,
     figures,
   };
 }
@@ -209,7 +215,7 @@ async function measure(
   }
 }
 
-function toMarkdown({ at, machine, versions, figures }: Results): string {
+function toMarkdown({ at, machine, versions, loadBefore, figures }: Results): string {
   const of = (setup: SetupId, site: Site): Measured | undefined => {
     const list = figures[`${setup} ${site}`];
     if (list === undefined || list.length === 0) return undefined;
@@ -227,6 +233,12 @@ function toMarkdown({ at, machine, versions, figures }: Results): string {
     '',
     `Made by \`npm run bench:claims\`, ${at} UTC, from claims.json beside it. ${machine}; ${versions}. ${IN_FLIGHT} requests under way, medians of the rounds. Django: a list of 12 books from SQLite (\`examples/django_shop\`). Waiting: 2 ms of work, 8 ms of sleep. Memory after at least ${REQUESTS} requests.`,
     '',
+    ...(loadBefore > QUIET
+      ? [
+          `**The machine was busy** (load average ${loadBefore.toFixed(1)} before the first round): memory holds, but rates and what follows from them are to be measured again on a quiet one.`,
+          '',
+        ]
+      : []),
     '| What is said | where | here | figures |',
     '| --- | --- | --- | --- |',
     ...CLAIMS.map(({ says, source, answer }) => {

@@ -47,10 +47,10 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margi
 dt { color: var(--soft); } dd { margin: 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .list { width: 100%; font-size: 13.5px; }
-.list th { text-align: right; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); padding: 4px 8px; white-space: nowrap; }
-.list td { text-align: right; border-bottom: 1px solid var(--line); padding: 4px 8px; white-space: nowrap; }
+.list th { text-align: right; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); padding: 4px 6px; vertical-align: bottom; }
+.list td { text-align: right; border-bottom: 1px solid var(--line); padding: 4px 6px; white-space: nowrap; }
 .list th:first-child, .list td:first-child, .list th:last-child, .list td:last-child { text-align: left; }
-.list td:last-child { white-space: normal; color: var(--soft); min-width: 190px; }
+.list td:last-child { white-space: normal; color: var(--soft); min-width: 150px; }
 .list tr.best td { font-weight: 650; }
 .heat { margin-top: 8px; }
 .heat th { font-weight: 500; color: var(--soft); font-size: 12.5px; padding: 3px 8px; }
@@ -145,11 +145,11 @@ function heat(
       const value = found === undefined ? undefined : select(found);
       if (found === undefined || value === undefined) return '<td class="none">·</td>';
       const share = most === least ? 0.5 : (scale(value) - least) / (most - least);
-      const strength = Math.round(8 + 72 * share);
+      // Never so strong that the text would need another colour.
+      const strength = Math.round(6 + 50 * share);
       const colour = `color-mix(in oklab, var(${logarithmic ? '--warm' : '--hue'}) ${strength}%, var(--card))`;
-      const ink = strength > 52 ? 'var(--card)' : 'var(--ink)';
       const best = found.name === report.recommendation?.name ? ' class="best"' : '';
-      return `<td${best} style="background:${colour};color:${ink}" title="${text(found.name)}">${text(show(value))}</td>`;
+      return `<td${best} style="background:${colour}" title="${text(found.name)}">${text(show(value))}</td>`;
     });
     return `<tr><th>${w}</th>${cellsOfRow.join('')}</tr>`;
   });
