@@ -1,10 +1,9 @@
-/** `request.signal`, for Node before 24.16: made only for those who ask, and aborted by whoever serves it. */
+/** `request.signal`, also for Node before 24.16, and everywhere aborted with the reason: made only for those who ask, and aborted by whoever serves it. */
 import { IncomingMessage } from 'node:http';
 
 const controllers = new WeakMap<IncomingMessage, AbortController>();
 
 export function provideSignal(): void {
-  if ('signal' in IncomingMessage.prototype) return;
   Object.defineProperty(IncomingMessage.prototype, 'signal', {
     configurable: true,
     get(this: IncomingMessage): AbortSignal {
