@@ -37,8 +37,8 @@ export class Exchange implements RequestFrame, Dispatched {
   queuedAt = 0;
   /** When the last piece of the request's body, or of the answer, came. */
   pieceAt = 0;
-  /** The worker's thread is held back, because the client does not read. */
-  heldBack = false;
+  /** The thread that is held back, because the client does not read. */
+  heldBack: Slot<this> | null = null;
   /** See deadline.ts. */
   timedOutAt: TimedOutAt = 0;
   /** The worker was asked for an answer that it may be holding. */

@@ -210,10 +210,7 @@ export class Front {
     if (slot === null) return;
     const link = this.attached.get(slot.worker.serial)?.link;
     link?.cancel(slot.number, exchange.id);
-    if (exchange.heldBack) {
-      exchange.heldBack = false;
-      link?.resume(slot.number);
-    }
+    this.readOn(exchange);
   }
 
   private send(slot: Slot<Exchange>, exchange: Exchange): void {
@@ -285,6 +282,7 @@ export class Front {
       end: (id, cut, appUs) => {
         const exchange = current(id);
         answered(appUs);
+        this.readOn(exchange);
         if (exchange.phase !== 'answering') {
           this.fail(exchange, 500, '', OUTCOME.app_error);
           return;
@@ -311,6 +309,7 @@ export class Front {
       },
       last: (id) => {
         const exchange = current(id);
+        this.readOn(exchange);
         if (exchange.phase !== 'answering') return;
         exchange.response.end();
         this.clients.over(exchange);
@@ -344,16 +343,24 @@ export class Front {
     });
     const limit = this.bufferedBytes > MAX_BUFFERED_BYTES ? TIGHT_ANSWER_BUFFER_BYTES : ANSWER_BUFFER_BYTES;
     const slot = exchange.slot;
-    if (response.writableLength <= limit || exchange.heldBack || slot === null) return;
-    exchange.heldBack = true;
-    const link = this.attached.get(slot.worker.serial)?.link;
-    link?.pause(slot.number);
+    if (response.writableLength <= limit || exchange.heldBack !== null || slot === null) return;
+    exchange.heldBack = slot;
+    this.attached.get(slot.worker.serial)?.link.pause(slot.number);
     response.once('drain', () => {
-      if (!exchange.heldBack) return;
-      exchange.heldBack = false;
       exchange.pieceAt = now();
-      link?.resume(slot.number);
+      this.readOn(exchange);
     });
+  }
+
+  /**
+   * Goes on reading what a thread sends. Also at the end of an answer, which may come in the same piece as what held it back: no
+   * drain follows then, and the thread's next answer would never be read.
+   */
+  private readOn(exchange: Exchange): void {
+    const slot = exchange.heldBack;
+    if (slot === null) return;
+    exchange.heldBack = null;
+    this.attached.get(slot.worker.serial)?.link.resume(slot.number);
   }
 
   // ---- what goes wrong
@@ -362,6 +369,7 @@ export class Front {
   private fail(exchange: Exchange, status: number, message: string, outcome: number): void {
     if (exchange.phase === 'over') return;
     exchange.outcome = outcome;
+    this.readOn(exchange);
     finishWithPage(exchange, status, message);
     this.clients.over(exchange);
   }
@@ -461,7 +469,7 @@ export class Front {
   private checkDeadline(slot: Slot<Exchange>, exchange: Exchange, time: number): void {
     // Until the head of the answer the whole time counts, then the gap between two pieces, but not a client's slowness.
     const since = Math.max(slot.runningSince, exchange.pieceAt);
-    const step = deadlineStep(exchange.timedOutAt, since, exchange.heldBack, this.config.timeoutMs, time);
+    const step = deadlineStep(exchange.timedOutAt, since, exchange.heldBack !== null, this.config.timeoutMs, time);
     if (step === 'give-up') {
       // Code that swallows the exception, or that it does not reach: only the end of the process helps.
       exchange.timedOutAt = GIVEN_UP;

@@ -1,10 +1,12 @@
 // A piece reaches the client when it is yielded, not when the next one comes or the buffer is full.
 import { strict as assert } from 'node:assert';
 import { randomUUID } from 'node:crypto';
+import { it } from 'node:test';
 import { fetchLarge } from '../helpers/client.ts';
 import { count, counted } from '../helpers/count.ts';
-import { matrix } from '../helpers/matrix.ts';
+import { matrix, NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { peakResidentMiB } from '../helpers/processes.ts';
+import { withServer } from '../helpers/server.ts';
 
 matrix({ app: 'wsgi_matrix:application', workers: 1, threads: 4 }, (scenario) => {
   for (const path of ['/stream/steps', '/stream/steps-write']) {
@@ -62,5 +64,23 @@ matrix({ app: 'wsgi_matrix:application', workers: 1, threads: 4 }, (scenario) =>
     }
     connection.reset();
     await counted(server, 'stream-bytes', closed + 1, 10_000);
+  });
+});
+
+it('a thread that a slow client held back at the very end of its answer reads on', {
+  skip: !NUNICORN_RUNS,
+}, async () => {
+  await withServer({ app: 'wsgi_matrix:application', workers: 1, threads: 1 }, async (server) => {
+    // The last piece, with the end of the answer behind it, is the one that fills the buffer for some of these sizes.
+    for (let size = 1_000_000; size < 9_000_000; size += 55_555) {
+      const slow = await server.connect();
+      await slow.send(`GET /big?${size} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n`);
+      slow.socket.pause();
+      await server.seenByFront();
+      slow.socket.resume();
+      assert.equal((await slow.response()).body.length, size);
+      slow.close();
+      assert.equal((await server.get('/')).text(), 'ok', `after ${size} bytes`);
+    }
   });
 });
