@@ -107,6 +107,17 @@ class ServingSlot(unittest.TestCase):
                 continue
         return found
 
+    def test_a_connection_that_is_not_taken_yet_does_not_keep_a_thread_that_is_to_leave(self):
+        slot = Slot(0, self.app, {}, [0], Log())
+        front, ours = socket.socketpair()
+        self.addCleanup(front.close)
+        slot.connect(ours)
+        slot.leave()
+        thread = threading.Thread(target=slot.serve_forever, daemon=True)
+        thread.start()
+        thread.join(DEADLINE_S)
+        self.assertFalse(thread.is_alive())
+
     def test_requests_run_in_order_and_are_said_to_have_begun(self):
         self.front.sendall(b"".join(request(number, f"/{number}") for number in range(1, 21)))
         answers = self.answers(self.front, 20)
