@@ -10,6 +10,8 @@ export const EXIT = {
   WORKER_BOOT_ERROR: 3,
   /** The application was not found, or is not one. */
   APP_LOAD_ERROR: 4,
+  /** A server hook failed while the server ran. */
+  HOOK_ERROR: 255,
 } as const;
 
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];

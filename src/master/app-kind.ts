@@ -78,6 +78,8 @@ export interface AppHandler {
   appMetrics(serial: number, metrics: readonly AppMetric[]): void;
   /** A worker tells of its threads. */
   threads(threads: WorkerThreads): void;
+  /** A server hook failed: the server is to end with this exit code. */
+  hookFailed(code: number): void;
   /** After `stop`: no client is left. */
   stopped(): void;
 }
@@ -85,7 +87,10 @@ export interface AppHandler {
 export interface AppKind extends Pick<ServerView, 'fronts' | 'askFronts' | 'askWorkers'> {
   /** For the log: what runs the app. */
   description(): string;
-  start(): Promise<void>;
+  /** What comes before an address is listened at: the hooks of the start. */
+  prepare(): Promise<void>;
+  /** `setup` has the sockets. */
+  start(setup: Setup): Promise<void>;
   startWorker(facts: WorkerFacts): WorkerProcess;
   /** Takes new settings. Resolves when workers may be replaced: those started from then on have them, and the present code. */
   reload(setup: Setup): Promise<void>;
@@ -94,8 +99,14 @@ export interface AppKind extends Pick<ServerView, 'fronts' | 'askFronts' | 'askW
   reopenLogs(): void;
   /** Accepts no more clients and lets go of each as soon as it has its answer; not graceful: now. */
   stop(graceful: boolean): void;
-  /** The last worker is gone: ends what else runs, then calls `done`. */
+  /** There will be so many workers: for the hooks. */
+  workersChanged(count: number): void;
+  /** The last worker is gone: ends whoever serves the clients, then calls `done`. */
   end(done: () => void): void;
+  /** Before a new master is started: false if a hook does not want it. */
+  beforeUpgrade(): Promise<boolean>;
+  /** The very last thing. `atEnd`: with the hooks of the end. */
+  close(atEnd: boolean): Promise<void>;
   /** Ends by force what is no worker. */
   killAll(): void;
 }

@@ -24,7 +24,11 @@ export type FromPython =
       readonly pid: number;
       readonly code: number | null;
       readonly signal: NodeJS.Signals | null;
-    };
+    }
+  /** A hook has run that was asked for. `code`: it failed, and the server is to end with this exit code. */
+  | { readonly op: 'hooked'; readonly code: number | null }
+  /** pre_fork or child_exit failed. */
+  | { readonly op: 'hook-failed'; readonly hook: string; readonly code: number };
 
 export type ToPython =
   /** `quick`: a shutdown that does not wait for requests. */
@@ -33,7 +37,16 @@ export type ToPython =
   | { readonly op: 'metrics' }
   | { readonly op: 'ping' }
   /** To the mold. */
-  | { readonly op: 'fork'; readonly serial: number; readonly number: number };
+  | { readonly op: 'fork'; readonly serial: number; readonly number: number }
+  | ({ readonly op: 'hook' } & HookCall);
+
+/** A hook of the master, and what it is told. */
+export type HookCall =
+  | { readonly hook: 'when_ready'; readonly listeners: readonly { readonly url: string; readonly address: unknown }[] }
+  | { readonly hook: 'nworkers_changed'; readonly workers: number }
+  /** With the new settings of the process. */
+  | { readonly hook: 'on_reload'; readonly process: object }
+  | { readonly hook: 'pre_exec' | 'on_exit' };
 
 export interface ControlConnection {
   say(message: ToPython | object): void;

@@ -107,7 +107,8 @@ export class Fronts {
     return this.settings.count;
   }
 
-  start(): void {
+  start(settings: FrontsSettings): void {
+    this.settings = settings;
     for (let index = 0; index < this.settings.count; index++) this.fronts.push(this.fork(index, true));
     this.ticker = setInterval(() => this.killSilent(), TICK_MS);
   }

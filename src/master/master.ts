@@ -1,7 +1,7 @@
 /** The master: owns settings, listening sockets, signals and the life of every other process. Never touches a request. */
 import type { ChildProcess } from 'node:child_process';
 import type { ServerActions } from '../control/target.ts';
-import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
+import { EXIT, NunicornError } from '../errors.ts';
 import { INIT_VARIABLE } from '../init.ts';
 import { openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
@@ -44,11 +44,13 @@ export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance
   try {
     const owner = ownerOf(settings);
     const inherited = adoptSockets(inheritance.sockets);
-    sockets = await openSockets(settings, inherited, owner, log);
-    for (const socket of inherited) if (!sockets.includes(socket)) closeSocket(socket, false);
     const systemd = await connectSystemd(process.env, python?.path ?? 'python3', isUpgrade, log);
     const setup = { loaded, python, sockets, tls };
-    await new Master(setup, log, pidFile, owner, systemd, inheritance.oldMaster, started).start();
+    await new Master(setup, log, pidFile, owner, systemd, inheritance.oldMaster, started).start(async () => {
+      sockets = await openSockets(settings, inherited, owner, log);
+      for (const socket of inherited) if (!sockets.includes(socket)) closeSocket(socket, false);
+      return sockets;
+    });
   } catch (error) {
     for (const socket of sockets) closeSocket(socket, !isUpgrade);
     pidFile?.remove();
@@ -64,12 +66,15 @@ class Master {
   private readonly systemd: Systemd;
   /** Null: at rest, the workers are gone and the listening sockets are kept. */
   private service: Service | null = null;
+  /** Has stopped; its server hooks of the end have not run. */
+  private stoppedService: Service | null = null;
   /** What has been asked for: `rest` by WINCH. */
   private wanted: 'service' | 'rest' | 'end' = 'service';
   private reload: 'none' | 'running' | 'again' = 'none';
   private everReady = false;
   private readonly started: () => void;
-  private exitCode: ExitCode = EXIT.OK;
+  private exitCode: number = EXIT.OK;
+  private reason = 'unknown.';
   /** The master that this one is to replace. */
   private oldMaster: number | null;
   /** The master that is to replace this one. */
@@ -96,7 +101,8 @@ class Master {
     this.started = started;
   }
 
-  async start(): Promise<void> {
+  /** `open` listens at the addresses: after the server hooks of the start. */
+  async start(open: () => Promise<readonly ListeningSocket[]>): Promise<void> {
     this.showTitle();
     this.on('SIGTERM', () => this.stop(true));
     this.on('SIGINT', () => this.stop(false));
@@ -113,11 +119,11 @@ class Master {
     this.on('SIGWINCH', () => this.rest());
     this.on('SIGTTIN', () => this.service?.addWorker());
     this.on('SIGTTOU', () => this.service?.removeWorker());
-    process.on('exit', () => this.service?.killAll());
+    process.on('exit', () => (this.service ?? this.stoppedService)?.killAll());
     if (this.oldMaster !== null) awaitPromotion(this.oldMaster, () => this.promoted());
     if (this.setup.loaded.settings.reload) await this.watchCode();
     await this.startMonitoring();
-    await this.serve();
+    await this.serve(open);
   }
 
   private async startMonitoring(): Promise<void> {
@@ -173,9 +179,11 @@ class Master {
     process.title = this.oldMaster === null ? title : title.replace(/\]$/, `${SECOND}]`);
   }
 
-  private async serve(): Promise<void> {
+  private async serve(open?: () => Promise<readonly ListeningSocket[]>): Promise<void> {
     this.wanted = 'service';
-    this.service = new Service(
+    await this.stoppedService?.close(false);
+    this.stoppedService = null;
+    const service = new Service(
       this.setup,
       this.owner,
       this.oldMaster !== null,
@@ -184,16 +192,29 @@ class Master {
         listening: () => this.listening(),
         ready: () => this.ready(),
         reloadFailed: () => this.tellReady(),
-        bootFailed: (code) => {
-          this.exitCode = code;
-          this.end();
-        },
+        bootFailed: (code) => this.fail(code, REASONS[code]),
+        hookFailed: (code) => this.fail(code, 'A server hook failed.'),
         stopped: () => this.stopped(),
       },
       this.monitoring?.metrics ?? null,
       this.log,
     );
-    await this.service.start();
+    this.service = service;
+    await service.prepare();
+    try {
+      if (open !== undefined) this.setup = { ...this.setup, sockets: await open() };
+      await service.start(this.setup);
+    } catch (error) {
+      await service.close(false);
+      await this.monitoring?.close();
+      throw error;
+    }
+  }
+
+  private fail(code: number, reason: string): void {
+    this.exitCode = code;
+    this.reason = reason;
+    this.end();
   }
 
   private listening(): void {
@@ -290,13 +311,18 @@ class Master {
     } else if (this.oldMaster !== null) {
       this.log.warning('USR2 signal ignored. Parent exists.');
     } else if (this.wanted === 'service') {
-      const { sockets, loaded } = this.setup;
-      this.newMaster = startNewMaster(sockets, loaded.cwd, this.log, () => {
-        this.newMaster = null;
-        // Nobody else serves.
-        if (this.wanted === 'rest') void this.wake();
-      });
+      void this.startNewMaster();
     }
+  }
+
+  private async startNewMaster(): Promise<void> {
+    if ((await this.service?.beforeUpgrade()) === false || this.newMaster !== null) return;
+    const { sockets, loaded } = this.setup;
+    this.newMaster = startNewMaster(sockets, loaded.cwd, this.log, () => {
+      this.newMaster = null;
+      // Nobody else serves.
+      if (this.wanted === 'rest') void this.wake();
+    });
   }
 
   /** The old master is gone. */
@@ -333,7 +359,7 @@ class Master {
 
   private stop(graceful: boolean): void {
     this.end();
-    if (this.service === null) this.exit();
+    if (this.service === null) void this.exit();
     else this.service.stop(graceful);
   }
 
@@ -357,14 +383,16 @@ class Master {
   }
 
   private stopped(): void {
+    this.stoppedService = this.service;
     this.service = null;
-    if (this.wanted === 'end') this.exit();
+    if (this.wanted === 'end') void this.exit();
     else if (this.wanted === 'service') void this.serve();
     else this.systemd.status('At rest');
   }
 
-  private exit(): void {
-    void this.endMonitoring().then(() => this.exitNow());
+  private async exit(): Promise<void> {
+    await this.endMonitoring();
+    await this.exitNow();
   }
 
   /** With a new master beside this one, that one is to be asked from now on. */
@@ -377,17 +405,18 @@ class Master {
     await this.monitoring?.close();
   }
 
-  private exitNow(): void {
+  private async exitNow(): Promise<void> {
     this.closeSockets(this.oldMaster === null);
     this.pidFile?.remove();
     const failed = this.exitCode !== EXIT.OK;
     this.log[failed ? 'error' : 'info'](`Shutting down: ${this.name}`);
-    if (failed) this.log.error(`Reason: ${REASONS[this.exitCode] ?? 'unknown.'}`);
+    if (failed) this.log.error(`Reason: ${this.reason}`);
+    await this.stoppedService?.close(true);
     process.exit(this.exitCode);
   }
 }
 
-const REASONS: Readonly<Partial<Record<ExitCode, string>>> = {
+const REASONS = {
   [EXIT.WORKER_BOOT_ERROR]: 'Worker failed to boot.',
   [EXIT.APP_LOAD_ERROR]: 'App failed to load.',
   [EXIT.ERROR]: 'a front could not be started.',

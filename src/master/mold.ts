@@ -1,10 +1,13 @@
-/** With --preload: the process that has imported the app and forks workers, and the one after it when it dies or reloads. */
+/**
+ * The process that forks workers, and the one after it when it dies or reloads. With --preload it has imported the app; hooks of
+ * the master run in it, one after the other.
+ */
 import type { ChildProcess } from 'node:child_process';
 import { after, now } from '../clock.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { Backoff } from '../policy/backoff.ts';
 import type { WorkerFacts } from './app-kind.ts';
-import type { ControlConnection, FromPython } from './control-server.ts';
+import type { ControlConnection, FromPython, HookCall } from './control-server.ts';
 
 export interface MoldHandler {
   spawn(): { readonly serial: number; readonly child: ChildProcess };
@@ -17,7 +20,12 @@ export interface MoldHandler {
   stacks(pid: number, done: (stacks: string) => void): void;
   /** None has ever been ready. */
   unbootable(code: number | null): void;
+  /** A hook failed that nobody waits for: the server is to end with this exit code. */
+  hookFailed(code: number): void;
 }
+
+/** How long on_exit may take, and exit handlers after it. */
+const END_MS = 30_000;
 
 interface MoldProcess {
   readonly serial: number;
@@ -37,6 +45,8 @@ export class Mold {
   private readonly backoff = new Backoff();
   private current: MoldProcess | null = null;
   private everReady = false;
+  /** Waiting for the hook that runs, and for those after it: called with an exit code if the hook failed, else null. */
+  private readonly hooked: ((code: number | null) => void)[] = [];
   /** Called at the end of the last one. */
   private ending: (() => void) | null = null;
 
@@ -91,6 +101,18 @@ export class Mold {
       this.handler.ready(again);
     } else if (message.op === 'forked') this.handler.forked(message.serial, message.pid);
     else if (message.op === 'exited') this.handler.exited(message.pid, message.code, message.signal);
+    else if (message.op === 'hooked') this.hooked.shift()?.(message.code);
+    else if (message.op === 'hook-failed') this.handler.hookFailed(message.code);
+  }
+
+  /** Runs a hook in the process that forks now. Resolves with an exit code if it failed, else with null. */
+  async call(call: HookCall): Promise<number | null> {
+    const control = this.current?.control;
+    if (control == null) return null;
+    return await new Promise<number | null>((resolve) => {
+      this.hooked.push(resolve);
+      control.say({ op: 'hook', ...call });
+    });
   }
 
   /** The next one imports the app anew. */
@@ -103,11 +125,23 @@ export class Mold {
     this.current.leaving = true;
   }
 
-  end(done: () => void): void {
+  /** `hook`: on_exit is run first. */
+  end(hook: boolean, done: () => void): void {
     this.ending = done;
-    if (this.current === null) done();
-    else if (this.current.control === null) this.current.child.kill('SIGKILL');
-    else this.current.control.say({ op: 'leave', quick: false });
+    const mold = this.current;
+    if (mold === null) done();
+    else if (mold.ready) {
+      if (hook) mold.control?.say({ op: 'hook', hook: 'on_exit' });
+      mold.control?.say({ op: 'leave', quick: false });
+      setTimeout(() => {
+        this.log.error(`The mold (pid:${mold.child.pid}) did not end within ${END_MS / 1000} s and is killed`);
+        mold.child.kill('SIGKILL');
+      }, END_MS).unref();
+    } else mold.child.kill('SIGKILL'); // it does not hear
+  }
+
+  reopenLogs(): void {
+    this.current?.control?.say({ op: 'reopen' });
   }
 
   kill(): void {
@@ -129,7 +163,9 @@ export class Mold {
   private ended(mold: MoldProcess, code: number | null): void {
     mold.cancelLimit();
     this.current = null;
+    for (const resolve of this.hooked.splice(0)) resolve(null);
     if (this.ending !== null) {
+      if (code !== null && code !== 0) this.handler.hookFailed(code);
       this.ending();
       return;
     }
@@ -138,6 +174,7 @@ export class Mold {
       return;
     }
     if (!this.everReady) {
+      if (code === null) this.log.error(`The mold (pid:${mold.child.pid}) was killed before it was ready`);
       this.handler.unbootable(code);
       return;
     }

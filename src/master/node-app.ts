@@ -58,7 +58,11 @@ export class NodeApp implements AppKind {
     return `Node ${process.versions.node}`;
   }
 
-  async start(): Promise<void> {}
+  async prepare(): Promise<void> {}
+
+  async start(setup: Setup): Promise<void> {
+    this.options = nodeOptions(setup, this.runtime);
+  }
 
   startWorker(facts: WorkerFacts): WorkerProcess {
     const process: NodeProcess = {
@@ -118,6 +122,14 @@ export class NodeApp implements AppKind {
   end(done: () => void): void {
     done();
   }
+
+  workersChanged(): void {}
+
+  async beforeUpgrade(): Promise<boolean> {
+    return true;
+  }
+
+  async close(): Promise<void> {}
 
   killAll(): void {}
 

@@ -3,13 +3,22 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync, unlink } from 'node:fs';
 import { join } from 'node:path';
 import { readStacks, UNKNOWN_STACKS } from '../bridge/stacks.ts';
+import { EXIT } from '../errors.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontView } from '../metrics/view.ts';
+import { hasMasterHooks } from '../settings/hooks.ts';
 import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
 import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
-import { type ControlConnection, type ControlHandler, ControlServer, type FromPython } from './control-server.ts';
+import {
+  type ControlConnection,
+  type ControlHandler,
+  ControlServer,
+  type FromPython,
+  type HookCall,
+} from './control-server.ts';
 import { Fronts } from './fronts.ts';
+import { describeSockets } from './listening-sockets.ts';
 import { Mold } from './mold.ts';
 import { frontsSettings, pythonOptions, type Runtime, type Setup } from './options.ts';
 import type { PythonSettings } from './python-settings.ts';
@@ -72,7 +81,10 @@ export class PythonApp implements AppKind, ControlHandler {
   private readonly log: ErrorLog;
   private readonly control: ControlServer;
   private readonly frontProcesses: Fronts;
-  private readonly mold: Mold | null;
+  private mold: Mold | null;
+  private setup: Setup;
+  /** To be called when the hooks of the start have run. */
+  private prepared: (() => void) | null = null;
   private readonly processes = new Map<number, PythonProcess>();
   /** Molds are numbered downwards, so that no worker has their serial. */
   private lastMoldSerial = 0;
@@ -80,10 +92,14 @@ export class PythonApp implements AppKind, ControlHandler {
   private readonly metricsAwaited = new Set<number>();
   private metricsTold: () => void = () => {};
   private released = false;
+  /** The next mold is to run the hook of a reload. */
+  private reloading = false;
+  private hasHookFailed = false;
   private readonly waitingForRelease: (() => void)[] = [];
 
   constructor(setup: Setup, runtime: Runtime, handler: AppHandler, log: ErrorLog) {
     this.runtime = runtime;
+    this.setup = setup;
     this.options = pythonOptions(setup, runtime);
     this.handler = handler;
     this.log = log;
@@ -100,7 +116,7 @@ export class PythonApp implements AppKind, ControlHandler {
       {
         listening: () => {
           this.handler.listening();
-          this.release();
+          void this.release();
         },
         failed: () => handler.failed(),
         stopped: () => handler.stopped(),
@@ -113,7 +129,7 @@ export class PythonApp implements AppKind, ControlHandler {
       },
       log,
     );
-    this.mold = settings.preload_app ? this.newMold() : null;
+    this.mold = settings.preload_app || hasMasterHooks(setup.loaded) ? this.newMold() : null;
   }
 
   description(): string {
@@ -121,11 +137,21 @@ export class PythonApp implements AppKind, ControlHandler {
     return `${this.frontProcesses.count} front${this.frontProcesses.count === 1 ? '' : 's'}, Python ${python.version} (${python.path})`;
   }
 
-  /** Starts fronts and interpreters together; the app is imported only when every address is listened at. */
-  async start(): Promise<void> {
+  async prepare(): Promise<void> {
     await this.control.listen(this.runtime.owner);
-    this.frontProcesses.start();
-    this.mold?.start();
+    const { mold } = this;
+    if (mold === null || !this.hasHooks) return;
+    await new Promise<void>((resolve) => {
+      this.prepared = resolve;
+      mold.start();
+    });
+  }
+
+  /** Starts fronts and interpreters together; the app is imported only when every address is listened at. */
+  async start(setup: Setup): Promise<void> {
+    this.setup = setup;
+    this.frontProcesses.start(frontsSettings(setup, this.runtime));
+    if (!this.hasHooks) this.mold?.start();
   }
 
   startWorker(facts: WorkerFacts): WorkerProcess {
@@ -141,7 +167,7 @@ export class PythonApp implements AppKind, ControlHandler {
     };
     this.processes.set(facts.serial, process);
     if (this.mold === null) this.spawnWorker(process);
-    else this.mold.fork(facts);
+    else if (this.released) this.mold.fork(facts);
     return {
       get pid() {
         return process.pid;
@@ -187,9 +213,18 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   async reload(setup: Setup): Promise<void> {
+    this.setup = setup;
     this.options = pythonOptions(setup, this.runtime);
     await new Promise<void>((done) => this.frontProcesses.reload(frontsSettings(setup, this.runtime), done));
-    this.mold?.reload();
+    if (setup.loaded.settings.preload_app) {
+      this.reloading = true;
+      this.mold?.reload();
+    } else if (this.mold !== null) {
+      await this.callHook({ hook: 'on_reload', process: this.moldProcess() });
+    } else if (this.hasHooks) {
+      this.mold = this.newMold();
+      this.mold.start();
+    }
   }
 
   async beforeWorkers(count: number): Promise<void> {
@@ -198,20 +233,30 @@ export class PythonApp implements AppKind, ControlHandler {
 
   reopenLogs(): void {
     this.frontProcesses.reopenLogs();
+    this.mold?.reopenLogs();
   }
 
   stop(graceful: boolean): void {
     this.frontProcesses.stop(graceful);
   }
 
+  workersChanged(count: number): void {
+    if (this.hasHooks) void this.callHook({ hook: 'nworkers_changed', workers: count });
+  }
+
   end(done: () => void): void {
-    const endFronts = (): void =>
-      this.frontProcesses.end(() => {
-        this.control.close();
-        done();
-      });
-    if (this.mold === null) endFronts();
-    else this.mold.end(endFronts);
+    this.frontProcesses.end(done);
+  }
+
+  async beforeUpgrade(): Promise<boolean> {
+    return !this.hasHooks || (await this.mold?.call({ hook: 'pre_exec' })) == null;
+  }
+
+  async close(atEnd: boolean): Promise<void> {
+    const { mold } = this;
+    const hook = atEnd && this.hasHooks && this.released && !this.hasHookFailed;
+    if (mold !== null) await new Promise<void>((done) => mold.end(hook, done));
+    this.control.close();
   }
 
   killAll(): void {
@@ -222,7 +267,8 @@ export class PythonApp implements AppKind, ControlHandler {
 
   called(serial: number, pid: number, connection: ControlConnection): void {
     const answer = (): void => this.introduce(serial, pid, connection);
-    if (this.released) answer();
+    // The hooks of the start do not wait for an address; what imports the app does.
+    if (this.released || (this.hasHooks && this.mold?.serial === serial)) answer();
     else this.waitingForRelease.push(answer);
   }
 
@@ -260,24 +306,71 @@ export class PythonApp implements AppKind, ControlHandler {
     }
   }
 
-  private release(): void {
+  private get hasHooks(): boolean {
+    return hasMasterHooks(this.setup.loaded);
+  }
+
+  private async release(): Promise<void> {
+    await this.callWhenReady();
     this.released = true;
     for (const answer of this.waitingForRelease.splice(0)) answer();
+    this.forkWaiting();
+  }
+
+  private async callWhenReady(): Promise<void> {
+    if (!this.hasHooks) return;
+    const { loaded, sockets } = this.setup;
+    const listeners = sockets.map((socket) => ({
+      url: describeSockets([socket], loaded.settings),
+      address: socket.facts.kind === 'tcp' ? [socket.facts.host, socket.facts.port] : socket.facts.path,
+    }));
+    await this.callHook({ hook: 'when_ready', listeners });
+  }
+
+  private forkWaiting(): void {
+    for (const { pid, facts } of this.processes.values()) if (pid === null) this.mold?.fork(facts);
+  }
+
+  private async moldReady(again: boolean): Promise<void> {
+    if (!this.released) {
+      this.prepared?.();
+      return;
+    }
+    // A mold of later: its hooks of the start have run too, for what they leave behind is needed in its workers.
+    await this.callWhenReady();
+    if (this.reloading && this.hasHooks) await this.callHook({ hook: 'on_reload', process: this.moldProcess() });
+    this.reloading = false;
+    this.forkWaiting();
+    if (again) this.handler.workers.outdated();
+  }
+
+  private async callHook(call: HookCall): Promise<void> {
+    const code = (await this.mold?.call(call)) ?? null;
+    if (code !== null) this.hookFailed(code);
+  }
+
+  private hookFailed(code: number): void {
+    this.hasHookFailed = true;
+    this.handler.hookFailed(code);
+  }
+
+  private moldProcess(): object {
+    return {
+      ...this.options.config,
+      role: 'mold',
+      title: this.options.title('mold'),
+      forked: false,
+      preload: this.setup.loaded.settings.preload_app,
+      master_hooks: this.hasHooks,
+      stacks_path: this.moldStacksPath,
+    };
   }
 
   private introduce(serial: number, pid: number, connection: ControlConnection): void {
     const { config, title } = this.options;
     if (this.mold?.serial === serial) {
       this.mold.called(connection);
-      connection.say({
-        ...config,
-        role: 'mold',
-        title: title('mold'),
-        forked: false,
-        preload: true,
-        master_hooks: false,
-        stacks_path: this.moldStacksPath,
-      });
+      connection.say(this.moldProcess());
       return;
     }
     const process = this.processes.get(serial);
@@ -336,10 +429,7 @@ export class PythonApp implements AppKind, ControlHandler {
           const serial = --this.lastMoldSerial;
           return { serial, child: this.spawnPython(serial) };
         },
-        ready: (again) => {
-          for (const { pid, facts } of this.processes.values()) if (pid === null) this.mold?.fork(facts);
-          if (again) workers.outdated();
-        },
+        ready: (again) => void this.moldReady(again),
         forked: (serial, pid) => {
           const process = this.processes.get(serial);
           if (process === undefined) {
@@ -352,9 +442,14 @@ export class PythonApp implements AppKind, ControlHandler {
         exited: (pid, code, signal) => {
           for (const process of this.processes.values()) if (process.pid === pid) this.ended(process, code, signal);
         },
-        unbootable: (code) => workers.unbootable(code),
-        bootTimeoutMs: () => this.options.bootTimeoutMs,
+        // on_starting takes as long as it takes: it may migrate a database.
+        bootTimeoutMs: () => (this.hasHooks ? 0 : this.options.bootTimeoutMs),
         stacks: (pid, done) => readStacks(pid, this.moldStacksPath, done),
+        unbootable: (code) => {
+          if (this.hasHooks && !this.released) this.hookFailed(code ?? EXIT.ERROR);
+          else workers.unbootable(code);
+        },
+        hookFailed: (code) => this.hookFailed(code),
       },
       this.log,
     );

@@ -12,6 +12,7 @@ import type { ErrorLog } from '../log/error-log.ts';
 import type { MasterMetrics } from '../metrics/master-metrics.ts';
 import type { PrometheusFolder } from '../metrics/prometheus-reader.ts';
 import type { FrontView, WorkerView } from '../metrics/view.ts';
+import { setHooks } from '../settings/hooks.ts';
 import type { AppHandler, AppKind } from './app-kind.ts';
 import { MemoryWatch } from './memory-watch.ts';
 import { NodeApp } from './node-app.ts';
@@ -36,6 +37,8 @@ export interface ServiceHandler {
   reloadFailed(): void;
   /** None has ever been ready, and none will. */
   bootFailed(exitCode: 1 | 3 | 4): void;
+  /** A server hook failed: the service stops, and the server is to end with this exit code. */
+  hookFailed(exitCode: number): void;
   /** After `stop`, or a failed boot: all processes are gone. */
   stopped(): void;
 }
@@ -89,6 +92,10 @@ export class Service {
       files: (paths) => handler.files(paths),
       listening: () => handler.listening(),
       failed: () => this.bootFailed(EXIT.ERROR),
+      hookFailed: (code) => {
+        handler.hookFailed(code);
+        this.stop(false);
+      },
       stopped: () => this.stopWorkers(),
       report: (id, report) => this.metrics?.report(id, report),
       frontEnded: (id, restarted) => this.metrics?.frontEnded(id, restarted),
@@ -115,10 +122,34 @@ export class Service {
     return this.app.description();
   }
 
-  async start(): Promise<void> {
-    await this.app.start();
+  /** What comes before an address is listened at. */
+  async prepare(): Promise<void> {
+    const { loaded, python } = this.setup;
+    const hooks = setHooks(loaded);
+    if (python === null && hooks.length > 0)
+      this.log.warning(`Server hooks run in Python processes, which a Node app has none of: ${hooks.join(', ')}`);
+    await this.app.prepare();
+  }
+
+  /** `setup` has the sockets. */
+  async start(setup: Setup): Promise<void> {
+    this.setup = setup;
+    if (this.stopPhase !== 'running') return;
+    await this.app.start(setup);
     this.workers.start();
     this.memory.start();
+  }
+
+  /** Before a new master is started. False: a server hook does not want it. */
+  async beforeUpgrade(): Promise<boolean> {
+    return await this.app.beforeUpgrade();
+  }
+
+  /** The very last thing, after `stopped`. `atEnd`: with the server hooks of the end. */
+  async close(atEnd: boolean): Promise<void> {
+    await this.app.close(atEnd);
+    const { folder, spoolFolder } = this.runtime;
+    for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
   }
 
   /** Has whoever serves the clients take new settings, then replaces the workers. Resolves when that has begun. */
@@ -174,6 +205,7 @@ export class Service {
   }
 
   addWorker(): void {
+    this.app.workersChanged(this.workers.count + 1);
     this.workers.add();
   }
 
@@ -182,7 +214,9 @@ export class Service {
     this.removing = this.removing.then(async () => {
       if (this.stopPhase !== 'running' || this.workers.count <= 1) return;
       await this.app.beforeWorkers(this.workers.count - 1);
-      if (this.stopPhase === 'running') this.workers.remove();
+      if (this.stopPhase !== 'running') return;
+      this.app.workersChanged(this.workers.count - 1);
+      this.workers.remove();
     });
   }
 
@@ -241,8 +275,6 @@ export class Service {
     if (this.stopPhase === 'done') return;
     this.stopPhase = 'done';
     this.app.end(() => {
-      const { folder, spoolFolder } = this.runtime;
-      for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
       this.handler.stopped();
     });
   }

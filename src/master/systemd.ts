@@ -45,7 +45,7 @@ export async function connectSystemd(
   // Half of what systemd waits for. A master whose event loop stands still does not say it.
   const watchdogUsec = Number(env.WATCHDOG_USEC) || 0;
   const isWatched = isUpgrade || env.WATCHDOG_PID === undefined || Number(env.WATCHDOG_PID) === process.pid;
-  if (watchdogUsec > 0 && isWatched) setInterval(() => tell('WATCHDOG=1'), watchdogUsec / 2000);
+  if (watchdogUsec > 0 && isWatched) setInterval(() => tell('WATCHDOG=1'), watchdogUsec / 2000).unref();
   return {
     ready: (status) => tell('READY=1', `STATUS=${status}`),
     status: (status) => tell(`STATUS=${status}`),

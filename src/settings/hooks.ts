@@ -1,6 +1,6 @@
 /** Gunicorn's server hooks: which there are, where they run, and which of them a configuration sets. */
 import type { LoadedSettings } from './load.ts';
-import { SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
+import type { SettingName } from './table.ts';
 
 /** The hooks that run in a worker. */
 export const WORKER_HOOKS = [
@@ -13,11 +13,32 @@ export const WORKER_HOOKS = [
   'worker_exit',
 ] as const satisfies readonly SettingName[];
 
-export const HOOKS = SETTING_NAMES.filter((name) => SETTINGS[name].section === 'Server Hooks');
+/** The hooks that run where workers are forked, as in gunicorn's master. */
+export const MASTER_HOOKS = [
+  'on_starting',
+  'when_ready',
+  'on_reload',
+  'nworkers_changed',
+  'pre_fork',
+  'child_exit',
+  'pre_exec',
+  'on_exit',
+] as const satisfies readonly SettingName[];
+
+export type MasterHook = (typeof MASTER_HOOKS)[number];
+
+/** The names of the hooks that are set. */
+export function setHooks({ settings }: LoadedSettings): readonly SettingName[] {
+  return [...MASTER_HOOKS, ...WORKER_HOOKS].filter((name) => settings[name] !== null);
+}
+
+export function hasMasterHooks({ settings }: LoadedSettings): boolean {
+  return MASTER_HOOKS.some((name) => settings[name] !== null);
+}
 
 /** The settings whose values are objects of a Python file: their processes have to run it. */
 export function namesFromPythonFile({ settings, sources }: LoadedSettings): readonly SettingName[] {
-  return HOOKS.filter((name) => {
+  return [...MASTER_HOOKS, ...WORKER_HOOKS].filter((name) => {
     const source = sources.get(name);
     return settings[name] !== null && source?.kind === 'file' && isPython(source.location);
   });

@@ -864,6 +864,20 @@ export const SETTINGS = {
     origin: 'gunicorn',
   }),
 
+  on_starting: hookSetting(
+    'Called as on_starting(server) before an address is listened at; workers start when it has returned.',
+  ),
+  when_ready: hookSetting('Called as when_ready(server) when every address is listened at, before the workers start.'),
+  on_reload: hookSetting(
+    'Called as on_reload(server) by HUP, when the settings have been read anew and before workers are replaced.',
+  ),
+  nworkers_changed: hookSetting(
+    'Called as nworkers_changed(server, new, old) when the number of workers is set: at the start (old is None), by TTIN, TTOU and HUP.',
+  ),
+  pre_fork: hookSetting('Called as pre_fork(server, worker) before each worker is forked.'),
+  child_exit: hookSetting('Called as child_exit(server, worker) after each end of a worker.'),
+  pre_exec: hookSetting('Called as pre_exec(server) before a new master is started by USR2.'),
+  on_exit: hookSetting('Called as on_exit(server) at the very end.'),
   post_fork: hookSetting('Called as post_fork(server, worker) in each worker before it imports the application.'),
   post_worker_init: hookSetting(
     'Called as post_worker_init(worker) in each worker when it has imported the application.',
@@ -917,7 +931,6 @@ function nothing(flags: string, byDefault: DefaultValue = false): NotYet {
 function fileOnly(byDefault: DefaultValue): NotYet {
   return { flags: [], takes: 'value', default: byDefault };
 }
-const otherHook: NotYet = { flags: [], takes: 'value' };
 
 /** Gunicorn's other settings. They are refused where they would change something, never ignored. */
 export const NOT_YET: Readonly<Record<string, NotYet>> = {
@@ -933,14 +946,6 @@ export const NOT_YET: Readonly<Record<string, NotYet>> = {
   syslog_prefix: value('--log-syslog-prefix', null),
   syslog_facility: value('--log-syslog-facility', 'user'),
   enable_stdio_inheritance: nothing('-R --enable-stdio-inheritance'),
-  on_starting: otherHook,
-  on_reload: otherHook,
-  when_ready: otherHook,
-  pre_fork: otherHook,
-  pre_exec: otherHook,
-  child_exit: otherHook,
-  nworkers_changed: otherHook,
-  on_exit: otherHook,
 };
 
 /** The value is what Gunicorn does anyway, or "none": a configuration that spells it out needs nothing from nunicorn. */

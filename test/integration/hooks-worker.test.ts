@@ -1,76 +1,23 @@
 // Server hooks that run in a worker: called in gunicorn's order, with what gunicorn's objects have. Each transcript is that
 // of both servers, run with the same configuration file.
 import { strict as assert } from 'node:assert';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { KINDS } from '../helpers/matrix.ts';
 import { FIXTURES } from '../helpers/paths.ts';
-import { finishing, type Kind, Server, type ServerOptions, withServer } from '../helpers/server.ts';
+import { type Kind, Server, withServer } from '../helpers/server.ts';
+import { onEach, sameOnBoth, stops, withConfig } from '../helpers/transcript.ts';
 
 const CONFIG = join(FIXTURES, 'hooks', 'worker.conf.py');
 
-async function transcriptOf(
-  kind: Kind,
-  options: Partial<ServerOptions>,
-  act: (server: Server, lines: () => string[]) => Promise<void>,
-): Promise<string[]> {
-  const folder = mkdtempSync(join(tmpdir(), 'transcript-'));
-  const path = join(folder, 'transcript');
-  writeFileSync(path, '');
-  const lines = (): string[] => readFileSync(path, 'utf8').trimEnd().split('\n');
-  const server = await Server.spawn({
-    kind,
-    app: 'hooks.app:application',
-    args: ['-c', CONFIG],
-    ...options,
-    env: { TRANSCRIPT: path, ...options.env },
-  });
-  await finishing(server, async () => {
-    await server.ready();
-    await act(server, lines);
-  });
-  const transcript = lines();
-  rmSync(folder, { recursive: true });
-  return transcript;
-}
-
-/** Runs against each server. */
-async function onEach(
-  options: Partial<ServerOptions>,
-  act: (server: Server, lines: () => string[]) => Promise<void>,
-): Promise<void> {
-  for (const kind of KINDS) await transcriptOf(kind as Kind, options, act);
-}
-
-/** Runs against both servers and compares; gives the transcript. */
-async function sameOnBoth(
-  options: Partial<ServerOptions>,
-  act: (server: Server, lines: () => string[]) => Promise<void>,
-): Promise<string[]> {
-  const transcripts: string[][] = [];
-  for (const kind of KINDS) transcripts.push(await transcriptOf(kind as Kind, options, act));
-  const [first = [], second] = transcripts;
-  if (second !== undefined) assert.deepEqual(first, second);
-  return first;
-}
-
-const stops =
-  (signal: NodeJS.Signals) =>
-  async (server: Server): Promise<void> => {
-    server.kill(signal);
-    assert.deepEqual(await server.exit(), { code: 0, signal: null });
-  };
-
 describe('hooks of a worker', () => {
   it('see a worker from its fork to its end', async () => {
-    const lines = await sameOnBoth({}, async (server) => {
+    const lines = await sameOnBoth(CONFIG, {}, async (server) => {
       assert.match(server.log, /\[INFO\] hello from post_fork/);
       assert.doesNotMatch(server.log, /not shown/);
       for (const path of ['/a%20b?c=d', '/stream', '/raise']) await server.get(path, 'X-Test: 1\r\nCookie: a=b\r\n');
-      await stops('SIGTERM')(server);
+      await stops('SIGTERM')(server, () => []);
     });
     assert.deepEqual(
       lines.map((line) => line.split(' ')[0]),
@@ -98,7 +45,7 @@ describe('hooks of a worker', () => {
   });
 
   it('fail as the app does before a request, and harm nobody after it', async () => {
-    await sameOnBoth({}, async (server) => {
+    await sameOnBoth(CONFIG, {}, async (server) => {
       assert.equal((await server.get('/refuse')).status, 500);
       assert.equal((await server.get('/after')).status, 200);
       await server.waitForLog(/Exception in post_request hook\n(.*\n)+ValueError: post_request fails/);
@@ -108,7 +55,7 @@ describe('hooks of a worker', () => {
   });
 
   it('worker.alive = False ends the worker after its request, and another takes its place', async () => {
-    await onEach({}, async (server, lines) => {
+    await onEach(CONFIG, {}, async (server, lines) => {
       const [before = 0] = server.workers();
       assert.equal((await server.get('/recycle')).status, 200);
       await until(
@@ -122,7 +69,7 @@ describe('hooks of a worker', () => {
   });
 
   it('worker_int is called at a quick stop, worker_exit after it', async () => {
-    const lines = await sameOnBoth({}, stops('SIGINT'));
+    const lines = await sameOnBoth(CONFIG, {}, stops('SIGINT'));
     assert.deepEqual(lines.slice(-2), ['worker_int False True', 'worker_exit True True 1']);
   });
 
@@ -131,7 +78,7 @@ describe('hooks of a worker', () => {
       ['SIGQUIT', 'worker_int False True'],
       ['SIGABRT', 'worker_abort False'],
     ] as const) {
-      await onEach({ threads: 2 }, async (server, lines) => {
+      await onEach(CONFIG, { threads: 2 }, async (server, lines) => {
         const [pid = 0] = server.workers();
         process.kill(pid, signal);
         await until(
@@ -202,15 +149,3 @@ def post_request(worker, req, environ):
     });
   }
 });
-
-/** Runs `use` with the path of a configuration file that holds `text`. */
-async function withConfig(text: string, use: (path: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), 'hooks-'));
-  try {
-    const path = join(folder, 'test.conf.py');
-    writeFileSync(path, text);
-    await use(path);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}

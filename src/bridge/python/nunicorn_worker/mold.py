@@ -40,15 +40,16 @@ class Mold:
         self._token = token
         self._setup = Setup(process)
         self._server = self._setup.server
+        self._exit_code = 0
 
     def run(self):
         """Forks a worker for each `fork` of the master and tells how each ended. Ends with the master."""
         server = self._server
         if self._process["master_hooks"]:
             die_with_parent()  # with the rights of the start, which hooks have in gunicorn too; the workers give them up
-            write_stacks_to(self._process["stacks_path"])
         else:
             become_user(self._process)
+        write_stacks_to(self._process["stacks_path"])
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         try:
@@ -93,7 +94,7 @@ class Mold:
         op = message["op"]
         if op == "leave":
             if self._process["master_hooks"]:
-                sys.exit(0)  # what hooks have registered with atexit is run
+                leave(self._exit_code)  # what hooks have registered with atexit is run
             self._flush()
             os._exit(0)
         elif op == "reopen":
@@ -109,6 +110,8 @@ class Mold:
                 self._hook(message)
             except HookFailed as failed:
                 code = failed.code
+                if message["hook"] == "on_exit":
+                    self._exit_code = code
             self._flush()
             self._master.say(op="hooked", code=code)
 
