@@ -31,7 +31,7 @@ function tell(message: ToMaster): void {
 }
 
 async function openAccess({ access }: FrontConfig, log: ErrorLog): Promise<Access | null> {
-  return access === null ? null : await (await import('../log/access.ts')).Access.open(access, log);
+  return access === null ? null : await (await import('../log/access.ts')).openAccess(access, log);
 }
 
 async function openMetrics(given: FrontConfig, log: SwitchableLog): Promise<FrontMetrics | null> {

@@ -2,6 +2,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 import { LOG_LEVELS, type LogFormat, type LogLevel } from '../settings/types.ts';
 import { clock } from './local-time.ts';
+import type { LogLink, LogProcessAddress } from './log-link.ts';
 import { openStandardStream, STDERR, STDOUT } from './standard-stream.ts';
 
 export interface ErrorLog {
@@ -26,6 +27,8 @@ export interface ErrorLogSettings {
   readonly format: LogFormat;
   /** Of a log on standard error: lines of level info and below go to standard output. */
   readonly split: boolean;
+  /** Where a logger of Python's writes the lines. */
+  readonly process: LogProcessAddress | null;
 }
 
 export interface ErrorLogOptions {
@@ -47,11 +50,40 @@ export function gunicornLine(level: LogLevel, message: string, now: Date): strin
 }
 
 /** @throws {NunicornError} if the file cannot be opened */
-export async function openErrorLog({ path, level, format, split }: ErrorLogSettings): Promise<ErrorLog> {
+export async function openErrorLog({
+  path,
+  level,
+  format,
+  split,
+  process: byPython,
+}: ErrorLogSettings): Promise<ErrorLog> {
+  if (byPython !== null) return errorLogByPython((await import('./log-link.ts')).linkTo(byPython), level);
   if (format === 'text') return createErrorLog({ path, level, split });
   // Only who wants JSON pays for the library.
   const line = await (await import('./json-lines.ts')).jsonLines(process.pid);
   return createErrorLog({ path, level, split, format: (at, message) => line(at, {}, message) });
+}
+
+/** Lines go to the log process; while there is none, to standard error. */
+function errorLogByPython(link: LogLink, least: LogLevel): ErrorLog {
+  const leastSevere = LOG_LEVELS.indexOf(least);
+  const standby = createErrorLog({ path: '-', level: least });
+  const at =
+    (level: LogLevel) =>
+    (message: string): void => {
+      if (LOG_LEVELS.indexOf(level) < leastSevere) return;
+      if (link.isUp) link.line(level, message);
+      else standby[level](message);
+    };
+  return {
+    debug: at('debug'),
+    info: at('info'),
+    warning: at('warning'),
+    error: at('error'),
+    critical: at('critical'),
+    reopen() {}, // the log process does so
+    close() {},
+  };
 }
 
 /**

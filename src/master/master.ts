@@ -15,6 +15,7 @@ import { certificatesOf } from './certificates-of.ts';
 import type { CodeWatch } from './code-watch.ts';
 import type { Inheritance } from './inheritance.ts';
 import { adoptSockets, closeSocket, describeSockets, type ListeningSocket, openSockets } from './listening-sockets.ts';
+import { startLogProcess } from './log-process.ts';
 import { errorLogSettings, type Setup, titleOf } from './options.ts';
 import { type Owner, ownerOf } from './owner.ts';
 import { PidFile } from './pid-file.ts';
@@ -33,9 +34,21 @@ const SECOND = '.2';
  */
 export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance, started: () => void): Promise<void> {
   const { settings } = loaded;
-  const log = switchableLog(await openErrorLog(errorLogSettings(loaded)));
-  const tls = await certificatesOf(settings, log);
   const python = loaded.nodeApp === null ? await findPython(settings.python, process.env, loaded.cwd) : null;
+  const logProcess = await startLogProcess(loaded, python);
+  try {
+    await startMaster({ loaded, python, sockets: [], tls: null, logProcess }, inheritance, started);
+  } catch (error) {
+    await logProcess?.end();
+    throw error;
+  }
+}
+
+async function startMaster(basics: Setup, inheritance: Inheritance, started: () => void): Promise<void> {
+  const { loaded, python, logProcess } = basics;
+  const { settings } = loaded;
+  const log = switchableLog(await openErrorLog(errorLogSettings(loaded, logProcess)));
+  const tls = await certificatesOf(settings, log);
   const isUpgrade = inheritance.oldMaster !== null;
   const pidFile = settings.pidfile === null ? null : new PidFile(settings.pidfile + (isUpgrade ? SECOND : ''));
   log.info(`Starting nunicorn ${VERSION}`);
@@ -45,7 +58,7 @@ export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance
     const owner = ownerOf(settings);
     const inherited = adoptSockets(inheritance.sockets);
     const systemd = await connectSystemd(process.env, python?.path ?? 'python3', isUpgrade, log);
-    const setup = { loaded, python, sockets, tls };
+    const setup = { ...basics, tls };
     await new Master(setup, log, pidFile, owner, systemd, inheritance.oldMaster, started).start(async () => {
       sockets = await openSockets(settings, inherited, owner, log);
       for (const socket of inherited) if (!sockets.includes(socket)) closeSocket(socket, false);
@@ -113,6 +126,7 @@ class Master {
     });
     this.on('SIGUSR1', () => {
       this.log.reopen();
+      this.setup.logProcess?.reopen();
       this.service?.reopenLogs();
     });
     this.on('SIGUSR2', () => this.upgrade());
@@ -293,6 +307,7 @@ class Master {
     if (added.length + removed.length > 0) this.log.info(`Listening at: ${describeSockets(setup.sockets, settings)}`);
     if (this.wanted === 'rest') await this.wake();
     else await this.service?.reload(setup);
+    await before.logProcess?.end();
     for (const socket of removed) closeSocket(socket, true);
     this.service?.reopenLogs();
   }
@@ -412,6 +427,7 @@ class Master {
     this.log[failed ? 'error' : 'info'](`Shutting down: ${this.name}`);
     if (failed) this.log.error(`Reason: ${this.reason}`);
     await this.stoppedService?.close(true);
+    await this.setup.logProcess?.end();
     process.exit(this.exitCode);
   }
 }

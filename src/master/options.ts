@@ -2,15 +2,18 @@
 import { join, resolve } from 'node:path';
 import type { HeadLimits } from '../front/environ.ts';
 import type { TlsConfig } from '../front/messages.ts';
+import type { AccessSettings } from '../log/access.ts';
 import { environNames } from '../log/access-format.ts';
 import type { ErrorLogSettings } from '../log/error-log.ts';
 import { statsdSettings, wantsMetrics } from '../settings/admin.ts';
+import { hasLogDictionary } from '../settings/hooks.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import type { Python } from '../settings/python.ts';
 import type { Settings } from '../settings/table.ts';
 import { VERSION } from '../settings/version.ts';
 import type { FrontsSettings } from './fronts.ts';
 import type { ListeningSocket } from './listening-sockets.ts';
+import type { LogProcess } from './log-process.ts';
 import type { MemoryWatchOptions } from './memory-watch.ts';
 import type { NodeAppOptions } from './node-app.ts';
 import type { Owner } from './owner.ts';
@@ -26,6 +29,8 @@ export interface Setup {
   readonly sockets: readonly ListeningSocket[];
   /** Null: without TLS. */
   readonly tls: TlsConfig | null;
+  /** Null: master and fronts write the logs themselves. */
+  readonly logProcess: LogProcess | null;
 }
 
 /** What stays the same as long as there are fronts and workers. */
@@ -50,12 +55,24 @@ export function errorLogPath({ settings, cwd }: LoadedSettings): string {
   return settings.errorlog === '-' ? '-' : resolve(cwd, settings.errorlog);
 }
 
-export function errorLogSettings(loaded: LoadedSettings): ErrorLogSettings {
+export function errorLogSettings(loaded: LoadedSettings, logProcess: LogProcess | null): ErrorLogSettings {
   const { loglevel: level, log_format: format, log_split: split } = loaded.settings;
-  return { path: errorLogPath(loaded), level, format, split };
+  return { path: errorLogPath(loaded), level, format, split, process: logProcess?.address ?? null };
 }
 
-export function frontsSettings({ loaded, sockets, tls }: Setup, runtime: Runtime): FrontsSettings {
+function logsAccess(settings: Settings): boolean {
+  const { accesslog, logconfig, logconfig_json } = settings;
+  const byLogging = logconfig !== null || hasLogDictionary(settings) || logconfig_json !== null;
+  return accesslog !== null || byLogging || (settings.syslog && !settings.disable_redirect_access_to_syslog);
+}
+
+function accessSettings(settings: Settings, logProcess: LogProcess | null): AccessSettings | null {
+  if (!logsAccess(settings)) return null;
+  if (logProcess !== null) return { process: logProcess.address };
+  return settings.accesslog === null ? null : { path: settings.accesslog, format: settings.access_log_format };
+}
+
+export function frontsSettings({ loaded, sockets, tls, logProcess }: Setup, runtime: Runtime): FrontsSettings {
   const { settings } = loaded;
   return {
     count: settings.fronts,
@@ -87,8 +104,8 @@ export function frontsSettings({ loaded, sockets, tls }: Setup, runtime: Runtime
       proxyProtocol: settings.proxy_protocol,
       proxyAllowIps: settings.proxy_allow_ips,
       tls,
-      errorLog: errorLogSettings(loaded),
-      access: settings.accesslog === null ? null : { path: settings.accesslog, format: settings.access_log_format },
+      errorLog: errorLogSettings(loaded, logProcess),
+      access: accessSettings(settings, logProcess),
       listeners: sockets.map((socket) => socket.facts),
       metrics: wantsMetrics(settings),
       statsd: statsdSettings(settings),
@@ -154,7 +171,7 @@ export function pythonOptions(setup: Setup, runtime: Runtime): PythonAppOptions 
       uid: settings.user ?? null,
       gid: settings.group ?? null,
       ...forPython,
-      environ_names: settings.accesslog === null ? [] : environNames(settings.access_log_format),
+      environ_names: logsAccess(settings) ? environNames(settings.access_log_format) : [],
       master_pid: process.pid,
       software: SOFTWARE,
       argv: process.argv.slice(1),

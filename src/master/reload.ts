@@ -9,6 +9,7 @@ import type { Setting } from '../settings/setting.ts';
 import { SETTING_NAMES, SETTINGS, type SettingName, type Settings } from '../settings/table.ts';
 import { certificatesOf } from './certificates-of.ts';
 import { openSockets } from './listening-sockets.ts';
+import { startLogProcess } from './log-process.ts';
 import { errorLogSettings, type Setup } from './options.ts';
 import { giveLog, type Owner } from './owner.ts';
 
@@ -36,12 +37,14 @@ export async function readAnew(before: Setup, owner: Owner | null, log: ErrorLog
   const python = loaded.nodeApp === null ? await findPython(settings.python, process.env, cwd) : null;
   const tls = await certificatesOf(settings, log);
   checkLogs(loaded, owner);
-  const errorLog = await openErrorLog(errorLogSettings(loaded));
+  const logProcess = await startLogProcess(loaded, python);
+  const errorLog = await openErrorLog(errorLogSettings(loaded, logProcess));
   try {
     const sockets = await openSockets(settings, before.sockets, owner, log);
-    return { setup: { loaded, python, sockets, tls }, errorLog, needsRestart };
+    return { setup: { loaded, python, sockets, tls, logProcess }, errorLog, needsRestart };
   } catch (error) {
     errorLog.close();
+    await logProcess?.end();
     throw error;
   }
 }

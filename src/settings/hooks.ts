@@ -1,6 +1,7 @@
 /** Gunicorn's server hooks: which there are, where they run, and which of them a configuration sets. */
 import type { LoadedSettings } from './load.ts';
-import type { SettingName } from './table.ts';
+import type { SettingName, Settings } from './table.ts';
+import { GUNICORN_LOGGER } from './types.ts';
 
 /** The hooks that run in a worker. */
 export const WORKER_HOOKS = [
@@ -36,11 +37,32 @@ export function hasMasterHooks({ settings }: LoadedSettings): boolean {
   return MASTER_HOOKS.some((name) => settings[name] !== null);
 }
 
+/** Beside hooks, what can be an object of Python. */
+const LOGGING = ['logger_class', 'logconfig_dict'] as const satisfies readonly SettingName[];
+
+/** Whether `logconfig_dict` is set. */
+export function hasLogDictionary({ logconfig_dict }: Settings): boolean {
+  return Object.keys(logconfig_dict).length > 0;
+}
+
+/** Whether the logger is another than gunicorn's. */
+export function hasOwnLogger({ logger_class }: Settings): boolean {
+  return logger_class !== GUNICORN_LOGGER;
+}
+
+function isSet(
+  name: (typeof MASTER_HOOKS | typeof WORKER_HOOKS | typeof LOGGING)[number],
+  settings: Settings,
+): boolean {
+  if (name === 'logconfig_dict') return hasLogDictionary(settings);
+  return name === 'logger_class' ? hasOwnLogger(settings) : settings[name] !== null;
+}
+
 /** The settings whose values are objects of a Python file: their processes have to run it. */
 export function namesFromPythonFile({ settings, sources }: LoadedSettings): readonly SettingName[] {
-  return [...MASTER_HOOKS, ...WORKER_HOOKS].filter((name) => {
+  return [...MASTER_HOOKS, ...WORKER_HOOKS, ...LOGGING].filter((name) => {
     const source = sources.get(name);
-    return settings[name] !== null && source?.kind === 'file' && isPython(source.location);
+    return isSet(name, settings) && source?.kind === 'file' && isPython(source.location);
   });
 }
 

@@ -146,6 +146,31 @@ export const logFormat: ValueType<LogFormat> = {
   },
 };
 
+/** A dictionary for Python's logging. What in it has no form in JSON stands here by its type's name, and stays in Python. */
+export const logDictionary: ValueType<Readonly<Record<string, unknown>>> = {
+  label: 'dictionary',
+  arity: 'one',
+  parse(raw) {
+    if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) throw new ValueError('a dictionary is needed');
+    return { ...raw };
+  },
+};
+
+/** The name of gunicorn's own logger, which ours stands for. */
+export const GUNICORN_LOGGER = 'gunicorn.glogging.Logger';
+
+export const loggerClass: ValueType<string> = {
+  label: 'dotted name of a class',
+  arity: 'one',
+  parse(raw, context) {
+    const value = text.parse(raw, context);
+    if (value === '' || value === 'simple') return GUNICORN_LOGGER;
+    if (!value.includes('.'))
+      throw new ValueError('the dotted name of a class is needed, such as package.module.Logger');
+    return value;
+  },
+};
+
 /** A server hook, by the name of its function. The function itself stays in the configuration file. */
 export const hook: ValueType<string | null> = {
   label: 'function',

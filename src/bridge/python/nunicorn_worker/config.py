@@ -24,6 +24,7 @@ import traceback
 from typing import Any
 
 from nunicorn_worker import hooks
+from nunicorn_worker.gunicorn_stand_in import gunicorn_importable
 
 REPORT_FD = 3
 
@@ -60,12 +61,26 @@ def encode(name: str, value: Any) -> list[Any]:
         except Exception as error:  # of another module's import, where the value is a dotted name
             return ["bad", str(error)]
         return ["hook", value if isinstance(value, str) else getattr(value, "__qualname__", type(value).__name__)]
+    if name == "logconfig_dict":
+        value = without_objects(value)
     if isinstance(value, type):
         return ["class", f"{value.__module__}.{value.__qualname__}"]
     try:
         return ["value", to_json(value)]
     except (_NoJson, RecursionError):
         return ["other", type(value).__name__]
+
+
+def without_objects(value: Any) -> Any:
+    """The same with names of types for what has no form in JSON: filters, handlers and the like stay in Python."""
+    if isinstance(value, dict):
+        return {str(key): without_objects(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_objects(item) for item in value]
+    try:
+        return to_json(value)
+    except (_NoJson, RecursionError):
+        return f"<{type(value).__name__}>"
 
 
 def to_json(value: Any) -> Any:
@@ -137,7 +152,8 @@ def leave_no_trace() -> None:
 def report(location: str) -> dict[str, Any]:
     before = dict(os.environ)
     try:
-        names = run_location(location)
+        with gunicorn_importable():
+            names = run_location(location)
     except SystemExit as error:
         return {"problem": f"it called sys.exit({error.code!r})", "traceback": None}
     except BaseException as error:

@@ -5,11 +5,14 @@ Its lines go through `logging.getLogger("gunicorn.error")`, since apps take that
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
+import socket
 import sys
-from datetime import datetime, timezone
+import time
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -76,6 +79,63 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False)
 
 
+# RFC 5424, 6.2.1; `security` is an old name of auth.
+_FACILITIES = {
+    name: code for code, name in enumerate("kern user mail daemon auth syslog lpr news uucp cron authpriv ftp".split())
+}
+_FACILITIES.update({"local%d" % number: 16 + number for number in range(8)}, security=4)
+
+# What logconfig_dict and its kin are merged over, key by key at the top, as in gunicorn.
+LOGCONFIG = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "root": {"level": "INFO", "handlers": ["console"]},
+    "loggers": {
+        "gunicorn.error": {
+            "level": "INFO",
+            "handlers": ["error_console"],
+            "propagate": True,
+            "qualname": "gunicorn.error",
+        },
+        "gunicorn.access": {"level": "INFO", "handlers": ["console"], "propagate": True, "qualname": "gunicorn.access"},
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stdout"},
+        "error_console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stderr"},
+    },
+    "formatters": {
+        "generic": {
+            "format": "%(asctime)s [%(process)d] [%(levelname)s] %(message)s",
+            "datefmt": "[%Y-%m-%d %H:%M:%S %z]",
+            "class": "logging.Formatter",
+        }
+    },
+}
+
+
+class SafeAtoms(dict):  # type: ignore[type-arg]
+    """The atoms of a line; those that are not there read `-`. Escaped, so that no client can end a quoted part or a line."""
+
+    def __init__(self, atoms: dict[str, Any]) -> None:
+        super().__init__((name, _escape(value) if isinstance(value, str) else value) for name, value in atoms.items())
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get(name.lower() if name.startswith("{") else name, "-")
+
+
+def _escape(text: str) -> str:
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return "".join(
+        "\\" + character
+        if character in '"\\'
+        else character
+        if character.isprintable()
+        else "".join("\\x%02x" % byte for byte in character.encode("utf-8", "surrogatepass"))
+        for character in text
+    )
+
+
 class Logger:
     """Takes messages as the logging module does: `info("%s is here", name)`."""
 
@@ -89,19 +149,134 @@ class Logger:
     error_fmt = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
     datefmt = "[%Y-%m-%d %H:%M:%S %z]"
 
+    access_fmt = "%(message)s"
+    syslog_fmt = "[%(process)d] %(message)s"
+    atoms_wrapper_class = SafeAtoms
+
     def __init__(self, cfg: Config) -> None:
         self.error_log = logging.getLogger("gunicorn.error")
         self.error_log.propagate = False
+        self.access_log = logging.getLogger("gunicorn.access")
+        self.access_log.propagate = False
         self.cfg = cfg
         self.setup(cfg)
 
     def setup(self, cfg: Config) -> None:
-        """Writes to what the settings `errorlog` and `loglevel` say from now on."""
+        """Writes to what the settings say from now on. Raises RuntimeError for what cannot be done."""
         self.cfg = cfg
         self.error_log.setLevel(self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO))
+        self.access_log.setLevel(logging.INFO)
+        self._capture_output()
         is_json = cfg.log_format == "json"
         formatter = JsonFormatter() if is_json else logging.Formatter(self.error_fmt, self.datefmt)
-        self._set_handler(self.error_log, cfg.errorlog, formatter)
+        self._set_handler(self.error_log, cfg.errorlog, formatter, sys.stderr)
+        if cfg.accesslog is not None:
+            self._set_handler(self.access_log, cfg.accesslog, logging.Formatter(self.access_fmt), sys.stdout)
+        if cfg.syslog:
+            self._add_syslog(self.error_log, "error")
+            if not cfg.disable_redirect_access_to_syslog:
+                self._add_syslog(self.access_log, "access")
+        self._configure_logging()
+
+    def _capture_output(self) -> None:
+        if not self.cfg.capture_output or self.cfg.errorlog == "-":
+            return
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        fd = os.open(self.cfg.errorlog, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
+
+    def _configure_logging(self) -> None:
+        cfg = self.cfg
+        if not (cfg.logconfig_dict or cfg.logconfig_json or cfg.logconfig):
+            return
+        from logging.config import dictConfig, fileConfig
+
+        try:
+            if cfg.logconfig_dict:
+                dictConfig({**LOGCONFIG, **cfg.logconfig_dict})
+            elif cfg.logconfig_json:
+                with open(cfg.logconfig_json) as file:
+                    dictConfig({**LOGCONFIG, **json.load(file)})
+            else:
+                if not os.path.exists(cfg.logconfig):
+                    raise ValueError("the file is not there")
+                defaults = {"__file__": cfg.logconfig, "here": os.path.dirname(cfg.logconfig)}
+                fileConfig(cfg.logconfig, defaults=defaults, disable_existing_loggers=False)
+        except (AttributeError, ImportError, OSError, TypeError, ValueError, KeyError) as error:
+            name = "logconfig_dict" if cfg.logconfig_dict else cfg.logconfig_json or cfg.logconfig
+            raise RuntimeError("the configuration of logging (%s) cannot be used: %s" % (name, error)) from error
+
+    def _add_syslog(self, logger: logging.Logger, kind: str) -> None:
+        from logging.handlers import SysLogHandler
+
+        cfg = self.cfg
+        facility = _FACILITIES.get(cfg.syslog_facility.lower())
+        if facility is None:
+            raise RuntimeError("syslog_facility: unknown facility %r" % cfg.syslog_facility)
+        address, kind_of_socket = _syslog_address(cfg.syslog_addr)
+        try:
+            handler = SysLogHandler(address=address, facility=facility, socktype=kind_of_socket)
+        except OSError as error:
+            raise RuntimeError("syslog cannot be reached at %s: %s" % (cfg.syslog_addr, error)) from error
+        prefix = "gunicorn.%s.%s" % (cfg.syslog_prefix or cfg.proc_name.replace(":", "."), kind)
+        handler.setFormatter(logging.Formatter("%s: %s" % (prefix.replace("%", "%%"), self.syslog_fmt)))
+        handler._nunicorn = True  # type: ignore[attr-defined]
+        logger.addHandler(handler)
+
+    @property
+    def access_log_enabled(self) -> bool:
+        cfg = self.cfg
+        syslog = cfg.syslog and not cfg.disable_redirect_access_to_syslog
+        return bool(cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or syslog)
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
+        """Writes the line of a request."""
+        if not self.access_log_enabled:
+            return
+        try:
+            atoms = self.atoms_wrapper_class(self.atoms(resp, req, environ, request_time))
+            self.access_log.info(self.cfg.access_log_format, atoms)
+        except Exception:
+            self.exception("Error in the access log")
+
+    def atoms(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> dict[str, Any]:
+        """What the access log's format can name."""
+        us = int(request_time / timedelta(microseconds=1))
+        atoms = {
+            "h": environ.get("REMOTE_ADDR", "-"),
+            "l": "-",
+            "u": _basic_user(environ.get("HTTP_AUTHORIZATION", "")) or "-",
+            "t": self.now(),
+            "r": "%s %s %s" % (environ["REQUEST_METHOD"], environ["RAW_URI"], environ["SERVER_PROTOCOL"]),
+            "s": str(resp.status).split(None, 1)[0],
+            "m": environ["REQUEST_METHOD"],
+            "U": environ["PATH_INFO"],
+            "q": environ["QUERY_STRING"],
+            "H": environ["SERVER_PROTOCOL"],
+            "b": "-" if resp.sent is None else str(resp.sent),
+            "B": resp.sent,
+            "f": environ.get("HTTP_REFERER", "-"),
+            "a": environ.get("HTTP_USER_AGENT", "-"),
+            "T": us // 1000000,
+            "M": us // 1000,
+            "D": us,
+            "L": "%d.%06d" % divmod(us, 1000000),
+            "p": "<%d>" % os.getpid(),
+        }
+        atoms.update(("{%s}i" % name.lower(), value) for name, value in req.headers)
+        atoms.update(("{%s}o" % name.lower(), value) for name, value in resp.headers)
+        atoms.update(("{%s}e" % name.lower(), value) for name, value in environ.items())
+        return atoms
+
+    def now(self) -> str:
+        """The time in the form of the access log."""
+        return time.strftime("[%d/%b/%Y:%H:%M:%S %z]")
+
+    def close_on_exec(self) -> None:
+        """Files are never inherited."""
 
     def critical(self, msg: object, *args: object, **kwargs: Any) -> None:
         self.error_log.critical(msg, *args, **kwargs)
@@ -129,6 +304,7 @@ class Logger:
 
     def reopen_files(self) -> None:
         """Opens every file of every logger anew, after a log rotation."""
+        self._capture_output()
         loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
         for logger in [logging.root, *loggers]:
             for handler in logger.handlers:
@@ -140,19 +316,49 @@ class Logger:
                     finally:
                         handler.release()
 
-    def _set_handler(self, logger: logging.Logger, output: str, formatter: logging.Formatter) -> None:
+    def _set_handler(
+        self, logger: logging.Logger, output: str, formatter: logging.Formatter, stream: Any = None
+    ) -> None:
         for handler in list(logger.handlers):
             if getattr(handler, "_nunicorn", False):
                 logger.removeHandler(handler)
                 handler.close()
         handler: logging.Handler
-        if output == "-":
-            handler = SplitHandler(sys.stderr) if self.cfg.log_split else StreamHandler(sys.stderr)
+        if output != "-":
+            handler = FileHandler(output, delay=logger is self.access_log)
+        elif self.cfg.log_split and logger is self.error_log:
+            handler = SplitHandler(stream)
         else:
-            handler = FileHandler(output)
+            handler = StreamHandler(stream)
         handler._nunicorn = True  # type: ignore[attr-defined]
         handler.setFormatter(formatter)
         logger.addHandler(handler)
+
+
+def _syslog_address(text: str) -> tuple[Any, int | None]:
+    """Of `unix://PATH#dgram`, `udp://HOST:PORT` or `tcp://HOST:PORT`: the address, and the kind of socket (None: find out)."""
+    kind, _, rest = text.partition("://")
+    if kind == "unix":
+        path, _, sort = rest.partition("#")
+        return path, {"dgram": socket.SOCK_DGRAM, "stream": socket.SOCK_STREAM}.get(sort)
+    if kind not in ("udp", "tcp"):
+        raise RuntimeError("syslog_addr %r: unix://PATH, udp://HOST:PORT or tcp://HOST:PORT is needed" % text)
+    host, colon, port = rest.rpartition(":") if not rest.endswith("]") else (rest, "", "")
+    if not colon:
+        host, port = host or port, "514"
+    if not port.isdigit():
+        raise RuntimeError("syslog_addr %r: %r is no port" % (text, port))
+    return (host.strip("[]") or "localhost", int(port)), socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM
+
+
+def _basic_user(authorization: str) -> str | None:
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(credentials.strip()).split(b":", 1)[0].decode()
+    except ValueError:
+        return None
 
 
 class ErrorStream:
@@ -176,6 +382,9 @@ class ErrorStream:
         for handler in self._logger.handlers:
             if isinstance(handler, _WholeLines):
                 handler.write(text)
+            elif hasattr(handler, "stream"):
+                handler.stream.write(text)
+                handler.flush()
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

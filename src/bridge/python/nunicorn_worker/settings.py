@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Any
 
 from . import hooks
+from .log import Logger
+
+# Gunicorn's own logger does nothing that ours does not.
+_OWN_LOGGER = ("gunicorn.glogging.Logger", "simple", None)
 
 
 def load(process: dict[str, Any]) -> Config:
@@ -20,11 +25,13 @@ def load(process: dict[str, Any]) -> Config:
     file = process["file"]
     if file is not None:
         from .config import run_location
+        from .gunicorn_stand_in import gunicorn_importable
 
         os.chdir(file["cwd"])
         if file["cwd"] not in sys.path:
             sys.path.insert(0, file["cwd"])
-        found = run_location(file["location"])
+        with gunicorn_importable():
+            found = run_location(file["location"])
         values.update({name: found[name] for name in file["names"]})
         # This process has the environment of the start: the file has just made its own changes to it, and now those of raw_env.
         os.environ.update(entry.split("=", 1) for entry in values["raw_env"])
@@ -73,6 +80,23 @@ class Config:
     @property
     def worker_class_str(self) -> str:
         return self._values["worker_class"]
+
+    @property
+    def logger_class(self) -> Any:
+        """The class of the logger: our own, or what the setting names."""
+        named = self._values["logger_class"]
+        if named in _OWN_LOGGER:
+            return Logger
+        if isinstance(named, type):
+            return named
+        module, _, name = named.rpartition(".")
+        from .gunicorn_stand_in import gunicorn_importable
+
+        try:
+            with gunicorn_importable():
+                return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise RuntimeError("logger_class %r cannot be imported: %s" % (named, error)) from error
 
     @property
     def is_ssl(self) -> bool:

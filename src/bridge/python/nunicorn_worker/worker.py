@@ -12,7 +12,7 @@ import traceback
 from . import hooks, metrics
 from .app import AppLoadError, find_app, prepare_path
 from .control import Control
-from .log import ErrorStream, Logger, redirect_failed_stdio
+from .log import ErrorStream, redirect_failed_stdio
 from .process import die_with_parent, drop_privileges, set_title
 from .settings import load as load_settings
 from .slot import Slot
@@ -35,8 +35,9 @@ def write_stacks_to(path):
 
 
 def _logger(cfg):
-    if not cfg.statsd_host:
-        return Logger(cfg)
+    # As gunicorn: a logger of one's own sends what it likes itself.
+    if not cfg.statsd_host or cfg.logger_class is not Logger:
+        return cfg.logger_class(cfg)
     from .statsd import Statsd
 
     return Statsd(cfg)
@@ -55,10 +56,14 @@ class Setup:
         except BaseException:
             traceback.print_exc()
             os._exit(EXIT_BOOT_ERROR)
-        self.log = _logger(self.cfg)
         os.umask(process["umask"])
         os.environ["SERVER_SOFTWARE"] = process["software"]
         prepare_path(process)
+        try:
+            self.log = _logger(self.cfg)
+        except RuntimeError as error:
+            sys.stderr.write("\nError: %s\n" % error)
+            os._exit(EXIT_BOOT_ERROR)
         self.app = AppView(process["app"], self.cfg, lambda: find_app(process["app"], process["settings"]))
         self.server = ServerView(self.cfg, self.log, process["master_pid"], self.app)
 

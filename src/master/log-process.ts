@@ -1,0 +1,143 @@
+/** The Python process that writes the logs, where the configuration asks for a logger of Python's: started, restarted, ended. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { chownSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { EXIT, NunicornError } from '../errors.ts';
+import { type LogProcessAddress, linkTo } from '../log/log-link.ts';
+import { Backoff } from '../policy/backoff.ts';
+import { hasLogDictionary, hasOwnLogger } from '../settings/hooks.ts';
+import type { LoadedSettings } from '../settings/load.ts';
+import { findPython, PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
+import { titleOf } from './options.ts';
+import { ownerOf } from './owner.ts';
+import { pythonSettings } from './python-settings.ts';
+
+const TITLE_ROOM = ' '.repeat(120);
+const END_MS = 2000;
+
+/** The log process that the settings ask for, or null. */
+export async function startLogProcess(loaded: LoadedSettings, python: Python | null): Promise<LogProcess | null> {
+  if (!needsLogProcess(loaded)) return null;
+  // The logs of a Node app too.
+  return await LogProcess.start(loaded, python ?? (await findPython(loaded.settings.python, process.env, loaded.cwd)));
+}
+
+function needsLogProcess({ settings }: LoadedSettings): boolean {
+  const { logconfig, logconfig_json, syslog } = settings;
+  return (
+    hasOwnLogger(settings) || logconfig !== null || hasLogDictionary(settings) || logconfig_json !== null || syslog
+  );
+}
+
+export class LogProcess {
+  readonly address: LogProcessAddress;
+  private readonly folder: string;
+  private readonly loaded: LoadedSettings;
+  private readonly python: Python;
+  private readonly backoff = new Backoff();
+  private child: ChildProcess | null = null;
+  private startedAt = 0;
+  private ending: (() => void) | null = null;
+
+  /** @throws {NunicornError} with what Python says of the configuration of logging */
+  static async start(loaded: LoadedSettings, python: Python): Promise<LogProcess> {
+    const owner = ownerOf(loaded.settings);
+    const folder = mkdtempSync(join(tmpdir(), 'nunicorn-log-'));
+    if (owner !== null) chownSync(folder, owner.uid, owner.gid);
+    const one = new LogProcess(loaded, python, folder);
+    const problem = await one.spawn();
+    if (problem === null) return one;
+    rmSync(folder, { recursive: true, force: true });
+    throw new NunicornError(problem, EXIT.ERROR);
+  }
+
+  private constructor(loaded: LoadedSettings, python: Python, folder: string) {
+    this.loaded = loaded;
+    this.python = python;
+    this.folder = folder;
+    this.address = { socketPath: join(folder, 'log.sock'), token: randomBytes(16).toString('hex') };
+  }
+
+  reopen(): void {
+    this.child?.stdin?.write('reopen\n');
+  }
+
+  /** Ends it when it has written what was sent to it. */
+  async end(): Promise<void> {
+    await linkTo(this.address).close();
+    const { child } = this;
+    await new Promise<void>((resolve) => {
+      this.ending = resolve;
+      if (child === null) resolve();
+      child?.stdin?.end('end\n');
+      setTimeout(() => child?.kill('SIGKILL'), END_MS).unref();
+    });
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** Null, or what is wrong. */
+  private spawn(): Promise<string | null> {
+    const { settings, app, env } = this.loaded;
+    const forPython = pythonSettings(this.loaded);
+    const child = spawn(this.python.path, [join(PYTHON_PACKAGE_DIR, 'start_log.py'), TITLE_ROOM], {
+      detached: true, // Ctrl-C reaches the master alone
+      stdio: ['pipe', 'inherit', 'inherit', 'pipe'],
+      env: forPython.file === null ? env : process.env,
+    });
+    this.child = child;
+    this.startedAt = performance.now();
+    child.stdin?.on('error', () => {});
+    child.stdin?.write(
+      `${JSON.stringify({
+        ...forPython,
+        app,
+        title: titleOf(this.loaded, 'log'),
+        chdir: settings.chdir,
+        pythonpath: settings.pythonpath.join(',') || null,
+        umask: settings.umask,
+        uid: settings.user ?? null,
+        gid: settings.group ?? null,
+        socket_path: this.address.socketPath,
+        token: this.address.token,
+      })}\n`,
+    );
+    return new Promise((resolve) => {
+      let text = '';
+      let up = false;
+      const report = child.stdio[3] as Readable;
+      report.setEncoding('utf8');
+      report.on('data', (chunk: string) => {
+        text += chunk;
+        if (!text.endsWith('\n')) return;
+        const { problem = null } = JSON.parse(text) as { problem?: string };
+        up = problem === null;
+        report.destroy();
+        resolve(problem);
+      });
+      child.on('error', (error) => resolve(`the log process could not be started: ${error.message}`));
+      child.on('exit', (code, signal) => {
+        this.child = null;
+        resolve(`the log process ended (${signal ?? `exit code ${code}`})`);
+        if (this.ending !== null) this.ending();
+        else if (up) this.restart(signal ?? `exit code ${code}`);
+      });
+    });
+  }
+
+  private restart(how: string): void {
+    const { startedAt } = this;
+    const delayMs = this.backoff.delayAfter({
+      startedAt,
+      readyAt: startedAt,
+      hasBegun: true,
+      diedAt: performance.now(),
+    });
+    console.error(`[${process.pid}] [ERROR] The log process ended (${how}); it is started again`);
+    setTimeout(() => {
+      if (this.ending === null) void this.spawn();
+    }, delayMs);
+  }
+}

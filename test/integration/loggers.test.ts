@@ -1,0 +1,223 @@
+// Logs through Python's logging: logger_class, logconfig_dict, syslog. The same configuration files run with gunicorn.
+import { strict as assert } from 'node:assert';
+import { createSocket } from 'node:dgram';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { KINDS } from '../helpers/matrix.ts';
+import { isAlive } from '../helpers/processes.ts';
+import { type Kind, Server, withServer } from '../helpers/server.ts';
+import { withConfig } from '../helpers/transcript.ts';
+
+const none = { skip: !KINDS.includes('nunicorn') };
+const APP = { app: 'hooks.app:application' };
+
+/** Runs each server with the configuration, asks for a page, and gives what it wrote until its end. */
+async function outputOfEach(config: string, path: string): Promise<{ stdout: string; log: string }[]> {
+  const outputs: { stdout: string; log: string }[] = [];
+  await withConfig(config, async (file) => {
+    for (const kind of KINDS as Kind[]) {
+      await withServer({ ...APP, kind, args: ['-c', file] }, async (server) => {
+        await server.get(path, 'User-Agent: "me\r\nReferer: http://there/\r\nX-One: 1\r\n');
+        server.kill('SIGTERM');
+        assert.deepEqual(await server.exit(), { code: 0, signal: null }, server.output);
+        outputs.push({ stdout: server.stdout, log: server.log });
+      });
+    }
+  });
+  return outputs;
+}
+
+describe('a logger of Python', () => {
+  it('logger_class writes the lines of the server, of workers and of the access log', async () => {
+    const config = `
+import logging
+from gunicorn import glogging
+
+class Own(glogging.Logger):
+    def setup(self, cfg):
+        super().setup(cfg)
+        self.error_log.handlers[0].setFormatter(logging.Formatter("own %(levelname)s %(message)s"))
+    def atoms(self, resp, req, environ, request_time):
+        atoms = super().atoms(resp, req, environ, request_time)
+        atoms["x"] = "added"
+        return atoms
+
+logger_class = Own
+accesslog = "-"
+access_log_format = '%(x)s %(h)s %(l)s %(u)s "%(r)s" %(m)s %(U)s %(q)s %(H)s %(s)s %(b)s %(f)s %(a)s %(T)s %({x-one}i)s %({content-type}o)s %({REQUEST_METHOD}e)s %({none}e)s'
+def post_fork(server, worker):
+    worker.log.info("from post_fork")
+`;
+    for (const output of (await outputOfEach(config, '/a%20b?c=d')).map(({ stdout }) => stdout)) {
+      assert.match(
+        output,
+        /^added 127\.0\.0\.1 - - "GET \/a%20b\?c=d HTTP\/1\.1" GET \/a b c=d HTTP\/1\.1 200 5 http:\/\/there\/ \\"me 0 1 text\/plain GET -$/m,
+      );
+    }
+    await withConfig(config, async (file) => {
+      await withServer({ ...APP, args: ['-c', file] }, async (server) => {
+        await server.waitForLog(/^own INFO from post_fork$/m);
+        assert.match(server.log, /^own INFO Listening at: /m);
+        assert.doesNotMatch(server.log, /\[INFO\]/);
+      });
+    });
+  });
+
+  it('logconfig_dict with objects in it sends each log where it says', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'loggers-'));
+    try {
+      const file = join(folder, 'access.log');
+      const config = `
+import logging
+class Quiet(logging.Filter):
+    def filter(self, record):
+        return "/quiet" not in record.getMessage()
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"quiet": {"()": Quiet}},
+    "formatters": {"plain": {"format": "PLAIN %(levelname)s %(message)s"}},
+    "handlers": {
+        "file": {"class": "logging.FileHandler", "filename": ${JSON.stringify(file)}, "formatter": "plain", "filters": ["quiet"]},
+        "err": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"},
+    },
+    "root": {"level": "INFO", "handlers": []},
+    "loggers": {
+        "gunicorn.access": {"level": "INFO", "handlers": ["file"], "propagate": False},
+        "gunicorn.error": {"level": "INFO", "handlers": ["err"], "propagate": False},
+    },
+}
+access_log_format = "%(m)s %(U)s %(s)s"
+`;
+      for (const output of (await outputOfEach(config, '/loud')).map(({ log }) => log)) {
+        assert.match(output, /^PLAIN INFO Listening at: /m);
+        assert.match(output, /^PLAIN INFO Booting worker with pid: \d+$/m);
+      }
+      await outputOfEach(config, '/quiet');
+      const lines = readFileSync(file, 'utf8').split('\n');
+      assert.equal(lines.filter((line) => line === 'PLAIN INFO GET /loud 200').length, KINDS.length);
+      assert.ok(!lines.some((line) => line.includes('/quiet')));
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('a configuration of logging that cannot be used ends the start with exit code 1 and its reason', async () => {
+    for (const config of [
+      'logconfig_dict = {"version": 1, "handlers": {"x": {"class": "no.such.Handler"}}}',
+      'logger_class = "no.such.Logger"',
+      'syslog = True\nsyslog_facility = "nobody"',
+      'syslog = True\nsyslog_addr = "smoke://signals"',
+    ]) {
+      await withConfig(config, async (file) => {
+        for (const kind of KINDS as Kind[]) {
+          const server = await Server.spawn({ ...APP, kind, args: ['-c', file] });
+          assert.deepEqual(await server.exit(), { code: 1, signal: null }, server.output);
+          if (kind === 'nunicorn') await server.nothingLeft();
+          server.destroy();
+        }
+      });
+    }
+  });
+
+  it('a log process that dies is started again', none, async () => {
+    const args = ['--log-syslog', '--log-syslog-to', 'udp://127.0.0.1:9', '--access-logfile', '-'];
+    await withServer({ ...APP, args }, async (server) => {
+      const logProcess = (): number => server.processes().find(({ title }) => title.includes('log ['))?.pid ?? 0;
+      const before = logProcess();
+      process.kill(before, 'SIGKILL');
+      await until(() => logProcess() !== 0 && logProcess() !== before && !isAlive(before), 'another log process');
+      await until(async () => {
+        await server.get('/after');
+        return server.stdout.includes('/after');
+      }, 'lines in the log');
+    });
+  });
+});
+
+describe('syslog', () => {
+  const LINES = [
+    /^<14>gunicorn\.mine\.error: \[\d+\] Listening at: /,
+    /^<14>gunicorn\.mine\.error: \[\d+\] Booting worker with pid: \d+/,
+    /^<14>gunicorn\.mine\.access: \[\d+\] 127\.0\.0\.1 - - .*"GET \/x HTTP\/1\.1" 200 5/,
+  ];
+
+  async function check(kind: Kind, address: string, received: string[], args: string[] = []): Promise<void> {
+    await withServer(
+      { ...APP, kind, args: ['--log-syslog', '--log-syslog-to', address, '--log-syslog-prefix', 'mine', ...args] },
+      async (server) => {
+        await server.get('/x');
+        const expected = args.length === 0 ? LINES : LINES.slice(0, 2);
+        await until(
+          () => expected.every((pattern) => received.some((line) => pattern.test(line))),
+          () => `${expected} in\n${received.join('\n')}\n${server.output}`,
+        );
+        assert.match(server.log, /Listening at/); // standard error has them too
+        if (args.length > 0) assert.ok(!received.some((line) => line.includes('.access:')));
+      },
+    );
+  }
+
+  it('by UDP, and without the access log if it is not wanted', async () => {
+    for (const kind of KINDS as Kind[]) {
+      const received: string[] = [];
+      const socket = createSocket('udp4', (message) => received.push(message.toString().replace(/\0$/, '')));
+      await new Promise<void>((done) => socket.bind(0, '127.0.0.1', done));
+      await check(kind, `udp://127.0.0.1:${socket.address().port}`, received);
+      received.length = 0;
+      await check(kind, `udp://127.0.0.1:${socket.address().port}`, received, ['--disable-redirect-access-to-syslog']);
+      socket.close();
+    }
+  });
+
+  it('by TCP', async () => {
+    for (const kind of KINDS as Kind[]) {
+      const received: string[] = [];
+      const listener = createServer((socket) => {
+        socket.on('error', () => {});
+        socket.on('data', (data) => received.push(...data.toString().split('\0')));
+      });
+      await new Promise<void>((done) => listener.listen(0, '127.0.0.1', done));
+      const address = listener.address();
+      assert.ok(address !== null && typeof address === 'object');
+      await check(kind, `tcp://127.0.0.1:${address.port}`, received);
+      listener.close();
+    }
+  });
+});
+
+it('--capture-output: what the application prints is in the error log', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'loggers-'));
+  try {
+    for (const kind of KINDS as Kind[]) {
+      const path = join(folder, `${kind}.log`);
+      const server = await Server.spawn({
+        ...APP,
+        kind,
+        app: 'hooks.app:printing',
+        args: ['--capture-output', '--error-logfile', path],
+      });
+      const log = (): string => {
+        try {
+          return readFileSync(path, 'utf8');
+        } catch {
+          return '';
+        }
+      };
+      await until(async () => (await server.get('/').catch(() => null))?.status === 200, 'the first answer', 30_000);
+      await until(
+        () => /^printed by the app$/m.test(log()),
+        () => `the line in\n${log()}`,
+      );
+      server.kill('SIGTERM');
+      assert.deepEqual(await server.exit(), { code: 0, signal: null });
+      server.destroy();
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
