@@ -61,12 +61,14 @@ async function upgrade(server: Server, old: number): Promise<number> {
   const from = server.log.length;
   process.kill(old, 'SIGUSR2');
   const since = (): string => server.log.slice(from);
+  // The old master's own "Started" may come only now.
+  const started = /new master is pid (\d+)\n[\s\S]*Started: all workers are ready/;
   await until(
-    () => since().includes('Started: all workers are ready'),
+    () => started.test(since()),
     () => `the new master\n${server.output}`,
     LONG_MS,
   );
-  return Number(/new master is pid (\d+)/.exec(since())?.[1]);
+  return Number(started.exec(since())?.[1]);
 }
 
 async function end(server: Server, pid: number, ...signals: NodeJS.Signals[]): Promise<void> {

@@ -12,7 +12,7 @@ import traceback
 from . import hooks, metrics
 from .app import AppLoadError, find_app, prepare_path
 from .control import Control
-from .log import ErrorStream, redirect_failed_stdio
+from .log import ErrorStream, Logger, redirect_failed_stdio
 from .process import die_with_parent, drop_privileges, set_title
 from .settings import load as load_settings
 from .slot import Slot
