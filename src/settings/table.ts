@@ -1017,9 +1017,6 @@ export interface NotYet {
   readonly default?: DefaultValue;
 }
 
-function value(flags: string, byDefault: DefaultValue): NotYet {
-  return { flags: flags.split(' '), takes: 'value', default: byDefault };
-}
 function nothing(flags: string, byDefault: DefaultValue = false): NotYet {
   return { flags: flags.split(' '), takes: 'nothing', default: byDefault };
 }
