@@ -1,7 +1,7 @@
 // Logs through Python's logging: logger_class, logconfig_dict, syslog. The same configuration files run with gunicorn.
 import { strict as assert } from 'node:assert';
 import { createSocket } from 'node:dgram';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -171,6 +171,28 @@ describe('syslog', () => {
       received.length = 0;
       await check(kind, `udp://127.0.0.1:${socket.address().port}`, received, ['--disable-redirect-access-to-syslog']);
       socket.close();
+    }
+  });
+
+  it('beside the file of the access log, which reopens', none, async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'loggers-'));
+    try {
+      const file = join(folder, 'access.log');
+      const lines = (path: string): string => (existsSync(path) ? readFileSync(path, 'utf8') : '');
+      const args = ['--log-syslog', '--log-syslog-to', 'udp://127.0.0.1:9', '--access-logfile', file];
+      await withServer({ ...APP, args }, async (server) => {
+        await server.get('/first');
+        await until(() => lines(file).includes('"GET /first '), 'the first line');
+        renameSync(file, `${file}.1`);
+        server.kill('SIGUSR1');
+        await until(async () => {
+          await server.get('/second');
+          return lines(file).includes('"GET /second ');
+        }, 'a line in the new file');
+        assert.ok(!lines(file).includes('/first'));
+      });
+    } finally {
+      rmSync(folder, { recursive: true });
     }
   });
 

@@ -99,7 +99,10 @@ it('three upgrades under load: no request fails, the pid file follows, sockets a
           'the pid file of the new master',
         );
         assert.ok(!existsSync(`${pidFile()}.2`));
-        assert.ok(server.processes().some(({ pid, title }) => pid === next && title.endsWith('master [app]')));
+        await until(
+          () => server.processes().some(({ pid, title }) => pid === next && title.endsWith('master [app]')),
+          'its title',
+        );
         for (const address of [server.address, { path }]) assert.equal((await get(address, '/')).text(), version);
         await load.more(100);
         master = next;

@@ -59,7 +59,12 @@ class SplitHandler(StreamHandler):
 
 
 class FileHandler(_WholeLines, logging.FileHandler):
-    """Into a file."""
+    """Into a file, which is opened for its first line if `delay` is set."""
+
+    def stream_for(self, level: int) -> Any:
+        if self.stream is None:
+            self.stream = self._open()
+        return self.stream
 
 
 class JsonFormatter(logging.Formatter):
