@@ -58,7 +58,7 @@ async function start(config: NodeWorkerConfig): Promise<void> {
   const { errorLog, access: accessSettings } = config.front;
   log = await openErrorLog(errorLog);
   try {
-    access = accessSettings === null ? null : await (await import('../log/access.ts')).Access.open(accessSettings, log);
+    access = accessSettings === null ? null : await (await import('../log/access.ts')).openAccess(accessSettings, log);
   } catch (error) {
     bootFailed(error);
   }
