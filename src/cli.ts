@@ -48,13 +48,13 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
     if (outcome.loaded.settings.daemon && !isDaemon && inheritance.oldMaster === null) return await startDaemon();
     const { runMaster } = await import('./master/master.ts');
     await runMaster(outcome.loaded, inheritance, () => {
-      if (isDaemon) tellStarter({ op: 'ready' });
+      if (isDaemon) void tellStarter({ op: 'ready' });
     });
     return EXIT.OK;
   } catch (error) {
     if (!(error instanceof NunicornError)) throw error;
     console.error(`\nError: ${error.message}`);
-    if (isDaemon) tellStarter({ op: 'error', message: error.message, exitCode: error.exitCode });
+    if (isDaemon) await tellStarter({ op: 'error', message: error.message, exitCode: error.exitCode });
     return error.exitCode;
   }
 }

@@ -45,7 +45,8 @@ export async function startDaemon(): Promise<ExitCode> {
 }
 
 /** In the detached process: tells who started it, and lets go of it. */
-export function tellStarter(told: Told): void {
+export async function tellStarter(told: Told): Promise<void> {
   if (!process.connected) return;
-  process.send?.(told, () => process.disconnect());
+  await new Promise((sent) => process.send?.(told, sent));
+  process.disconnect();
 }

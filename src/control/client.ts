@@ -10,6 +10,7 @@ export class ControlClient {
   private readonly path: string;
   private readonly waiting = new Map<number, (answer: ControlAnswer | Error) => void>();
   private lastId = 0;
+  private closed = false;
 
   private constructor(socket: Socket, path: string) {
     this.socket = socket;
@@ -22,8 +23,8 @@ export class ControlClient {
       }
     });
     const ended = (): void => {
-      for (const settle of this.waiting.values())
-        settle(new NunicornError(`${path}: the server has closed the connection`));
+      this.closed = true;
+      for (const settle of this.waiting.values()) settle(this.gone());
     };
     socket.on('error', ended);
     socket.on('close', ended);
@@ -43,6 +44,7 @@ export class ControlClient {
 
   /** The `data` of the answer. Throws NunicornError with the error of the answer, or if there is none. */
   async send(command: string): Promise<unknown> {
+    if (this.closed) throw this.gone();
     const id = ++this.lastId;
     const answer = await new Promise<ControlAnswer | Error>((resolve) => {
       const timer = setTimeout(() => resolve(new NunicornError(`${this.path}: no answer within 30 s`)), ANSWER_MS);
@@ -60,6 +62,10 @@ export class ControlClient {
 
   close(): void {
     this.socket.end();
+  }
+
+  private gone(): NunicornError {
+    return new NunicornError(`${this.path}: the server has closed the connection`);
   }
 }
 

@@ -25,6 +25,8 @@ export class ControlSocket {
     this.target = target;
     this.log = log;
     this.server = createServer((socket) => this.accept(socket));
+    // A connection that could not be accepted is its client's loss alone.
+    this.server.on('error', () => {});
   }
 
   /** Throws NunicornError if the socket cannot be made. */
@@ -83,11 +85,14 @@ export class ControlSocket {
   }
 
   private async answer(message: unknown): Promise<ControlAnswer> {
-    const { id = 0, command = '', args = [] } = (message ?? {}) as { id?: unknown; command?: unknown; args?: unknown };
+    const { id, command, args } = (message ?? {}) as { id?: unknown; command?: unknown; args?: unknown };
     const number = typeof id === 'number' ? id : 0;
     try {
-      const more = Array.isArray(args) ? args.map(String) : [];
-      const data = await runCommand(this.target, String(command), more);
+      if (typeof command !== 'string') throw new CommandError('Invalid argument: command is no text');
+      // Numbers are numbers of workers, or pids.
+      const more = Array.isArray(args) ? args.map((one) => (typeof one === 'number' ? String(one) : one)) : [];
+      if (!more.every((one) => typeof one === 'string')) throw new CommandError('Invalid argument: args are no texts');
+      const data = await runCommand(this.target, command, more);
       return { id: number, status: 'ok', data };
     } catch (error) {
       if (error instanceof CommandError) return { id: number, status: 'error', error: error.message };

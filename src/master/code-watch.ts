@@ -9,26 +9,39 @@ const SETTLE_MS = 200;
 const MAGIC = /[*?[]/;
 
 export class CodeWatch {
-  private readonly polls: boolean;
+  private polls: boolean;
   private readonly patterns: readonly string[];
   private readonly changed: (path: string) => void;
+  private readonly warn: (message: string) => void;
   /** When each file was modified last; 0: it is not there. */
   private readonly files = new Map<string, number>();
   private readonly folders = new Map<string, FSWatcher>();
   private settling: NodeJS.Timeout | null = null;
+  private timer: NodeJS.Timeout | null = null;
 
   /**
    * @param engine `poll` looks at each file once a second; the others have the system tell
    * @param extra files, or patterns with `*`, `**` and `?`, from `cwd`
    */
-  constructor(engine: ReloadEngine, extra: readonly string[], cwd: string, changed: (path: string) => void) {
+  constructor(
+    engine: ReloadEngine,
+    extra: readonly string[],
+    cwd: string,
+    changed: (path: string) => void,
+    warn: (message: string) => void,
+  ) {
     this.polls = engine === 'poll';
     this.changed = changed;
+    this.warn = warn;
     const paths = extra.map((path) => resolve(cwd, path));
     this.patterns = paths.filter((path) => MAGIC.test(path));
     this.add([...paths.filter((path) => !MAGIC.test(path)), ...this.patterns.flatMap(filesOf)]);
     // Files that match a pattern may come later, whatever the engine is.
-    if (this.polls || this.patterns.length > 0) setInterval(() => this.look(), POLL_MS);
+    if (this.polls || this.patterns.length > 0) this.poll();
+  }
+
+  private poll(): void {
+    this.timer ??= setInterval(() => this.look(), POLL_MS);
   }
 
   add(files: readonly string[]): void {
@@ -37,11 +50,25 @@ export class CodeWatch {
       this.files.set(path, modifiedAt(path));
       const folder = dirname(path);
       if (this.polls || this.folders.has(folder) || !existsSync(folder)) continue;
+      this.watchFolder(folder);
+    }
+  }
+
+  private watchFolder(folder: string): void {
+    try {
       const watcher = watch(folder, (_, name) => {
         if (name !== null) this.check(join(folder, name));
       });
       watcher.on('error', () => {}); // The folder is gone, and its files with it.
       this.folders.set(folder, watcher);
+    } catch (error) {
+      if (this.polls) return;
+      // The system watches only so many folders for each user (ENOSPC: fs.inotify.max_user_watches).
+      this.polls = true;
+      this.poll();
+      this.warn(
+        `The system cannot tell of changes (${error instanceof Error ? error.message : error}): polling instead`,
+      );
     }
   }
 
@@ -72,8 +99,13 @@ export class CodeWatch {
   }
 }
 
+/** 0: it is not there, or may not be looked at. */
 function modifiedAt(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  } catch {
+    return 0;
+  }
 }
 
 /** The files that a pattern names. */
@@ -92,7 +124,15 @@ export function filesOf(pattern: string): string[] {
     .replace(/\*\*\/|\*|\?/g, (sign) => ({ '**/': '(?:.*/)?', '*': '[^/]*', '?': '[^/]' })[sign] ?? sign);
   const fits = new RegExp(`^${source}$`);
   const deep = pattern.slice(base.length + 1).includes('/');
-  return readdirSync(base, { recursive: deep, encoding: 'utf8' })
+  return filesBelow(base, deep)
     .map((name) => join(base, name))
     .filter((path) => fits.test(path));
+}
+
+function filesBelow(folder: string, deep: boolean): readonly string[] {
+  try {
+    return readdirSync(folder, { recursive: deep, encoding: 'utf8' });
+  } catch {
+    return []; // a folder in it has just gone, or may not be looked at
+  }
 }

@@ -73,6 +73,8 @@ export class ControlServer {
     this.token = Buffer.from(token);
     this.handler = handler;
     this.server = createServer((socket) => this.connected(socket));
+    // A process that could not be accepted does not boot, and is replaced.
+    this.server.on('error', () => {});
   }
 
   /** `owner`: the user and group of the workers, where they are others than the master's. */

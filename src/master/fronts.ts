@@ -73,8 +73,10 @@ export class Fronts {
   private readonly handler: FrontsHandler;
   private readonly log: ErrorLog;
   private readonly fronts: (Front | null)[] = [];
-  /** Fronts that are too many after a reload: they go when their last connection has gone. */
+  /** Fronts that are too many: they go when their last connection has gone. Each with what takes back the limit for that. */
   private readonly surplus = new Map<Front, () => void>();
+  /** Called when no front is too many any more: a reload and the removal of workers may wait at the same time. */
+  private waiting: (() => void)[] = [];
   /** The front of each worker, by serial: a worker keeps the one that it was given to. */
   private readonly frontNumbers = new Map<number, number>();
   private readonly backoffs: Backoff[] = [];
@@ -120,31 +122,37 @@ export class Fronts {
   reload(settings: FrontsSettings, done: () => void): void {
     const hasChanged = !isSame(this.settings, settings);
     this.settings = settings;
-    for (const front of this.fronts.splice(settings.count)) if (front !== null) this.retire(front, done);
+    for (const front of this.fronts.splice(settings.count)) if (front !== null) this.retire(front);
     for (const front of this.fronts) {
       if (!hasChanged || front === null || !front.online) continue; // it gets them when it hears
       this.tell(front, { op: 'config', config: this.configOf(front) });
       if (front.accepts) this.sendHandles(front);
     }
     while (this.fronts.length < settings.count) this.fronts.push(this.fork(this.fronts.length, false));
-    if (this.surplus.size === 0) done();
+    this.whenNoneIsTooMany(done);
   }
 
   /** At most `count` fronts, as many as there will be workers: one without a worker could answer nobody. `done` as in `reload`. */
   limit(count: number, done: () => void): void {
     if (count < this.settings.count) this.settings = { ...this.settings, count };
-    for (const front of this.fronts.splice(count)) if (front !== null) this.retire(front, done);
-    if (this.surplus.size === 0) done();
+    for (const front of this.fronts.splice(count)) if (front !== null) this.retire(front);
+    this.whenNoneIsTooMany(done);
   }
 
-  private retire(front: Front, done: () => void): void {
+  private retire(front: Front): void {
     const timer = setTimeout(() => this.tell(front, { op: 'stop', graceful: false }), this.settings.gracefulTimeoutMs);
-    this.surplus.set(front, () => {
-      clearTimeout(timer);
-      this.surplus.delete(front);
-      if (this.surplus.size === 0) done();
-    });
+    this.surplus.set(front, () => clearTimeout(timer));
     this.tell(front, { op: 'stop', graceful: true });
+  }
+
+  private whenNoneIsTooMany(done: () => void): void {
+    this.waiting.push(done);
+    this.checkSurplus();
+  }
+
+  private checkSurplus(): void {
+    if (this.surplus.size > 0) return;
+    for (const done of this.waiting.splice(0)) done();
   }
 
   addWorker(worker: WorkerAddress): void {
@@ -160,7 +168,8 @@ export class Fronts {
 
   drainWorker(worker: WorkerAddress): void {
     const front = this.frontOf(worker);
-    if (front === null) this.handler.drained(worker.serial);
+    // One that does not hear yet has given it nothing, and will not get to know it.
+    if (front === null || !front.online) this.handler.drained(worker.serial);
     else this.tell(front, { op: 'drain-worker', serial: worker.serial });
   }
 
@@ -232,8 +241,8 @@ export class Fronts {
   /** A front whose event loop stands still is of no use: what it held is lost in any case. */
   private killSilent(): void {
     const time = now();
-    for (const front of this.fronts) {
-      if (front === null || front.listeningAt === null || time - front.heardAt < SILENCE_LIMIT_MS) continue;
+    for (const front of this.all()) {
+      if (front.listeningAt === null || time - front.heardAt < SILENCE_LIMIT_MS) continue;
       const { pid } = front.process.process;
       this.log.critical(`Front ${front.number} (pid:${pid}) has not answered for ${SILENCE_LIMIT_MS / 1000} s: killed`);
       front.process.process.kill('SIGKILL');
@@ -335,10 +344,18 @@ export class Fronts {
   private exited(front: Front, code: number | null, signal: string | null): void {
     const index = front.number - 1;
     const wasSurplus = this.surplus.get(front);
-    wasSurplus?.();
+    if (wasSurplus !== undefined) {
+      wasSurplus();
+      this.surplus.delete(front);
+      this.checkSurplus();
+    }
     if (this.fronts[index] === front) this.fronts[index] = null;
     const again = this.listeningSaid && !this.stopping && this.ended === null && wasSurplus === undefined;
     this.handler.frontEnded(front.process.id, again);
+    if (wasSurplus === undefined) {
+      // What its workers still run is for nobody: those that are to drain have drained.
+      for (const [serial, number] of this.frontNumbers) if (number === front.number) this.handler.drained(serial);
+    }
     if (this.ended !== null) {
       this.checkEnded();
       return;

@@ -1,5 +1,6 @@
 /** The master: owns settings, listening sockets, signals and the life of every other process. Never touches a request. */
 import type { ChildProcess } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ServerActions } from '../control/target.ts';
 import { EXIT, NunicornError } from '../errors.ts';
 import { INIT_VARIABLE } from '../init.ts';
@@ -26,6 +27,10 @@ import { awaitPromotion, startNewMaster } from './upgrade.ts';
 
 /** As gunicorn's: of a master that is to replace another one, until that is gone. */
 const SECOND = '.2';
+/** As long as timers can run. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+/** What the last words to those who watch the server may take. */
+const MONITORING_END_MS = 1000;
 
 /**
  * Starts the server and returns; the process ends when the server does. Throws NunicornError if it cannot start.
@@ -87,6 +92,7 @@ class Master {
   private everReady = false;
   private readonly started: () => void;
   private exitCode: number = EXIT.OK;
+  private exiting = false;
   private reason = 'unknown.';
   /** The master that this one is to replace. */
   private oldMaster: number | null;
@@ -138,6 +144,8 @@ class Master {
     if (this.setup.loaded.settings.reload) await this.watchCode();
     await this.startMonitoring();
     await this.serve(open);
+    // Nothing else keeps a master at rest.
+    setInterval(() => {}, LONGEST_TIMER_MS);
   }
 
   private async startMonitoring(): Promise<void> {
@@ -170,11 +178,13 @@ class Master {
     this.log.warning('Reloader is on. Use in development only!');
     const { CodeWatch } = await import('./code-watch.ts');
     const { settings, cwd } = this.setup.loaded;
-    this.watch = new CodeWatch(settings.reload_engine, settings.reload_extra_files, cwd, (path) => {
+    const changed = (path: string): void => {
       if (this.wanted !== 'service') return;
       this.log.info(`Worker reloading: ${path} modified`);
       void this.service?.reload(this.setup);
-    });
+    };
+    const warn = (message: string): void => this.log.warning(message);
+    this.watch = new CodeWatch(settings.reload_engine, settings.reload_extra_files, cwd, changed, warn);
   }
 
   private on(signal: NodeJS.Signals, action: () => void): void {
@@ -269,8 +279,7 @@ class Master {
     try {
       await this.reloadOnce();
     } catch (error) {
-      if (!(error instanceof NunicornError)) throw error;
-      this.log.error(`The settings could not be read anew, all stays as it was: ${error.message}`);
+      this.log.error(`The settings could not be read anew, all stays as it was: ${textOf(error)}`);
       this.tellReady();
     }
     const again = this.isReloadWanted();
@@ -292,10 +301,12 @@ class Master {
       for (const socket of added) closeSocket(socket, true);
       return;
     }
-    if (settings.pidfile !== before.loaded.settings.pidfile) {
-      const next = settings.pidfile === null ? null : new PidFile(settings.pidfile);
-      this.pidFile?.remove();
-      this.pidFile = next;
+    try {
+      this.movePidFile(before.loaded.settings.pidfile, settings.pidfile);
+    } catch (error) {
+      for (const socket of added) closeSocket(socket, true);
+      errorLog.close();
+      throw error;
     }
     this.log.become(errorLog);
     this.setup = setup;
@@ -305,11 +316,19 @@ class Master {
       this.log.warning(`Needs a restart, and stays as it was until then: ${needsRestart.join(', ')}`);
     }
     if (added.length + removed.length > 0) this.log.info(`Listening at: ${describeSockets(setup.sockets, settings)}`);
-    if (this.wanted === 'rest') await this.wake();
+    if (this.wanted === 'rest') this.orEnd(this.wake());
     else await this.service?.reload(setup);
     await before.logProcess?.end();
     for (const socket of removed) closeSocket(socket, true);
     this.service?.reopenLogs();
+  }
+
+  /** Throws NunicornError if it cannot be; then it stays where it is. */
+  private movePidFile(from: string | null, to: string | null): void {
+    if (to === from) return;
+    const next = to === null ? null : new PidFile(to + (this.oldMaster === null ? '' : SECOND));
+    this.pidFile?.remove();
+    this.pidFile = next;
   }
 
   private isEnding(): boolean {
@@ -335,8 +354,9 @@ class Master {
     const { sockets, loaded } = this.setup;
     this.newMaster = startNewMaster(sockets, loaded.cwd, this.log, () => {
       this.newMaster = null;
-      // Nobody else serves.
-      if (this.wanted === 'rest') void this.wake();
+      // Nobody else serves, or is to be asked.
+      if (this.wanted === 'rest') this.orEnd(this.wake());
+      else if (this.wanted === 'service') void this.monitoring?.openLater();
     });
   }
 
@@ -345,7 +365,11 @@ class Master {
     this.log.info('Master has been promoted.');
     this.oldMaster = null;
     const { pidfile } = this.setup.loaded.settings;
-    if (pidfile !== null) this.pidFile?.rename(pidfile);
+    try {
+      if (pidfile !== null) this.pidFile?.rename(pidfile);
+    } catch (error) {
+      this.log.error(`The pid file stays at ${pidfile}${SECOND}: ${textOf(error)}`);
+    }
     this.showTitle();
     if (this.everReady) this.tellReady();
   }
@@ -366,7 +390,8 @@ class Master {
   /** Serves again; what is still stopping has first to be gone. */
   private async wake(): Promise<void> {
     this.wanted = 'service';
-    void this.monitoring?.openLater();
+    // What is asked there is answered by the new master while there is one.
+    if (this.newMaster === null) void this.monitoring?.openLater();
     if (this.service === null) await this.serve();
   }
 
@@ -401,12 +426,25 @@ class Master {
     this.stoppedService = this.service;
     this.service = null;
     if (this.wanted === 'end') void this.exit();
-    else if (this.wanted === 'service') void this.serve();
+    else if (this.wanted === 'service') this.orEnd(this.serve());
     else this.systemd.status('At rest');
   }
 
+  /** A server that cannot serve again after a rest ends: whoever watches over it is to know. */
+  private orEnd(serving: Promise<void>): void {
+    serving.catch((error: unknown) => {
+      this.log.critical(textOf(error));
+      this.exitCode = EXIT.ERROR;
+      this.reason = 'it could not serve again.';
+      this.stop(false);
+    });
+  }
+
   private async exit(): Promise<void> {
-    await this.endMonitoring();
+    if (this.exiting) return;
+    this.exiting = true;
+    // A statsd server whose name nobody resolves, or a new master that does not hear, is not waited for.
+    await Promise.race([this.endMonitoring().catch(() => {}), sleep(MONITORING_END_MS)]);
     await this.exitNow();
   }
 
@@ -437,6 +475,12 @@ const REASONS = {
   [EXIT.APP_LOAD_ERROR]: 'App failed to load.',
   [EXIT.ERROR]: 'a front could not be started.',
 };
+
+/** What was expected in its words, anything else with the place. */
+function textOf(error: unknown): string {
+  if (error instanceof NunicornError) return error.message;
+  return error instanceof Error ? String(error.stack) : String(error);
+}
 
 function count(number: number, noun: string): string {
   return `${number} ${noun}${number === 1 ? '' : 's'}`;

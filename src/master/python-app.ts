@@ -461,6 +461,8 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   private kill(process: PythonProcess, signal: NodeJS.Signals): void {
+    // Of one that has ended the pid may be another's by now.
+    if (this.processes.get(process.facts.serial) !== process) return;
     if (process.pid !== null) kill(process.pid, signal);
     else if (signal === 'SIGKILL') this.ended(process, null, null); // not even forked
   }

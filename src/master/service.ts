@@ -7,7 +7,7 @@ import { chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { ServerActions } from '../control/target.ts';
-import { EXIT } from '../errors.ts';
+import { EXIT, NunicornError } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { MasterMetrics } from '../metrics/master-metrics.ts';
 import type { PrometheusFolder } from '../metrics/prometheus-reader.ts';
@@ -21,6 +21,9 @@ import { giveLog, type Owner } from './owner.ts';
 import { PythonApp } from './python-app.ts';
 import { Workers } from './workers.ts';
 
+/** sun_path of unix(7) without the zero at its end; macOS takes less than Linux. */
+const LONGEST_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107;
+const LONGEST_SOCKET_NAME = '/nunicorn-XXXXXX/worker-99999999.sock';
 /** What running requests are given at a quick shutdown. */
 const QUICK_STOP_MS = 2000;
 /** After all requests are answered: what an app's exit handlers may take at least. */
@@ -134,10 +137,15 @@ export class Service {
   /** `setup` has the sockets. */
   async start(setup: Setup): Promise<void> {
     this.setup = setup;
-    if (this.stopPhase !== 'running') return;
+    if (!this.isRunning()) return;
     await this.app.start(setup);
+    if (!this.isRunning()) return;
     this.workers.start();
     this.memory.start();
+  }
+
+  private isRunning(): boolean {
+    return this.stopPhase === 'running';
   }
 
   /** Before a new master is started. False: a server hook does not want it. */
@@ -205,6 +213,8 @@ export class Service {
   }
 
   addWorker(): void {
+    // A worker that boots while the others leave would be told by nobody to leave.
+    if (this.stopPhase !== 'running') return;
     this.app.workersChanged(this.workers.count + 1);
     this.workers.add();
   }
@@ -282,9 +292,8 @@ export class Service {
 
 function newRuntime({ loaded }: Setup, owner: Owner | null): Runtime {
   const { settings, cwd } = loaded;
-  const folder = mkdtempSync(join(settings.worker_tmp_dir ?? tmpdir(), 'nunicorn-'));
-  const spoolFolder =
-    settings.spool_dir === null ? folder : mkdtempSync(join(resolve(cwd, settings.spool_dir), 'nunicorn-'));
+  const folder = privateFolder(socketsFolder(settings.worker_tmp_dir ?? tmpdir()));
+  const spoolFolder = settings.spool_dir === null ? folder : privateFolder(resolve(cwd, settings.spool_dir));
   if (owner !== null) {
     for (const path of [folder, spoolFolder]) chownSync(path, owner.uid, owner.gid);
     for (const path of [errorLogPath(loaded), settings.accesslog]) giveLog(path, owner);
@@ -300,4 +309,26 @@ function preparePrometheusFolder(setup: Setup, runtime: Runtime, isUpgrade: bool
   if (runtime.owner !== null) chownSync(path, runtime.owner.uid, runtime.owner.gid);
   if (isUpgrade) return;
   for (const name of readdirSync(path)) if (name.endsWith('.db')) rmSync(join(path, name), { force: true });
+}
+
+/** Throws NunicornError if Unix sockets in a private folder there would have longer paths than the system takes. */
+function socketsFolder(path: string): string {
+  const room = LONGEST_SOCKET_PATH_BYTES - LONGEST_SOCKET_NAME.length;
+  if (Buffer.byteLength(path) <= room) return path;
+  throw new NunicornError(
+    `the path ${path} is too long for the Unix sockets in it: ` +
+      `--worker-tmp-dir (or TMPDIR) has to name a folder of ${room} bytes at most`,
+  );
+}
+
+function privateFolder(parent: string): string {
+  try {
+    return mkdtempSync(join(parent, 'nunicorn-'));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new NunicornError(
+      `no folder can be made in ${parent} (${code}): --worker-tmp-dir (or TMPDIR), and --spool-dir if it is given, ` +
+        'have to name folders that can be written',
+    );
+  }
 }

@@ -322,6 +322,7 @@ export class Workers implements WorkerEvents {
   /** One worker less, the one with the highest number; the last one stays. */
   remove(): void {
     if (this.seats.length > 1) this.removeLast();
+    this.checkAllReady();
   }
 
   get count(): number {

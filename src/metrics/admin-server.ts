@@ -68,6 +68,8 @@ export class AdminServer {
       { headersTimeout: REQUEST_LIMIT_MS, requestTimeout: REQUEST_LIMIT_MS, keepAliveTimeout: 60_000 },
       (request, response) => void this.respond(request, response),
     );
+    // A connection that could not be accepted is its client's loss alone.
+    this.server.on('error', () => {});
     this.server.unref();
   }
 

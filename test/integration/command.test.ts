@@ -1,7 +1,7 @@
 // The command itself, without serving: what it prints, and its exit codes beside those of gunicorn.
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -168,5 +168,21 @@ export default defineConfig({ workers: 2, bind: ':8000', worker_class: 'gthread'
       assert.notEqual(code, 0);
       assert.match(stdout, complaint);
     }
+  });
+});
+
+describe('nunicorn', () => {
+  it('a start that fails leaves neither folder nor process, whatever it had begun', () => {
+    const long = join(folder, 'x'.repeat(100));
+    mkdirSync(long);
+    const args = ['--bind', '127.0.0.1:0', '--reload', '--reload-engine', 'poll', '--worker-tmp-dir'];
+    const { code, stderr } = run('nunicorn', [...args, long, 'good:app']);
+    assert.equal(code, 1);
+    assert.match(stderr, /Error: the path .* is too long for the Unix sockets in it: --worker-tmp-dir/);
+    assert.deepEqual(readdirSync(long), []);
+    const missing = run('nunicorn', [...args, join(folder, 'missing'), 'good:app']);
+    assert.equal(missing.code, 1);
+    assert.match(missing.stderr, /Error: /);
+    assert.doesNotMatch(missing.stderr, /node:internal|\.js:\d+/);
   });
 });

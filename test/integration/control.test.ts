@@ -208,6 +208,28 @@ it('a client that speaks something else, or too much, is let go; the server goes
   });
 });
 
+it('messages whose parts are no text are answered with an error; the server goes on', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    const odd = { toString: 1 };
+    for (const message of [{ id: 1, command: odd }, { id: 2, command: 'show stats', args: [odd] }, [], 7, null]) {
+      const payload = Buffer.from(JSON.stringify(message));
+      const head = Buffer.alloc(4);
+      head.writeUInt32BE(payload.length);
+      const answer = await new Promise<string>((resolve, reject) => {
+        const socket = connect(socketOf(server), () => socket.write(Buffer.concat([head, payload])));
+        socket.once('data', (piece) => {
+          resolve(piece.toString('utf8', 4));
+          socket.destroy();
+        });
+        socket.once('error', reject);
+        socket.once('close', () => reject(new Error('no answer')));
+      });
+      assert.match(answer, /"status":"error"/);
+    }
+    assert.match(await ctl(server, 'show', 'stats'), /Workers current: {2}2/);
+  });
+});
+
 it('the file of another kind, or of a server that lives, is left alone', { skip }, async () => {
   const options = { ...OPTIONS, args: ['--control-socket', '{home}/app.ctl'], files: { 'app.ctl': 'precious' } };
   await finishing(await Server.spawn(options), async (server) => {

@@ -55,7 +55,10 @@ it('--daemon returns 0 when the workers serve; pid file, log, rest and stop work
     assert.equal(second.code, 1);
     assert.match(second.stderr, new RegExp(`Error: Already running on PID ${pid}`));
     process.kill(pid, 'SIGWINCH');
-    await until(() => readFileSync(log, 'utf8').includes('Worker exiting'), 'the workers to go', LONG_MS);
+    const children = `/proc/${pid}/task/${pid}/children`;
+    await until(() => readFileSync(children, 'utf8') === '', 'all but the master to go', LONG_MS);
+    process.kill(pid, 'SIGUSR1');
+    await until(() => readFileSync(log, 'utf8').includes('Handling signal: usr1'), 'the master to hear', LONG_MS);
     process.kill(pid, 'SIGHUP');
     assert.equal((await get(address, '/', '', LONG_MS)).text(), 'hello');
   } finally {

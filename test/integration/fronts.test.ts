@@ -72,3 +72,28 @@ test('a front that dies comes back to its workers; the other one goes on', async
     assert.deepEqual(server.workers().sort(), workers.sort());
   });
 });
+
+test('a reload that comes while a removed front has a client still waits for it, and comes to its end', async () => {
+  const args = ['--fronts', '2', '--graceful-timeout', '60'];
+  await withServer({ app: 'pathology.faults:application', workers: 2, args }, async (server) => {
+    await server.waitForLog(/Started: all workers are ready/);
+    const first = server.processes().find(({ title }) => title.includes(': front 1 '))?.pid;
+    assert.ok(first);
+    process.kill(first, 'SIGSTOP');
+    const held = await Connection.open(server.address);
+    await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('a.started'); // in a worker of the second front
+    process.kill(first, 'SIGCONT');
+    server.kill('SIGTTOU');
+    await server.waitForLog(/Handling signal: ttou/);
+    server.kill('SIGHUP');
+    await server.waitForLog(/Hang up: Master/);
+    await become(() => server.fronts(), 3, server); // one is leaving
+    server.mark('a.open');
+    assert.equal((await held.response()).text(), 'held');
+    held.close();
+    await server.waitForLog(/Reloaded: all workers are ready/);
+    await become(() => server.fronts(), 2, server);
+    await become(() => server.workers(), 2, server);
+  });
+});

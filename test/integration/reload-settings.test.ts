@@ -8,7 +8,7 @@ import { until } from '../helpers/deadline.ts';
 import { get } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { freePort, isListening } from '../helpers/ports.ts';
-import { isAlive } from '../helpers/processes.ts';
+import { descriptorCount, isAlive } from '../helpers/processes.ts';
 import { Server, withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
 
@@ -186,4 +186,28 @@ it('HUP says which settings need a restart', { skip }, async () => {
     await reloaded(server);
     assert.match(server.log, /Needs a restart, and stays as it was until then: spool_dir/);
   });
+});
+
+it('HUP with a pid file that cannot be written changes nothing, and the next HUP mends it', { skip }, async () => {
+  const [first, second] = [await freePort(), await freePort()];
+  const added = { host: '127.0.0.1', port: second };
+  const both = `bind = ["127.0.0.1:${first}", "127.0.0.1:${second}"]`;
+  const args = configure(`bind = "127.0.0.1:${first}"`, `pidfile = "${folder}/pid"`);
+  const server = await Server.spawn({ app: 'app', chdir: folder, args, bind: [] });
+  try {
+    await server.waitForLog(/Started: all workers are ready/, { ms: BOOT_MS });
+    const open = descriptorCount(server.pid);
+    configure(both, `pidfile = "${folder}/missing/pid"`);
+    server.kill('SIGHUP');
+    await server.waitForLog(/all stays as it was: the pid file .* cannot be written/, { ms: BOOT_MS });
+    await until(() => descriptorCount(server.pid) === open, 'the new address to be closed');
+    assert.equal(readFileSync(join(folder, 'pid'), 'utf8'), `${server.pid}\n`);
+    configure(both, `pidfile = "${folder}/other"`);
+    await reloaded(server);
+    assert.equal((await get(added, '/')).status, 200);
+    assert.equal(readFileSync(join(folder, 'other'), 'utf8'), `${server.pid}\n`);
+    await server.stop();
+  } finally {
+    server.destroy();
+  }
 });

@@ -106,6 +106,31 @@ it('SIGTERM finishes a stream that has begun', { skip }, async () => {
   });
 });
 
+it('TTIN while the workers leave adds none, and the server ends', { skip }, async () => {
+  const files = {
+    'leaves.py': `import atexit, os, time
+def leave():
+    open("leaving", "w").close()
+    while not os.path.exists("open"):
+        time.sleep(0.05)
+atexit.register(leave)
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+`,
+  };
+  const args = ['--graceful-timeout', '60'];
+  await withServer({ app: 'leaves', chdir: '{home}', files, args }, async (server) => {
+    server.kill('SIGTERM');
+    await server.marked('leaving');
+    server.kill('SIGTTIN');
+    await server.waitForLog(/Handling signal: ttin/);
+    server.mark('open');
+    assert.deepEqual(await server.exit(), { code: 0, signal: null });
+    await server.nothingLeft();
+  });
+});
+
 it('SIGTERM accepts no new connection', { skip }, async () => {
   await withServer({ app: APP }, async (server) => {
     const held = await server.connect();
