@@ -33,6 +33,7 @@ async function parse(argv: readonly string[], columns: number): Promise<Options 
   const { default: yargs } = await import('yargs');
   const parser = yargs([...argv])
     .scriptName('nunicorn ctl')
+    .help(false) // first: it takes an option of this name away
     .usage(
       `Usage: $0 [-s SOCKET] [COMMAND]\n\nAsks a running server, or tells it what to do, over its control socket (nunicorn --control-socket SOCKET). Without COMMAND it asks for commands; "help" lists them.`,
     )
@@ -57,7 +58,6 @@ async function parse(argv: readonly string[], columns: number): Promise<Options 
       ['$0 -s app.ctl worker add 2', 'Two workers more'],
       ['$0 -s app.ctl show stats --json', 'For a script'],
     ])
-    .help(false)
     .version(false)
     .exitProcess(false)
     .strictOptions()

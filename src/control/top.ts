@@ -17,6 +17,7 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
   const { default: yargs } = await import('yargs');
   const parser = yargs([...argv])
     .scriptName('nunicorn top')
+    .help(false) // first: it takes an option of this name away
     .usage(
       'Usage: $0 [-s SOCKET]\n\nShows workers, threads, queue, rates, latency and memory of a running server (nunicorn --control-socket SOCKET), once a second. q ends it.',
     )
@@ -35,7 +36,6 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
     })
     .option('once', { type: 'boolean', describe: 'Print it once, as text' })
     .option('help', { alias: 'h', type: 'boolean', describe: 'Show this help' })
-    .help(false)
     .version(false)
     .exitProcess(false)
     .strict()

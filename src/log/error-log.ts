@@ -1,6 +1,6 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
-import { LOG_LEVELS, type LogFormat, type LogLevel } from '../settings/types.ts';
+import { LOG_LEVELS, type LogFormat, type LogLevel } from './levels.ts';
 import { clock } from './local-time.ts';
 import type { LogLink, LogProcessAddress } from './log-link.ts';
 import { openStandardStream, STDERR, STDOUT } from './standard-stream.ts';

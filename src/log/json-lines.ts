@@ -1,5 +1,5 @@
 /** JSON by pino: `time` in ISO 8601, `level` in words. pino makes the lines, our own logs write them. */
-import { LOG_LEVELS, type LogLevel } from '../settings/types.ts';
+import { LOG_LEVELS, type LogLevel } from './levels.ts';
 
 type Line = (level: LogLevel, fields: Record<string, unknown>, message?: string) => string;
 

@@ -5,8 +5,8 @@
 import { existsSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import type { LogLevel } from '../settings/types.ts';
 import type { AccessRecord } from './access-format.ts';
+import type { LogLevel } from './levels.ts';
 
 export interface LogProcessAddress {
   readonly socketPath: string;

@@ -450,7 +450,8 @@ class Master {
 
   /** With a new master beside this one, that one is to be asked from now on. */
   private yieldMonitoring(): void {
-    if (this.newMaster !== null) void this.monitoring?.yieldTo(this.newMaster);
+    // What could not be counted up to now is told at the end.
+    if (this.newMaster !== null) this.monitoring?.yieldTo(this.newMaster).catch(() => {});
   }
 
   private async endMonitoring(): Promise<void> {

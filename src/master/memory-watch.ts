@@ -112,16 +112,16 @@ export class MemoryWatch {
   /** RSS of each worker that still lives, by pid. */
   private async resident(workers: readonly WatchedWorker[]): Promise<ReadonlyMap<number, number>> {
     if (workers.length === 0) return new Map();
-    // Loaded only where something is to be measured.
-    this.usage ??= (await import('pidusage')).default;
     try {
+      // Loaded only where something is to be measured.
+      this.usage ??= (await import('pidusage')).default;
       const found = await this.usage(
         workers.map(({ pid }) => pid),
         { maxage: HISTORY_MS },
       );
       return new Map(Object.entries(found).flatMap(([pid, one]) => (one ? [[Number(pid), one.memory]] : [])));
     } catch {
-      return new Map(); // the only one has just died
+      return new Map(); // the only one has just died, or nothing can be read now
     }
   }
 

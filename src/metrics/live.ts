@@ -57,7 +57,10 @@ export class LiveStream {
   }
 
   private async send(): Promise<void> {
-    const event = `event: status\ndata: ${JSON.stringify(await this.status())}\n\n`;
+    // What cannot be read now may be a second later; the page shows that it hears nothing.
+    const status = await this.status().catch(() => null);
+    if (status === null) return;
+    const event = `event: status\ndata: ${JSON.stringify(status)}\n\n`;
     for (const client of this.clients) if (client.writableLength < MAX_UNSENT_BYTES) client.write(event);
   }
 }

@@ -34,7 +34,8 @@ export class StatsdReporter {
   constructor(metrics: MasterMetrics, statsd: Statsd) {
     this.metrics = metrics;
     this.statsd = statsd;
-    this.timer = setInterval(() => void this.report(), PERIOD_MS);
+    // What cannot be read now may be a second later; no figure is worth the master.
+    this.timer = setInterval(() => this.report().catch(() => {}), PERIOD_MS);
     this.timer.unref();
   }
 

@@ -6,6 +6,7 @@ import { statSync } from 'node:fs';
 import { isIPv4, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 import { NunicornError } from '../errors.ts';
+import { LOG_LEVELS, type LogFormat, type LogLevel } from '../log/levels.ts';
 import { groupId, userId } from './accounts.ts';
 import { parseAddress } from './address.ts';
 import type { CountOrAuto } from './auto.ts';
@@ -33,9 +34,6 @@ export interface ValueType<T> {
   readonly choices?: readonly string[];
   parse(raw: unknown, context: ParseContext): T;
 }
-
-export type LogLevel = 'debug' | 'info' | 'warning' | 'error' | 'critical';
-export const LOG_LEVELS: readonly LogLevel[] = ['debug', 'info', 'warning', 'error', 'critical'];
 
 export type WorkerClass = 'sync' | 'gthread' | 'async';
 
@@ -133,8 +131,6 @@ export const text: ValueType<string> = {
     return raw.trim();
   },
 };
-
-export type LogFormat = 'text' | 'json';
 
 export const logFormat: ValueType<LogFormat> = {
   label: 'text or json',

@@ -13,6 +13,7 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
   const { default: yargs } = await import('yargs');
   const y = yargs([...argv])
     .scriptName('nunicorn advise')
+    .help(false) // first: it takes an option of this name away
     .usage(
       'Usage: $0 [OPTIONS] ADDRESS\n\nAsks the server whose --admin-bind is ADDRESS for its figures under load, and says what to change, why, and what to expect. It changes nothing.',
     )
@@ -33,7 +34,6 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
       describe: 'As the server has it. Default: $NUNICORN_ADMIN_TOKEN.',
     })
     .option('help', { boolean: true, alias: 'h', describe: 'Show this help.' })
-    .help(false)
     .version(false)
     .exitProcess(false)
     .strictOptions()

@@ -172,6 +172,16 @@ export default defineConfig({ workers: 2, bind: ':8000', worker_class: 'gthread'
 });
 
 describe('nunicorn', () => {
+  for (const word of ['ctl', 'top', 'size', 'advise']) {
+    it(`${word} --help and -h show its help`, () => {
+      for (const flag of ['--help', '-h']) {
+        const { code, stdout } = run('nunicorn', [word, flag]);
+        assert.equal(code, 0);
+        assert.match(stdout, new RegExp(`^Usage: nunicorn ${word} `));
+      }
+    });
+  }
+
   it('a start that fails leaves neither folder nor process, whatever it had begun', () => {
     const long = join(folder, 'x'.repeat(100));
     mkdirSync(long);
