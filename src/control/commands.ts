@@ -37,8 +37,10 @@ const CONFIG_NAMES = [
   'max_queue',
   'queue_timeout',
   'preload_app',
+  'daemon',
   'pidfile',
   'proc_name',
+  'reload',
   'control_socket',
 ] as const;
 

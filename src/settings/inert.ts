@@ -19,6 +19,18 @@ function dirtyHook(help: string): Setting<string | null> {
 }
 
 export const INERT = {
+  reuse_port: setting({
+    section: 'Server Mechanics',
+    flags: ['--reuse-port'],
+    type: flag,
+    default: false,
+    help: 'Have each worker of Gunicorn listen by itself (SO_REUSEPORT).',
+    origin: 'gunicorn',
+    status: {
+      kind: 'no effect',
+      because: 'the master holds the sockets, and one queue gives each request to a thread that is free',
+    },
+  }),
   worker_connections: setting({
     section: 'Worker Processes',
     flags: ['--worker-connections'],

@@ -1023,7 +1023,6 @@ function nothing(flags: string, byDefault: DefaultValue = false): NotYet {
 
 /** Gunicorn's other settings. They are refused where they would change something, never ignored. */
 export const NOT_YET: Readonly<Record<string, NotYet>> = {
-  reuse_port: nothing('--reuse-port'),
   enable_stdio_inheritance: nothing('-R --enable-stdio-inheritance'),
 };
 

@@ -156,6 +156,7 @@ const REACHES_OUT: Readonly<Record<string, string>> = {
   pidfile: '--pid=',
   admin_bind: '--admin-bind=',
   statsd_host: '--statsd-host=',
+  control_socket: '--control-socket=',
 };
 
 /** @throws {NunicornError} for what cannot be taken back */

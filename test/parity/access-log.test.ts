@@ -90,15 +90,7 @@ onNewServers('access log', { app: 'wsgi_matrix:application' }, [
   line({ name: 'p', format: '%(p)s', mask: /^<\d+>$/ }),
   line({ name: 'a request header', format: '%({host}i)s %({Host}i)s %({x-none}i)s' }),
   line({ name: 'a response header', format: '%({content-length}o)s %({Content-Type}o)s %({x-none}o)s' }),
-  line({
-    name: 'server of the response headers',
-    format: '%({server}o)s',
-    differs: {
-      nunicorn: 'all headers that were sent',
-      gunicorn: "the app's headers",
-      why: 'The front knows what it sent',
-    },
-  }),
+  line({ name: 'server of the response headers', format: '%({server}o)s' }),
   line({ name: 'an unknown atom', format: '%(zzz)s|%({x}z)s' }),
   line({ name: 'percent signs', format: '100%% %(s)s' }),
   line({ name: 'widths', format: '[%(s)6s] [%(m)-6s]' }),
