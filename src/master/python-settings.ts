@@ -2,7 +2,6 @@
 import { isPython, namesFromPythonFile } from '../settings/hooks.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import { parseStatsdAddress } from '../settings/statsd-address.ts';
-import { NOT_YET } from '../settings/table.ts';
 
 export interface PythonSettings {
   readonly settings: Readonly<Record<string, unknown>>;
@@ -14,10 +13,8 @@ export function pythonSettings(loaded: LoadedSettings): PythonSettings {
   const { settings, sources, cwd } = loaded;
   const names = namesFromPythonFile(loaded);
   const location = [...sources.values()].find((source) => source.kind === 'file' && isPython(source.location));
-  const others = Object.entries(NOT_YET).map(([name, { default: byDefault = null }]) => [name, byDefault]);
   return {
     settings: {
-      ...Object.fromEntries(others),
       ...settings,
       pythonpath: settings.pythonpath.length === 0 ? null : settings.pythonpath.join(','),
       statsd_host: pythonAddress(settings.statsd_host),

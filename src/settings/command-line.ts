@@ -5,7 +5,7 @@
 import { EXIT, NunicornError } from '../errors.ts';
 import { nearest } from './nearest.ts';
 import type { Setting } from './setting.ts';
-import { asksForNothing, NOT_YET, SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
+import { SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
 import type { ValueType } from './types.ts';
 import { VERSION } from './version.ts';
 
@@ -42,8 +42,6 @@ function collectFlags(): ReadonlyMap<string, Flag> {
     const takes = type.arity === 'flag' ? 'nothing' : type.arity === 'optional' ? 'optional' : 'value';
     add(names, { name, takes, origin });
   }
-  for (const [name, { flags: names, takes }] of Object.entries(NOT_YET))
-    add(names, { name, takes, origin: 'gunicorn' });
   for (const [name, names] of Object.entries(REQUESTS)) add(names, { name, takes: 'nothing', origin: 'gunicorn' });
   return flags;
 }
@@ -136,11 +134,6 @@ function normalize(words: readonly string[], where: string): Normalized {
     }
     if (flag.takes !== 'nothing' && value === undefined && isValue(queue[0])) value = queue.shift();
     if (flag.takes === 'value' && value === undefined) throw usage(`${typed} needs a value`, where);
-    const refused = NOT_YET[flag.name];
-    if (refused !== undefined && value !== undefined && asksForNothing(refused, value)) return undefined;
-    if (refused !== undefined) {
-      throw new NunicornError(`${flag.long} is a Gunicorn setting that nunicorn does not support yet (from ${where})`);
-    }
     options.push(value === undefined ? flag.long : `${flag.long}=${quoted(value)}`);
     return undefined;
   };

@@ -6,7 +6,7 @@ import { argv } from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { defaultText } from './help.ts';
 import { SECTIONS, type Setting } from './setting.ts';
-import { NOT_YET, SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
+import { SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
 
 /** From dist/src/settings/ the package's folder is three up. */
 export const SETTINGS_DOC = fileURLToPath(new URL('../../../docs/settings.md', import.meta.url));
@@ -95,14 +95,13 @@ function gunicornsTable(): string {
           : `only ${codeOrText(name)}: ${status.instead}`;
     return { name, flags: SETTINGS[name].flags, here };
   });
-  const notYet = Object.entries(NOT_YET).map(([name, { flags }]) => ({ name, flags, here: 'not yet' }));
-  const rows = [...known, ...notYet]
+  const rows = known
     .sort((a, b) => (a.name < b.name ? -1 : 1))
     .map(({ name, flags, here }) => `| ${name} | ${flags.map((flag) => `\`${flag}\``).join(' ')} | ${here} |`);
   return `## Gunicorn's settings, one by one
 
 All ${rows.length} settings of Gunicorn 26 are known. *No effect*: the value is checked and taken, and one line at the start says why it
-changes nothing. *Only*: another value ends the start. *Not yet*: so does any value but Gunicorn's default.
+changes nothing. *Only*: another value ends the start.
 
 | setting | flags | here |
 |---|---|---|

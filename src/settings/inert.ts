@@ -19,6 +19,18 @@ function dirtyHook(help: string): Setting<string | null> {
 }
 
 export const INERT = {
+  enable_stdio_inheritance: setting({
+    section: 'Logging',
+    flags: ['-R', '--enable-stdio-inheritance'],
+    type: flag,
+    default: false,
+    help: 'Have what a daemon of Gunicorn prints appear at once.',
+    origin: 'gunicorn',
+    status: {
+      kind: 'no effect',
+      because: 'what a daemon prints goes nowhere; --capture-output puts it into the error log, at once',
+    },
+  }),
   reuse_port: setting({
     section: 'Server Mechanics',
     flags: ['--reuse-port'],

@@ -15,16 +15,7 @@ import { type ConfigFile, configLocation, type FileValue, isConfigFile, runConfi
 import { nearest } from './nearest.ts';
 import type { Setting } from './setting.ts';
 import { shellWords } from './shell-words.ts';
-import {
-  asksForNothing,
-  isSettingName,
-  NOT_YET,
-  SETTING_NAMES,
-  SETTINGS,
-  type SettingName,
-  type Settings,
-  type ValueOf,
-} from './table.ts';
+import { isSettingName, SETTING_NAMES, SETTINGS, type SettingName, type Settings, type ValueOf } from './table.ts';
 import { NoNumberError, type ParseContext, ValueError, type WorkerClass } from './types.ts';
 
 /** Where the value of a setting came from. */
@@ -179,19 +170,12 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
   };
   for (const [name, value] of file.values) {
     const from = describeSource(sourceOf(name));
-    const notYet = Object.hasOwn(NOT_YET, name) ? NOT_YET[name] : undefined;
     if (isSettingName(name)) {
       values.set(name, rawOf(name, value, from));
-    } else if (notYet === undefined) {
+    } else {
       const meant = likelyMeant(name, value);
       if (meant !== undefined) warnings.push(`${from}: ${name} is not a setting, did you mean ${meant}?`);
       else if (file.onlySettings) warnings.push(`${from}: ${name} is not a setting; docs/settings.md lists them all`);
-    } else if (
-      value.kind === 'class'
-        ? notYet.default !== value.name
-        : value.kind !== 'value' || !asksForNothing(notYet, value.value)
-    ) {
-      throw new NunicornError(`${name} is a Gunicorn setting that nunicorn does not support yet (from ${from})`);
     }
   }
   // Gunicorn takes the location from the command line only.
@@ -214,7 +198,7 @@ function likelyMeant(name: string, value: FileValue): string | undefined {
   const byFlag = SETTING_NAMES.find((setting) =>
     (SETTINGS[setting].flags as readonly string[]).includes(`--${name.toLowerCase().replaceAll('_', '-')}`),
   );
-  const near = nearest(name, [...SETTING_NAMES, ...Object.keys(NOT_YET)]);
+  const near = nearest(name, SETTING_NAMES);
   // max_workers is no slip: the file computes workers from it.
   const builtOn = near !== undefined && name.toLowerCase().split('_').includes(near);
   return byFlag ?? (builtOn ? undefined : near);

@@ -4,7 +4,7 @@
  */
 import { tmpdir } from 'node:os';
 import { INERT } from './inert.ts';
-import { type DefaultValue, type Setting, setting } from './setting.ts';
+import { type Setting, setting } from './setting.ts';
 import {
   addresses,
   adminAddress,
@@ -1006,33 +1006,4 @@ export const SETTING_NAMES = Object.keys(SETTINGS) as readonly SettingName[];
 
 export function isSettingName(name: string): name is SettingName {
   return Object.hasOwn(SETTINGS, name);
-}
-
-/** A setting of Gunicorn that nunicorn does not honour yet. */
-export interface NotYet {
-  readonly flags: readonly string[];
-  /** How many values its flag takes; `optional`: none or one, as `--proxy-protocol [MODE]`. */
-  readonly takes: 'value' | 'nothing' | 'optional';
-  /** Gunicorn's default: a configuration file that spells it out asks for nothing. */
-  readonly default?: DefaultValue;
-}
-
-function nothing(flags: string, byDefault: DefaultValue = false): NotYet {
-  return { flags: flags.split(' '), takes: 'nothing', default: byDefault };
-}
-
-/** Gunicorn's other settings. They are refused where they would change something, never ignored. */
-export const NOT_YET: Readonly<Record<string, NotYet>> = {
-  enable_stdio_inheritance: nothing('-R --enable-stdio-inheritance'),
-};
-
-/** The value is what Gunicorn does anyway, or "none": a configuration that spells it out needs nothing from nunicorn. */
-export function asksForNothing(notYet: NotYet, raw: unknown): boolean {
-  if (raw === null) return true;
-  const byDefault = notYet.default;
-  if (byDefault === undefined) return false;
-  if (byDefault === null) return raw === '';
-  // On the command line a number is text.
-  if (typeof byDefault === 'object') return JSON.stringify(raw) === JSON.stringify(byDefault);
-  return String(raw) === String(byDefault) || (raw === false && byDefault === 'off');
 }

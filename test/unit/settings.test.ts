@@ -15,7 +15,7 @@ import { nearest } from '../../src/settings/nearest.ts';
 import { printedSettings } from '../../src/settings/print.ts';
 import { SECTIONS, type Setting } from '../../src/settings/setting.ts';
 import { shellWords } from '../../src/settings/shell-words.ts';
-import { NOT_YET, SETTING_NAMES, SETTINGS } from '../../src/settings/table.ts';
+import { SETTING_NAMES, SETTINGS } from '../../src/settings/table.ts';
 
 let cwd = '';
 beforeEach(() => {
@@ -313,26 +313,6 @@ describe('the command line', () => {
     }
     test(`refuses ${argv.join(' ')} with exit code 1`, () => refused(load([...argv, 'app']), 1, message));
   }
-
-  test('refuses every Gunicorn flag that is not supported yet, naming it', async () => {
-    for (const { flags, takes } of Object.values(NOT_YET)) {
-      for (const flag of flags) {
-        const words = takes === 'value' ? [flag, '17'] : [flag];
-        await refused(
-          load([...words, 'app']),
-          1,
-          /^--[\w-]+ is a Gunicorn setting that nunicorn does not support yet \(from the command line\)$/,
-        );
-      }
-    }
-  });
-
-  test("accepts an unsupported setting's default", async () => {
-    for (const { flags, takes, default: byDefault } of Object.values(NOT_YET)) {
-      if (takes !== 'value' || typeof byDefault === 'object') continue;
-      for (const flag of flags) assert.equal((await load([`${flag}=${byDefault}`, 'app'])).app, 'app');
-    }
-  });
 
   test('without an application ends with the words of Gunicorn', () =>
     refused(load([]), 1, /^No application module specified\./));
@@ -700,12 +680,8 @@ describe('help', () => {
 
 describe('the table', () => {
   test('has each flag and each name once', () => {
-    const flags = [...Object.values(SETTINGS), ...Object.values(NOT_YET)].flatMap((setting) => setting.flags);
+    const flags = Object.values(SETTINGS).flatMap((setting) => setting.flags);
     assert.equal(new Set(flags).size, flags.length);
-    assert.deepEqual(
-      SETTING_NAMES.filter((name) => Object.hasOwn(NOT_YET, name)),
-      [],
-    );
   });
 
   test('explains each setting in sentences', () => {
