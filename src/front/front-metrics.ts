@@ -13,9 +13,11 @@ import type { Exchange } from './exchange.ts';
 /** How often `turned` is called. */
 export const TURN_MS = 100;
 
-/** A worker of the front. */
+/** A worker of the front; in a worker of a Node app, one of its threads. */
 interface Attached {
   readonly address: { readonly serial: number; readonly number: number };
+  /** The number of its first slot, from 1. */
+  readonly firstThread: number;
   readonly worker: { readonly slots: readonly Slot<Exchange>[] };
   readonly draining: boolean;
 }
@@ -126,12 +128,7 @@ export class FrontMetrics {
     return Array.from(this.counters.workers, ([number, cells]) => ({
       number,
       cells: Array.from(cells),
-      processes: attached
-        .filter(({ address }) => address.number === number)
-        .map(({ address, worker, draining }) => ({
-          serial: address.serial,
-          slots: worker.slots.map((slot) => stateOf(slot, draining)),
-        })),
+      processes: processesOf(attached.filter(({ address }) => address.number === number)),
     }));
   }
 
@@ -161,10 +158,19 @@ export class FrontMetrics {
       age: (time - exchange.startedAt) / 1000,
       phase: phaseOf(exchange, begun),
       worker: attached?.address.number ?? null,
-      thread: slot === null ? null : slot.number + 1,
+      thread: slot === null || attached === undefined ? null : attached.firstThread + slot.number,
       running: begun && slot !== null ? (time - slot.runningSince) / 1000 : null,
     };
   }
+}
+
+function processesOf(attached: readonly Attached[]): WorkerReport['processes'] {
+  const slots = new Map<number, SlotState[]>();
+  for (const { address, worker, draining } of attached.toSorted((one, other) => one.firstThread - other.firstThread)) {
+    const states = worker.slots.map((slot) => stateOf(slot, draining));
+    slots.set(address.serial, [...(slots.get(address.serial) ?? []), ...states]);
+  }
+  return Array.from(slots, ([serial, slots]) => ({ serial, slots }));
 }
 
 function phaseOf(exchange: Exchange, begun: boolean): RequestPhase {

@@ -36,6 +36,7 @@ const DEAD_WORKER_MS = 500;
 
 interface Attached {
   readonly address: WorkerAddress;
+  readonly firstThread: 1;
   readonly worker: DispatchWorker<Exchange>;
   readonly link: WorkerLink;
   served: number;
@@ -125,7 +126,15 @@ export class Front {
     const worker = this.dispatcher.addWorker(serial, threads);
     // A thread may still be busy for a front that is no more: it says when it is not.
     for (const slot of worker.slots) this.dispatcher.loseSlot(slot, () => false, now());
-    this.attached.set(serial, { address, worker, link, served: address.served, draining: false, drainedSaid: false });
+    this.attached.set(serial, {
+      address,
+      firstThread: 1,
+      worker,
+      link,
+      served: address.served,
+      draining: false,
+      drainedSaid: false,
+    });
   }
 
   /** The worker gets no more requests; the master hears `drained` when it runs none. */

@@ -9,6 +9,7 @@ import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import type { FrontView } from '../metrics/view.ts';
 import { Backoff } from '../policy/backoff.ts';
+import { ReportQuestions } from './report-questions.ts';
 
 /** What a reload can change. */
 export interface FrontsSettings {
@@ -63,8 +64,6 @@ const END_LIMIT_MS = 2000;
 /** A front says every second that its event loop turns. Silent for so long, it serves nobody. */
 const SILENCE_LIMIT_MS = 10_000;
 const TICK_MS = 1000;
-/** How long a front may take to report when it is asked. */
-const REPORT_LIMIT_MS = 70;
 const MAIN = fileURLToPath(new URL('../front/main.js', import.meta.url));
 
 export class Fronts {
@@ -84,9 +83,7 @@ export class Fronts {
   private stopping = false;
   private ticker: NodeJS.Timeout | null = null;
   private ended: (() => void) | null = null;
-  private lastQuestion = 0;
-  /** By the number of the question: the fronts whose answer is awaited. */
-  private readonly questions = new Map<number, { readonly awaited: Set<number>; readonly done: () => void }>();
+  private readonly questions = new ReportQuestions();
 
   constructor(options: FrontsOptions, handler: FrontsHandler, log: ErrorLog) {
     this.options = options;
@@ -202,23 +199,14 @@ export class Fronts {
 
   /** Has all fronts report. Resolves with the ids of those that have not in time. */
   askReports(requests: boolean): Promise<readonly number[]> {
-    const asked = ++this.lastQuestion;
-    const awaited = new Set<number>();
-    for (const front of this.all()) {
-      if (front.listeningAt === null) continue;
-      awaited.add(front.process.id);
-      this.tell(front, { op: 'report', asked, requests });
-    }
-    return new Promise((resolve) => {
-      const done = (): void => {
-        clearTimeout(timer);
-        this.questions.delete(asked);
-        resolve([...awaited]);
-      };
-      const timer = setTimeout(done, REPORT_LIMIT_MS);
-      this.questions.set(asked, { awaited, done });
-      if (awaited.size === 0) done();
-    });
+    const fronts = new Map(
+      this.all()
+        .filter(({ listeningAt }) => listeningAt !== null)
+        .map((front) => [front.process.id, front]),
+    );
+    return this.questions.ask([...fronts.keys()], (id, asked) =>
+      this.tell(fronts.get(id) ?? null, { op: 'report', asked, requests }),
+    );
   }
 
   /** Ends the processes; `done` is called when they are gone. */
@@ -336,9 +324,7 @@ export class Fronts {
     if (!this.all().includes(front)) return; // its last words, after its end
     const { id } = front.process;
     this.handler.report(id, report);
-    const question = report.asked === undefined ? undefined : this.questions.get(report.asked);
-    question?.awaited.delete(id);
-    if (question?.awaited.size === 0) question.done();
+    this.questions.answered(id, report.asked);
   }
 
   private exited(front: Front, code: number | null, signal: string | null): void {

@@ -3,10 +3,13 @@ import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { UNKNOWN_STACKS } from '../bridge/stacks.ts';
+import { now } from '../clock.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
+import type { FrontView } from '../metrics/view.ts';
 import type { FromNodeWorker, NodeAppConfig, ToNodeWorker } from '../node-app/messages.ts';
 import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { nodeOptions, type Runtime, type Setup } from './options.ts';
+import { ReportQuestions } from './report-questions.ts';
 
 export interface NodeAppOptions {
   readonly config: NodeAppConfig;
@@ -23,6 +26,8 @@ interface NodeProcess {
   ready: boolean;
   /** No request is left. */
   stopped: boolean;
+  /** When it said something last. */
+  heardAt: number;
 }
 
 const TITLE_ROOM = ' '.repeat(120);
@@ -35,6 +40,7 @@ export class NodeApp implements AppKind {
   private options: NodeAppOptions;
   private readonly handler: AppHandler;
   private readonly processes = new Map<number, NodeProcess>();
+  private readonly questions = new ReportQuestions();
   private listeningSaid = false;
   private stopping = false;
   private stoppedSaid = false;
@@ -71,6 +77,7 @@ export class NodeApp implements AppKind {
       online: false,
       ready: false,
       stopped: false,
+      heardAt: now(),
     };
     const { serial } = facts;
     const child = process.cluster;
@@ -79,6 +86,7 @@ export class NodeApp implements AppKind {
     child.on('error', () => {}); // A message to a worker that has just died; its end is told by 'exit'.
     child.on('exit', (code: number | null, signal: NodeJS.Signals | null) => {
       this.processes.delete(serial);
+      this.handler.frontEnded(serial, false);
       this.handler.workers.ended(serial, code, signal, facts.served > 0);
       this.checkStopped();
     });
@@ -95,12 +103,27 @@ export class NodeApp implements AppKind {
     };
   }
 
-  fronts(): [] {
-    return []; // the workers serve the clients
+  /** The workers: they serve the clients themselves. */
+  fronts(): FrontView[] {
+    const time = now();
+    return [...this.processes.values()].map(({ facts, cluster, ready, heardAt }) => ({
+      id: facts.serial,
+      number: facts.number,
+      pid: cluster.process.pid ?? null,
+      listening: ready,
+      silentMs: time - heardAt,
+    }));
   }
 
-  async askFronts(): Promise<[]> {
-    return [];
+  askFronts(requests: boolean): Promise<readonly number[]> {
+    const ready = [...this.processes.values()].filter((process) => process.ready);
+    return this.questions.ask(
+      ready.map(({ facts }) => facts.serial),
+      (serial, asked) => {
+        const process = this.processes.get(serial);
+        if (process !== undefined) this.tell(process, { op: 'report', asked, requests });
+      },
+    );
   }
 
   async askWorkers(): Promise<void> {}
@@ -135,7 +158,9 @@ export class NodeApp implements AppKind {
 
   private said(process: NodeProcess, message: FromNodeWorker): void {
     const { workers } = this.handler;
-    const { serial } = process.facts;
+    const { serial, number } = process.facts;
+    if (!this.processes.has(serial)) return; // its last words, after its end
+    process.heardAt = now();
     if (message === 'ready') {
       this.isReady(process);
       return;
@@ -153,6 +178,16 @@ export class NodeApp implements AppKind {
       case 'served':
         workers.served(serial, message.requests);
         return;
+      case 'report':
+        this.handler.report(serial, message.report);
+        this.questions.answered(serial, message.report.asked);
+        return;
+      case 'threads': {
+        const { pid } = process.cluster.process;
+        if (pid === undefined) return;
+        this.handler.threads({ serial, number, pid, threadIds: message.ids, gilAddress: null });
+        return;
+      }
       case 'request-limit':
         workers.requestLimitReached(serial);
         return;
@@ -175,12 +210,12 @@ export class NodeApp implements AppKind {
   /** The worker hears from now on: what was said to a process that was still loading is lost. */
   private online(process: NodeProcess): void {
     const { config, title, handles } = this.options;
-    const { number, requestLimit } = process.facts;
+    const { serial, number, requestLimit } = process.facts;
     process.online = true;
     this.handler.workers.reached(process.facts.serial, 'connected');
     if (this.stopping) return; // it is about to be killed
     const front = { ...config.front, number, title: title(`worker ${number}`) };
-    const start = { ...config, front, requestLimit };
+    const start = { ...config, serial, front, requestLimit };
     this.tell(process, { op: 'start', config: start });
     handles.forEach((handle, index) => {
       // Node sends these handles as they are; its types know only sockets and servers.

@@ -148,7 +148,7 @@ export class MasterMetrics {
   /** `ok` is about this process: who gets the answer knows that it is alive. */
   startup(): Readiness {
     const reasons: string[] = [];
-    if (!this.view.fronts().some(({ listening }) => listening)) reasons.push('no front listens yet');
+    if (!this.listens) reasons.push('no front listens yet');
     if (!this.everReady) reasons.push('no worker has been ready yet');
     return { ok: reasons.length === 0, reasons };
   }
@@ -156,7 +156,7 @@ export class MasterMetrics {
   readiness(): Readiness {
     const reasons: string[] = [];
     if (this.isStopping) reasons.push('the server is shutting down');
-    if (!this.view.fronts().some(({ listening }) => listening)) reasons.push('no front listens');
+    if (!this.listens) reasons.push('no front listens');
     if (!this.view.workers().some(({ state }) => state === 'ready')) reasons.push('no worker is ready');
     return { ok: reasons.length === 0, reasons };
   }
@@ -257,6 +257,16 @@ export class MasterMetrics {
     return silent;
   }
 
+  /** Of a Node app there is no more to it than workers that are ready. */
+  private get listens(): boolean {
+    return !this.hasFronts || this.view.fronts().some(({ listening }) => listening);
+  }
+
+  /** False: a Node app, whose workers serve the clients themselves, and report as fronts do. */
+  private get hasFronts(): boolean {
+    return this.view.setup().python !== null;
+  }
+
   private get settings(): Settings {
     return this.view.setup().loaded.settings;
   }
@@ -307,13 +317,14 @@ export class MasterMetrics {
       version: view.version,
       utilization: this.recent.status(this.totals, performance.now()).utilization,
       queueDepth: reports.reduce((sum, { queueDepth }) => sum + queueDepth, 0),
-      queueLimit: this.settings.max_queue * fronts.length,
+      queueLimit: this.settings.worker_class === 'async' ? 0 : this.settings.max_queue * fronts.length,
       connections: reports.reduce((sum, { connections }) => sum + connections, 0),
       slots: this.slotsByState(),
       workers,
       masterCpuMs: this.masterCpuMs(),
       masterMemory: memory.of(process.pid),
-      frontMemory: total(fronts.map(({ pid }) => memory.of(pid))),
+      clientsProcess: this.hasFronts ? 'front' : 'worker',
+      clientsMemory: total(fronts.map(({ pid }) => memory.of(pid))),
       cowSaved: this.settings.preload_app ? memory.cowSaved(workers.flatMap(({ pid }) => pid ?? [])) : null,
       backlog,
       time: Date.now() / 1000,

@@ -36,8 +36,10 @@ export interface Present {
   readonly workers: readonly (WorkerView & { readonly memory: MemoryStatus })[];
   readonly masterCpuMs: number;
   readonly masterMemory: MemoryStatus;
-  /** Of all fronts. */
-  readonly frontMemory: MemoryStatus;
+  /** Which kind of process serves the clients. */
+  readonly clientsProcess: 'front' | 'worker';
+  /** Of all of that kind. */
+  readonly clientsMemory: MemoryStatus;
   readonly cowSaved: number | null;
   readonly backlog: number | null;
   /** Unix time, seconds. */
@@ -128,14 +130,15 @@ export function samplesOf(totals: Totals, present: Present): Samples {
   }
   put('nunicorn_cow_saved_bytes', present.cowSaved);
 
+  const clients = { process: present.clientsProcess };
   put('nunicorn_process_cpu_seconds_total', present.masterCpuMs / 1000, { process: 'master' });
-  put('nunicorn_process_cpu_seconds_total', front(FRONT_AT.cpuMs) / 1000, { process: 'front' });
+  put('nunicorn_process_cpu_seconds_total', front(FRONT_AT.cpuMs) / 1000, clients);
   put('nunicorn_process_rss_bytes', present.masterMemory.rss, { process: 'master' });
-  put('nunicorn_process_rss_bytes', present.frontMemory.rss, { process: 'front' });
+  put('nunicorn_process_rss_bytes', present.clientsMemory.rss, clients);
   put('nunicorn_process_pss_bytes', present.masterMemory.pss, { process: 'master' });
-  put('nunicorn_process_pss_bytes', present.frontMemory.pss, { process: 'front' });
+  put('nunicorn_process_pss_bytes', present.clientsMemory.pss, clients);
   histogram('nunicorn_event_loop_lag_seconds', totals.masterLag, 0, { process: 'master' });
-  histogram('nunicorn_event_loop_lag_seconds', totals.front, FRONT_AT.lag, { process: 'front' });
+  histogram('nunicorn_event_loop_lag_seconds', totals.front, FRONT_AT.lag, clients);
   put('nunicorn_front_restarts_total', totals.frontRestarts);
 
   put('nunicorn_client_connections', present.connections);

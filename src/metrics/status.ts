@@ -65,7 +65,7 @@ export interface WorkerStatus {
   readonly bootTime: number | null;
   /** Requests it has answered. */
   readonly requests: number;
-  /** Of each thread. */
+  /** Of each thread; of a Node app under async, of the event loop. */
   readonly slots: readonly SlotState[];
   readonly memory: MemoryStatus;
 }
@@ -76,6 +76,7 @@ export interface MemoryStatus {
   readonly pss: number | null;
 }
 
+/** Who serves clients: a front; of a Node app a worker, which then stands in both lists. */
 export interface FrontStatus {
   readonly number: number;
   readonly pid: number | null;

@@ -122,17 +122,17 @@ const FACTS = {
 
   nunicorn_process_cpu_seconds_total: {
     kind: 'counter',
-    help: 'Processor time of the master and of the fronts.',
+    help: 'Processor time of the master and of the fronts; of a Node app, which has none, of the workers.',
     labels: ['process'],
   },
   nunicorn_process_rss_bytes: {
     kind: 'gauge',
-    help: 'Resident memory of the master and of the fronts.',
+    help: 'Resident memory of the master and of the fronts, or of the workers of a Node app.',
     labels: ['process'],
   },
   nunicorn_process_pss_bytes: {
     kind: 'gauge',
-    help: 'Memory of the master and of the fronts, shared memory divided.',
+    help: 'Memory of the master and of the fronts, or of the workers of a Node app, shared memory divided.',
     labels: ['process'],
     when: LINUX,
   },

@@ -50,7 +50,10 @@ export class ThreadSampler {
     this.unreadable = unreadable;
   }
 
+  /** Also when it has other threads than before. */
   add(worker: WorkerThreads): void {
+    this.read();
+    this.remove(worker.serial);
     const times = this.timesOf(worker.number);
     const readable = worker.gilAddress !== null && this.canSeeSleep(worker);
     if (readable) times.gilWaitMs ??= 0;

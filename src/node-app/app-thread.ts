@@ -36,6 +36,8 @@ export class AppThread {
   readonly requestLimit: number;
   readonly startedAt: number;
   readyAt: number | null = null;
+  /** The system's number of it. Null: not known. */
+  systemId: number | null = null;
   /** How the dispatcher sees it: a worker with one slot. Null before it is ready. */
   dispatched: DispatchWorker<Exchange> | null = null;
   served = 0;

@@ -14,7 +14,11 @@ import type { FrontConfig } from '../front/messages.ts';
 import { attachHandle, stopAccepting } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import { OUTCOME } from '../metrics/counters.ts';
+import type { FrontReport } from '../metrics/report.ts';
+import type { RequestStatus } from '../metrics/status.ts';
 import { appStack } from './app-stack.ts';
+import type { AsyncMetrics } from './async-metrics.ts';
 import type { RequestListener } from './load.ts';
 import { abortSignal } from './signal.ts';
 
@@ -27,7 +31,7 @@ export interface AsyncServerHandler {
   stopped(): void;
 }
 
-const SWEEP_MS = 100;
+const SWEEP_MS = 100; // also async-metrics.ts's TURN_MS
 /** What is left of a connection after an answer of ours: the client reads it, and what it still sends is dropped. */
 const LINGER_MS = 1000;
 
@@ -38,6 +42,8 @@ interface Client {
   request: IncomingMessage | null;
   response: ServerResponse | null;
   startedAt: number;
+  /** Of that request: which one of the worker's it was. */
+  id: number;
   earlier: { readonly response: ServerResponse }[] | null;
   /** Since when it has been idle. 0: it was not when it was last looked at. */
   idleSince: number;
@@ -48,10 +54,18 @@ interface Client {
   upgraded: boolean;
   /** It has its last answer. */
   refused: boolean;
+  /** What becomes of its requests if the app does not answer them: see OUTCOME. */
+  outcome: number;
+  /** Of an answer of ours. 0: there was none. */
+  ownStatus: number;
 }
 
 const CLIENT = Symbol('client');
 type ClientSocket = Socket & { [CLIENT]?: Client };
+
+const COUNTED_FROM = Symbol('counted from');
+/** A response whose request is counted when it is over: since when it runs. 0: it was counted. */
+type Counted = ServerResponse & { [COUNTED_FROM]: number };
 
 export class AsyncServer {
   /** Requests that have come. */
@@ -60,6 +74,7 @@ export class AsyncServer {
   private readonly handler: AsyncServerHandler;
   private readonly log: ErrorLog;
   private readonly access: Access | null;
+  private readonly metrics: AsyncMetrics | null;
   private readonly listener: RequestListener | null;
   private readonly requestLimit: number;
   private readonly server: HttpServer | HttpsServer;
@@ -70,9 +85,11 @@ export class AsyncServer {
   private stopping = false;
   private stopIdleMs = 0;
   private stoppedSaid = false;
+  /** One function for all responses; its `this` is the response. */
+  private readonly responseClosed: (this: Counted) => void;
 
   /**
-   * `listener` null: the server is the app's own, and all that is set there stays as it is.
+   * `listener` null: the server is the app's own, and all that is set there stays as it is. `metrics` null: nobody wants them.
    */
   constructor(
     config: AsyncServerConfig,
@@ -82,6 +99,7 @@ export class AsyncServer {
     handler: AsyncServerHandler,
     log: ErrorLog,
     access: Access | null,
+    metrics: AsyncMetrics | null,
   ) {
     this.config = config;
     this.server = server;
@@ -90,6 +108,15 @@ export class AsyncServer {
     this.handler = handler;
     this.log = log;
     this.access = access;
+    this.metrics = metrics;
+    this.responseClosed = function () {
+      const startedAt = this[COUNTED_FROM];
+      const client = (this.req.socket as ClientSocket)[CLIENT];
+      if (startedAt === 0 || client === undefined) return;
+      this[COUNTED_FROM] = 0;
+      const status = this.headersSent ? this.statusCode : client.ownStatus;
+      metrics?.over(status, this.writableFinished ? OUTCOME.answered : client.outcome, now() - startedAt);
+    };
     server.prependListener('setSecureContext' in server ? 'secureConnection' : 'connection', (socket: Socket) =>
       this.connected(socket),
     );
@@ -139,14 +166,23 @@ export class AsyncServer {
       });
     }
     if (!graceful) {
-      for (const client of this.clients) if (!client.upgraded) this.giveUp(client, 503, 'The server is shutting down');
+      for (const client of this.clients)
+        if (!client.upgraded) this.giveUp(client, 503, 'The server is shutting down', OUTCOME.shutdown);
     }
   }
 
   /** After `stop`: answers what has no answer yet. */
   failAll(status: number, message: string): void {
     for (const client of this.clients)
-      if (!client.upgraded && runs(client) && !begun(client)) this.giveUp(client, status, message);
+      if (!client.upgraded && runs(client) && !begun(client)) this.giveUp(client, status, message, OUTCOME.worker_lost);
+  }
+
+  /** What it has counted. Null: nobody wants to know. */
+  report(asked: number | null, withRequests: boolean): FrontReport | null {
+    const { metrics, clients, stopping } = this;
+    if (metrics === null) return null;
+    const requests = [...clients].filter((client) => !client.upgraded && runs(client)).map(statusOf);
+    return metrics.report({ connections: clients.size, stopping, requests }, this.access, asked, withRequests);
   }
 
   close(): void {
@@ -166,13 +202,17 @@ export class AsyncServer {
       request: null,
       response: null,
       startedAt: 0,
+      id: 0,
       earlier: null,
       idleSince: 0,
       bytesMoved: 0,
       movedAt: 0,
       upgraded: false,
       refused: false,
+      outcome: OUTCOME.client_left,
+      ownStatus: 0,
     };
+    this.metrics?.connected();
     socket[CLIENT] = client;
     this.clients.add(client);
     socket.on('close', () => {
@@ -207,7 +247,12 @@ export class AsyncServer {
     client.idleSince = 0;
     client.movedAt = 0;
     if (this.stopping || this.config.keepaliveMs === 0) response.shouldKeepAlive = false;
-    if (++this.served === this.requestLimit) this.handler.requestLimitReached();
+    client.id = ++this.served;
+    if (this.metrics !== null) {
+      (response as Counted)[COUNTED_FROM] = client.startedAt;
+      response.on('close', this.responseClosed);
+    }
+    if (this.served === this.requestLimit) this.handler.requestLimitReached();
     if (this.access !== null) this.logWhenOver(client, request, response);
     return this.listener === null || this.withinLimits(client, request);
   }
@@ -216,11 +261,11 @@ export class AsyncServer {
     const { limits, limitRequestBody } = this.config;
     const { url = '', method = '', rawHeaders, headers } = request;
     if (limits.line > 0 && url.length + method.length + LINE_REST_BYTES > limits.line) {
-      this.refuse(client, 414, `Request Line is too large (more than ${limits.line} bytes)`);
+      this.refuse(client, 414, `Request Line is too large (more than ${limits.line} bytes)`, OUTCOME.refused);
     } else if (rawHeaders.length > limits.fields * 2) {
-      this.refuse(client, 431, `more than ${limits.fields} header fields`);
+      this.refuse(client, 431, `more than ${limits.fields} header fields`, OUTCOME.refused);
     } else if (limitRequestBody > 0 && Number(headers['content-length']) > limitRequestBody) {
-      this.refuse(client, 413, `The request's body is larger than ${limitRequestBody} bytes`);
+      this.refuse(client, 413, `The request's body is larger than ${limitRequestBody} bytes`, OUTCOME.refused);
     } else return true;
     return false;
   }
@@ -229,7 +274,7 @@ export class AsyncServer {
   private failed(request: IncomingMessage, response: ServerResponse, error: unknown): void {
     this.log.error(`Error handling request ${request.method} ${request.url}\n${appStack(error)}`);
     const client = (request.socket as ClientSocket)[CLIENT];
-    if (client !== undefined && !response.writableFinished) this.refuse(client, 500, '');
+    if (client !== undefined && !response.writableFinished) this.refuse(client, 500, '', OUTCOME.app_error);
   }
 
   private upgraded(request: IncomingMessage): void {
@@ -238,14 +283,16 @@ export class AsyncServer {
   }
 
   /** Answers with a page of our own, or cuts the answer that had begun; either way it is the connection's last. */
-  private refuse(client: Client, status: number, message: string): void {
+  private refuse(client: Client, status: number, message: string, outcome: number): void {
     if (client.refused) return;
     client.refused = true;
+    client.outcome = outcome;
     const { socket, request, response } = client;
     if (begun(client) || !socket.writable) {
       socket.destroy();
       return;
     }
+    client.ownStatus = status;
     // Past the app's response: what it still writes there goes nowhere, as with a client that has left.
     if (response !== null) {
       response.detachSocket(socket);
@@ -262,9 +309,9 @@ export class AsyncServer {
   }
 
   /** As `refuse` for what still runs; a connection without a request just ends. */
-  private giveUp(client: Client, status: number, message: string): void {
+  private giveUp(client: Client, status: number, message: string, outcome: number): void {
     if (!runs(client)) client.socket.destroySoon();
-    else this.refuse(client, status, message);
+    else this.refuse(client, status, message, outcome);
   }
 
   private notUnderstood(error: NodeJS.ErrnoException, duplex: Duplex): void {
@@ -275,13 +322,16 @@ export class AsyncServer {
       return;
     }
     this.log.warning(`Invalid request from ip=${socket.remoteAddress ?? ''}: ${error.message}`);
-    socket.end(rawErrorAnswer(STATUS_OF_ERROR[error.code ?? ''] ?? 400, error.message), () => socket.destroy());
+    const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
+    this.metrics?.notUnderstood(status);
+    socket.end(rawErrorAnswer(status, error.message), () => socket.destroy());
   }
 
   // ---- time
 
   private sweep(): void {
     const time = now();
+    this.metrics?.turned(time);
     for (const client of this.clients) {
       if (client.upgraded || client.refused) continue;
       if (this.clientIsSlow(client, time)) continue;
@@ -311,7 +361,7 @@ export class AsyncServer {
       client.movedAt = time;
     } else if (reading && responseTimeoutMs > 0 && time - client.movedAt >= responseTimeoutMs) socket.destroy();
     else if (sending && bodyTimeoutMs > 0 && time - client.movedAt >= bodyTimeoutMs && this.listener !== null) {
-      this.refuse(client, 408, `No piece of the request's body came for ${bodyTimeoutMs / 1000} s`);
+      this.refuse(client, 408, `No piece of the request's body came for ${bodyTimeoutMs / 1000} s`, OUTCOME.refused);
     }
     return reading || begun(client);
   }
@@ -325,7 +375,7 @@ export class AsyncServer {
     this.log.critical(`WORKER TIMEOUT (pid:${process.pid}): ${request.method} ${request.url}, ${age} s old`);
     const message = `The application did not answer within ${timeoutMs / 1000} s`;
     abortSignal(request, new DOMException(message, 'TimeoutError'));
-    if (!begun(client) && runs(client)) this.refuse(client, 504, message);
+    if (!begun(client) && runs(client)) this.refuse(client, 504, message, OUTCOME.timeout);
   }
 
   private checkIdle(client: Client, time: number): void {
@@ -395,6 +445,21 @@ function runs({ response, earlier }: Client): boolean {
 /** Something of the answer has gone out. */
 function begun({ response, earlier }: Client): boolean {
   return response?.headersSent === true || (earlier?.some((one) => !one.response.writableFinished) ?? false);
+}
+
+/** The last request of this connection. */
+function statusOf(client: Client): Omit<RequestStatus, 'front' | 'worker' | 'thread'> {
+  const { id, request, socket, startedAt } = client;
+  const age = (now() - startedAt) / 1000;
+  return {
+    id,
+    method: request?.method ?? '',
+    path: splitTarget(request?.url ?? '').path,
+    client: socket.remoteAddress ?? '',
+    age,
+    phase: begun(client) ? 'answering' : 'running',
+    running: age,
+  };
 }
 
 function lastOf(response: ServerResponse): void {

@@ -1,7 +1,9 @@
 /** A worker whose main thread runs the app and serves its clients. */
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import type { FrontReport } from '../metrics/report.ts';
 import { appStack } from './app-stack.ts';
+import type { AsyncMetrics } from './async-metrics.ts';
 import type { AsyncServer } from './async-server.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import type { Engine, EngineHandler } from './main.ts';
@@ -27,6 +29,7 @@ export class AsyncWorker implements Engine {
     handler: EngineHandler,
     log: ErrorLog,
     access: Access | null,
+    metrics: AsyncMetrics | null,
   ) {
     this.config = config;
     this.lifecycle = lifecycle;
@@ -37,6 +40,7 @@ export class AsyncWorker implements Engine {
       { requestLimitReached: () => handler.requestLimitReached(), stopped: () => handler.stopped() },
       log,
       access,
+      metrics,
     ).then(
       (server) => {
         this.server = server;
@@ -48,6 +52,10 @@ export class AsyncWorker implements Engine {
 
   get served(): number {
     return this.server?.served ?? 0;
+  }
+
+  report(asked: number | null, withRequests: boolean): FrontReport | null {
+    return this.server?.report(asked, withRequests) ?? null;
   }
 
   listen(_index: number, handle: unknown): void {
@@ -83,7 +91,9 @@ export class AsyncWorker implements Engine {
   private attach(server: AsyncServer, handle: unknown): void {
     server.listen(handle, () => {
       this.listening++;
-      if (this.listening === this.config.front.listeners.length && !this.config.waitReady) this.handler.ready();
+      if (this.listening !== this.config.front.listeners.length) return;
+      this.handler.threads([process.pid]); // the main thread's number is the process's
+      if (!this.config.waitReady) this.handler.ready();
     });
   }
 }

@@ -1,7 +1,10 @@
 /** Start of a worker of a Node app. */
 import { EXIT, NunicornError } from '../errors.ts';
 import type { Access } from '../log/access.ts';
-import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
+import { openErrorLog } from '../log/error-log.ts';
+import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
+import type { FrontReport } from '../metrics/report.ts';
+import type { Statsd } from '../metrics/statsd.ts';
 import { bootStack } from './app-stack.ts';
 import { AsyncWorker } from './async-worker.ts';
 import { Lifecycle } from './lifecycle.ts';
@@ -10,6 +13,8 @@ import type { FromNodeWorker, NodeWorkerConfig, ToNodeWorker } from './messages.
 /** What serves the clients: the app in this event loop, in several, or on threads. */
 export interface Engine {
   readonly served: number;
+  /** What it has counted. Null: nobody wants to know, or it does not serve yet. `asked`: the number of the master's question. */
+  report(asked: number | null, withRequests: boolean): FrontReport | null;
   listen(index: number, handle: unknown): void;
   stop(graceful: boolean, idleMs: number): void;
   reopenLogs(): void;
@@ -24,12 +29,14 @@ export interface EngineHandler {
   bootFailed(error: unknown): void;
   requestLimitReached(): void;
   appFailed(): void;
+  /** The system's numbers of the threads that run the app. */
+  threads(ids: readonly number[]): void;
   /** A thread cannot be ended. */
   stuck(): void;
   stopped(): void;
 }
 
-/** How often the master hears how much has been answered. */
+/** How often the master hears how much has been answered, and what was counted. */
 const SERVED_MS = 1000;
 
 function tell(message: FromNodeWorker): void {
@@ -37,8 +44,9 @@ function tell(message: FromNodeWorker): void {
 }
 
 let engine: Engine | null = null;
-let log: ErrorLog | null = null;
+let log: SwitchableLog | null = null;
 let access: Access | null = null;
+let statsd: Statsd | null = null;
 let appPath = '';
 const held: { message: ToNodeWorker; handle: unknown }[] = [];
 
@@ -56,9 +64,10 @@ async function start(config: NodeWorkerConfig): Promise<void> {
   process.argv[1] = config.app.path;
   process.argv.length = 2; // no room for a title
   const { errorLog, access: accessSettings } = config.front;
-  log = await openErrorLog(errorLog);
+  log = switchableLog(await openErrorLog(errorLog));
   try {
     access = accessSettings === null ? null : await (await import('../log/access.ts')).openAccess(accessSettings, log);
+    statsd = await openStatsd(config, log);
   } catch (error) {
     bootFailed(error);
   }
@@ -69,25 +78,55 @@ async function start(config: NodeWorkerConfig): Promise<void> {
     requestLimitReached: () => tell({ op: 'request-limit' }),
     appFailed: () => tell({ op: 'app-failed' }),
     stuck: () => tell({ op: 'stuck' }),
-    stopped: () => tell({ op: 'stopped' }),
+    threads: (ids) => {
+      if (config.front.metrics) tell({ op: 'threads', ids });
+    },
+    stopped: () => {
+      report(null, false); // nothing that was counted is lost
+      tell({ op: 'stopped' });
+    },
   };
   engine = await engineOf(config, handler, log);
   process.on('uncaughtException', (error) => {
     // An app that has a handler of its own has decided to go on.
     if (process.listenerCount('uncaughtException') === 1) engine?.threw(error);
   });
-  setInterval(() => tell({ op: 'served', requests: engine?.served ?? 0 }), SERVED_MS).unref();
+  setInterval(() => {
+    tell({ op: 'served', requests: engine?.served ?? 0 });
+    report(null, false);
+  }, SERVED_MS).unref();
   for (const { message, handle } of held.splice(0)) act(message, handle);
 }
 
-async function engineOf(config: NodeWorkerConfig, handler: EngineHandler, log: ErrorLog): Promise<Engine> {
+async function openStatsd({ front }: NodeWorkerConfig, log: SwitchableLog): Promise<Statsd | null> {
+  if (front.statsd === null) return null;
+  const opened = await (await import('../metrics/statsd.ts')).Statsd.open(front.statsd, log);
+  log.watch((level) => opened.count(`gunicorn.log.${level}`, 1));
+  return opened;
+}
+
+function report(asked: number | null, withRequests: boolean): void {
+  const report = engine?.report(asked, withRequests) ?? null;
+  if (report !== null) tell({ op: 'report', report });
+}
+
+async function engineOf(config: NodeWorkerConfig, handler: EngineHandler, log: SwitchableLog): Promise<Engine> {
+  const { serial, front } = config;
   const lifecycle = new Lifecycle(log, () => tell({ op: 'ready' }));
   lifecycle.holdSignals((signal) => {
     if (signal === 'SIGTERM') tell({ op: 'asked-to-leave', why: `sent ${signal}` });
   });
-  if (config.workerClass === 'async') return new AsyncWorker(config, lifecycle, handler, log, access);
+  if (config.workerClass === 'async') {
+    const metrics = front.metrics
+      ? new (await import('./async-metrics.ts')).AsyncMetrics(serial, front.number, statsd)
+      : null;
+    return new AsyncWorker(config, lifecycle, handler, log, access, metrics);
+  }
+  const metrics = front.metrics
+    ? new (await import('../front/front-metrics.ts')).FrontMetrics(front.number, statsd)
+    : null;
   const [{ PoolWorker }, { loadParts }] = await Promise.all([import('./pool-worker.ts'), import('../front/parts.ts')]);
-  return new PoolWorker(config, await loadParts(config.front, log), handler, log, access);
+  return new PoolWorker(config, await loadParts(front, log), handler, log, access, metrics);
 }
 
 function act(message: ToNodeWorker, handle: unknown): void {
@@ -104,6 +143,9 @@ function act(message: ToNodeWorker, handle: unknown): void {
     return;
   }
   switch (message.op) {
+    case 'report':
+      report(message.asked, message.requests);
+      return;
     case 'listen':
       engine.listen(message.index, handle);
       return;
@@ -122,7 +164,7 @@ function act(message: ToNodeWorker, handle: unknown): void {
 
 async function leave(engine: Engine): Promise<void> {
   const byItself = await engine.end();
-  await access?.close();
+  await Promise.all([access?.close(), statsd?.close()]);
   if (!byItself) process.exit(0);
   // The app's listeners for SIGTERM end it, or it ends when nothing keeps it; the master waits for --graceful-timeout.
   process.channel?.unref();

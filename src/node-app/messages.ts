@@ -1,5 +1,6 @@
 /** What the master and a worker of a Node app say to each other over node:cluster's channel, and a worker and its threads. */
 import type { FrontConfig } from '../front/messages.ts';
+import type { FrontReport } from '../metrics/report.ts';
 import type { NodeAppUri } from '../settings/app.ts';
 
 export interface NodeAppConfig {
@@ -20,6 +21,8 @@ export interface NodeAppConfig {
 }
 
 export interface NodeWorkerConfig extends Omit<NodeAppConfig, 'front'> {
+  /** Unique among all workers ever started. */
+  readonly serial: number;
   /** With the worker's own number and title. */
   readonly front: FrontConfig;
   /** Under async: it tells when it has answered so many requests. 0: never. */
@@ -34,6 +37,8 @@ export type ToNodeWorker =
   | { readonly op: 'stop'; readonly graceful: boolean; readonly idleMs: number }
   | { readonly op: 'reopen-logs' }
   | { readonly op: 'ping' }
+  /** Answered with a report that has the number `asked`. */
+  | { readonly op: 'report'; readonly asked: number; readonly requests: boolean }
   /** What the app does at its end it does now. */
   | { readonly op: 'leave' };
 
@@ -44,6 +49,10 @@ export type FromNodeWorker =
   | { readonly op: 'pong' }
   /** How many requests it has answered by now. */
   | { readonly op: 'served'; readonly requests: number }
+  /** What it has counted, as a front reports it: once a second, when it was asked for, and before `stopped`. */
+  | { readonly op: 'report'; readonly report: FrontReport }
+  /** The system's numbers of the threads that run the app, as often as they change. */
+  | { readonly op: 'threads'; readonly ids: readonly number[] }
   | { readonly op: 'request-limit' }
   | { readonly op: 'asked-to-leave'; readonly why: string }
   /** Its app can be relied on no more: what it runs may finish, another worker takes its seat. */

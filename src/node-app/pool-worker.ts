@@ -4,16 +4,19 @@
  * one is started, and when it is ready the one before it gets no more and ends when it runs nothing.
  */
 import { now } from '../clock.ts';
-import { Dispatcher, type Slot } from '../dispatch/dispatcher.ts';
+import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
 import { StallWatch } from '../dispatch/stall-watch.ts';
 import { NunicornError } from '../errors.ts';
 import { ClientServer, type ClientServerParts } from '../front/client-server.ts';
 import { percentDecode, splitTarget } from '../front/environ.ts';
 import type { Exchange } from '../front/exchange.ts';
+import type { FrontMetrics } from '../front/front-metrics.ts';
 import { finishWithPage, sendComplete, sendHead } from '../front/respond.ts';
 import { attachHandle } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import { OUTCOME } from '../metrics/counters.ts';
+import type { FrontReport } from '../metrics/report.ts';
 import { Backoff } from '../policy/backoff.ts';
 import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
 import { withJitter } from '../policy/replacement.ts';
@@ -23,9 +26,17 @@ import type { Engine, EngineHandler } from './main.ts';
 import type { NodeWorkerConfig } from './messages.ts';
 import type { FromThread, ThreadAnswer } from './thread-messages.ts';
 
-const SWEEP_MS = 100;
+const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
 const AHEAD_LIMIT_MS = 5;
+
+/** A thread that runs requests, as the metrics see it. */
+interface Attached {
+  readonly address: { readonly serial: number; readonly number: number };
+  readonly firstThread: number;
+  readonly worker: DispatchWorker<Exchange>;
+  readonly draining: boolean;
+}
 
 /** The place of thread 1 to --threads. */
 interface Seat {
@@ -47,6 +58,9 @@ export class PoolWorker implements Engine {
   private readonly dispatcher: Dispatcher<Exchange>;
   private readonly seats: Seat[] = [];
   private readonly threads = new Map<number, AppThread>();
+  private readonly metrics: FrontMetrics | null;
+  /** By the thread's serial. */
+  private readonly attached = new Map<number, Attached>();
   private readonly unflushed = new Set<AppThread>();
   private readonly stallWatch = new StallWatch();
   private readonly sweeper: NodeJS.Timeout;
@@ -60,12 +74,14 @@ export class PoolWorker implements Engine {
   /** Called when the last thread has ended. */
   private ended: (() => void) | null = null;
 
+  /** `metrics`: null if nobody wants them. */
   constructor(
     config: NodeWorkerConfig,
     parts: ClientServerParts,
     handler: EngineHandler,
     log: ErrorLog,
     access: Access | null,
+    metrics: FrontMetrics | null,
   ) {
     this.config = config;
     this.handler = handler;
@@ -81,19 +97,25 @@ export class PoolWorker implements Engine {
       {
         requestRead: (exchange) => this.requestRead(exchange),
         clientLeft: (exchange) => this.clientLeft(exchange),
-        exchangeOver: (exchange) => this.logAccess(exchange),
-        connected: nothing,
-        notUnderstood: nothing,
+        exchangeOver: (exchange) => this.exchangeOver(exchange),
+        connected: () => this.metrics?.connected(),
+        notUnderstood: (status) => this.metrics?.notUnderstood(status),
       },
       log,
       parts,
     );
+    this.metrics = metrics;
+    metrics?.watch(this.dispatcher, this.clients, this.attached);
     for (let number = 1; number <= config.threads; number++) {
       const seat: Seat = { number, backoff: new Backoff(), current: null, next: null, restart: null };
       this.seats.push(seat);
       seat.next = this.startThread(seat);
     }
     this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
+  }
+
+  report(asked: number | null, withRequests: boolean): FrontReport | null {
+    return this.metrics?.report(this.access, asked, withRequests) ?? null;
   }
 
   /** The handles are used when all threads are ready. */
@@ -105,10 +127,11 @@ export class PoolWorker implements Engine {
   stop(graceful: boolean, idleMs: number): void {
     this.clients.stop(idleMs);
     if (!graceful) {
-      for (const request of this.dispatcher.sent()) this.fail(request, 503, 'The server is shutting down');
+      for (const request of this.dispatcher.sent())
+        this.fail(request, 503, 'The server is shutting down', OUTCOME.shutdown);
       for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
         this.dispatcher.cancel(next);
-        this.fail(next, 503, 'The server is shutting down');
+        this.fail(next, 503, 'The server is shutting down', OUTCOME.shutdown);
       }
     }
     this.sweep();
@@ -157,11 +180,25 @@ export class PoolWorker implements Engine {
     seat.next = null;
     thread.readyAt = now();
     thread.dispatched = this.dispatcher.addWorker(thread.serial, 1);
+    if (this.metrics !== null) this.watchThread(thread, thread.dispatched);
     this.dispatcher.dispatch(now());
     if (before !== null) this.drain(before);
     if (this.everReady || this.seats.some(({ current }) => current === null)) return;
     this.everReady = true;
     for (const { index, handle } of this.handles.splice(0)) this.attach(index, handle);
+  }
+
+  private watchThread(thread: AppThread, worker: DispatchWorker<Exchange>): void {
+    const { serial, front } = this.config;
+    this.attached.set(thread.serial, {
+      address: { serial, number: front.number },
+      firstThread: thread.number,
+      worker,
+      get draining() {
+        return thread.draining;
+      },
+    });
+    this.handler.threads([...this.threads.values()].flatMap(({ systemId }) => systemId ?? []));
   }
 
   /** No more requests for this thread; it ends when it runs nothing. */
@@ -197,6 +234,7 @@ export class PoolWorker implements Engine {
 
   private threadEnded(thread: AppThread, code: number): void {
     this.threads.delete(thread.serial);
+    this.attached.delete(thread.serial);
     this.unflushed.delete(thread);
     const { dispatched } = thread;
     let hasBegun = thread.served > 0;
@@ -251,13 +289,17 @@ export class PoolWorker implements Engine {
   private requestRead(exchange: Exchange): void {
     exchange.phase = 'dispatched';
     exchange.queuedAt = now();
+    this.metrics?.read(exchange);
     if (!this.dispatcher.arrive(exchange, exchange.queuedAt)) {
+      exchange.outcome = OUTCOME.queue_full;
       finishWithPage(exchange, 503, 'Too many requests are waiting', undefined, ['Retry-After', '1']);
       this.clients.over(exchange);
     }
   }
 
   private clientLeft(exchange: Exchange): void {
+    exchange.outcome = OUTCOME.client_left;
+    this.metrics?.clientLeft();
     if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange)) return;
     this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id });
   }
@@ -321,6 +363,9 @@ export class PoolWorker implements Engine {
       return;
     }
     switch (message.op) {
+      case 'running-as':
+        thread.systemId = message.systemId;
+        return;
       case 'ready':
         this.threadReady(thread);
         return;
@@ -376,12 +421,15 @@ export class PoolWorker implements Engine {
       case 'error':
         this.over(thread, slot, exchange, answer[2]);
         this.log.error(`Error handling request ${exchange.request.method} ${exchange.request.url}\n${answer[3]}`);
-        this.fail(exchange, 500, '');
+        this.fail(exchange, 500, '', OUTCOME.app_error);
         return;
       case 'cut':
         this.over(thread, slot, exchange, answer[2]);
+        if (exchange.phase === 'over') return;
+        exchange.outcome = OUTCOME.cut;
         if (exchange.phase === 'answering') exchange.connection.socket.destroySoon();
         else exchange.connection.socket.destroy();
+        this.clients.over(exchange);
     }
   }
 
@@ -391,7 +439,10 @@ export class PoolWorker implements Engine {
     this.served++;
     thread.served++;
     if (thread.served === thread.requestLimit) this.replace(thread);
-    this.dispatcher.answered(slot, appUs, now());
+    const time = now();
+    const attached = this.attached.get(thread.serial);
+    if (attached !== undefined) this.metrics?.answered(slot, attached, appUs, time);
+    this.dispatcher.answered(slot, appUs, time);
     if (thread.draining && thread.dispatched?.outstanding === 0) this.endThread(thread);
   }
 
@@ -411,8 +462,9 @@ export class PoolWorker implements Engine {
 
   // ---- what goes wrong
 
-  private fail(exchange: Exchange, status: number, message: string): void {
+  private fail(exchange: Exchange, status: number, message: string, outcome: number): void {
     if (exchange.phase === 'over') return;
+    exchange.outcome = outcome;
     finishWithPage(exchange, status, message);
     this.clients.over(exchange);
   }
@@ -421,11 +473,12 @@ export class PoolWorker implements Engine {
     if (exchange.phase === 'over') return;
     const { method, url } = exchange.request;
     this.log.error(`Request ${method} ${url} was lost with its thread (pid:${process.pid}, thread ${thread.number})`);
-    this.fail(exchange, 502, 'The thread that ran this request has died');
+    this.fail(exchange, 502, 'The thread that ran this request has died', OUTCOME.worker_lost);
   }
 
   private sweep(): void {
     const time = now();
+    this.metrics?.turned(time);
     this.clients.sweep(time);
     const stall = this.stallWatch.check(this.dispatcher, time);
     if (stall !== null)
@@ -435,7 +488,7 @@ export class PoolWorker implements Engine {
       const oldest = this.dispatcher.oldestQueued;
       if (oldest === null || queueTimeoutMs === 0 || time - oldest.queuedAt < queueTimeoutMs) break;
       this.dispatcher.cancel(oldest);
-      this.fail(oldest, 504, 'No thread was free in time');
+      this.fail(oldest, 504, 'No thread was free in time', OUTCOME.queue_timeout);
     }
     for (const { slot, request } of this.dispatcher.running()) this.checkDeadline(slot, request, time);
     if (!this.stoppedSaid && this.clients.isStopping && this.clients.isEmpty) {
@@ -464,10 +517,15 @@ export class PoolWorker implements Engine {
     this.log.critical(
       `WORKER TIMEOUT (pid:${process.pid}): ${method} ${url}, ${age} s old, in thread ${thread.number}, which is ended`,
     );
-    this.fail(exchange, 504, `The application did not answer within ${timeoutMs / 1000} s`);
+    this.fail(exchange, 504, `The application did not answer within ${timeoutMs / 1000} s`, OUTCOME.timeout);
     this.replace(thread);
     this.drain(thread);
     thread.kill();
+  }
+
+  private exchangeOver(exchange: Exchange): void {
+    this.metrics?.over(exchange);
+    this.logAccess(exchange);
   }
 
   private logAccess(exchange: Exchange): void {
@@ -494,8 +552,6 @@ export class PoolWorker implements Engine {
     });
   }
 }
-
-function nothing(): void {}
 
 /** A text is latin-1. */
 function toWire(data: string | Uint8Array): string | Buffer {

@@ -5,6 +5,7 @@ import type { TLSSocket } from 'node:tls';
 import { NunicornError } from '../errors.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import type { AsyncMetrics } from './async-metrics.ts';
 import { AsyncServer, type AsyncServerHandler } from './async-server.ts';
 import { loadApp } from './load.ts';
 import type { NodeWorkerConfig } from './messages.ts';
@@ -16,6 +17,7 @@ export async function serveApp(
   handler: AsyncServerHandler,
   log: ErrorLog,
   access: Access | null,
+  metrics: AsyncMetrics | null,
 ): Promise<AsyncServer> {
   provideSignal();
   const { front } = config;
@@ -24,11 +26,11 @@ export async function serveApp(
     if (front.tls !== null) {
       throw new NunicornError('--certfile: the app makes its server itself, so it has to be the one that speaks TLS');
     }
-    return new AsyncServer(front, app.server, null, config.requestLimit, handler, log, access);
+    return new AsyncServer(front, app.server, null, config.requestLimit, handler, log, access, metrics);
   }
   const server = await serverFor(config);
   server.maxHeadersCount = 0; // --limit-request-fields
-  return new AsyncServer(front, server, app.listener, config.requestLimit, handler, log, access);
+  return new AsyncServer(front, server, app.listener, config.requestLimit, handler, log, access, metrics);
 }
 
 async function serverFor({ front }: NodeWorkerConfig): Promise<HttpServer | HttpsServer> {

@@ -68,6 +68,8 @@ export type ThreadAnswer =
 
 export type FromThread =
   | readonly ThreadAnswer[]
+  /** First of all, where the system tells it: its number of the thread. */
+  | { readonly op: 'running-as'; readonly systemId: number }
   | { readonly op: 'ready' }
   /** The app could not be loaded. */
   | { readonly op: 'boot-failed'; readonly message: string; readonly exitCode: 1 | 3 | 4 }

@@ -1,6 +1,8 @@
 /** Start of a thread that runs the app, one request at a time. */
 
+import { readlinkSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
+import { basename } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { EXIT, NunicornError } from '../errors.ts';
 import { openErrorLog } from '../log/error-log.ts';
@@ -259,6 +261,17 @@ parentPort?.on('message', (message: ToThread) => {
   }
 });
 
+/** Linux only. The link is that of the thread which asks: PID/task/TID. */
+function systemId(): number | null {
+  try {
+    return Number(basename(readlinkSync('/proc/thread-self')));
+  } catch {
+    return null;
+  }
+}
+
+const id = config.front.metrics ? systemId() : null;
+if (id !== null) tell({ op: 'running-as', systemId: id });
 process.argv[1] = config.app.path;
 process.argv.length = 2;
 provideSignal();

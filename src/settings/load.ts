@@ -96,8 +96,6 @@ export async function loadSettings(
     for (const name of withoutMeaningForNode(worker_class).filter(given)) {
       warnings.push(`${name} has no effect: ${app} is a Node app that runs under ${worker_class}`);
     }
-    for (const name of (['admin_bind', 'statsd_host'] as const).filter(given))
-      warnings.push(`${name} tells of the workers of a Node app, but not of its requests yet`);
   }
   const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
   return { settings, app, nodeApp, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
