@@ -1,5 +1,4 @@
 /** Start of a front's process. Loads only what serves requests. */
-import { rmSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 import { attachHandle, type ListeningHandle } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
@@ -10,6 +9,7 @@ import { Front } from './front.ts';
 import type { FrontMetrics } from './front-metrics.ts';
 import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
 import { loadParts } from './parts.ts';
+import { removeRemains } from './remains.ts';
 
 // The terminal sends Ctrl-C to every process of the group, but the master alone decides what ends when.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH'] as const) {
@@ -159,9 +159,7 @@ process.prependListener('disconnect', () => {
       // It noticed.
     }
   }
-  for (const folder of [config?.folder, config?.spoolFolder]) {
-    if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
-  }
+  removeRemains(config);
   process.exit(1);
 });
 tell({ op: 'online' });

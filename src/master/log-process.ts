@@ -40,6 +40,7 @@ export class LogProcess {
   private readonly backoff = new Backoff();
   private child: ChildProcess | null = null;
   private startedAt = 0;
+  private everUp = false;
   private ending: (() => void) | null = null;
 
   /** @throws {NunicornError} with what Python says of the configuration of logging */
@@ -114,6 +115,7 @@ export class LogProcess {
         if (!text.endsWith('\n')) return;
         const { problem = null } = JSON.parse(text) as { problem?: string };
         up = problem === null;
+        this.everUp ||= up;
         report.destroy();
         resolve(problem);
       });
@@ -122,17 +124,17 @@ export class LogProcess {
         this.child = null;
         resolve(`the log process ended (${signal ?? `exit code ${code}`})`);
         if (this.ending !== null) this.ending();
-        else if (up) this.restart(signal ?? `exit code ${code}`);
+        else if (this.everUp) this.restart(up, signal ?? `exit code ${code}`);
       });
     });
   }
 
-  private restart(how: string): void {
+  private restart(wasUp: boolean, how: string): void {
     const { startedAt } = this;
     const delayMs = this.backoff.delayAfter({
       startedAt,
-      readyAt: startedAt,
-      hasBegun: true,
+      readyAt: wasUp ? startedAt : null,
+      hasBegun: false,
       diedAt: performance.now(),
     });
     console.error(`[${process.pid}] [ERROR] The log process ended (${how}); it is started again`);

@@ -85,7 +85,7 @@ export class PrometheusReader {
     child.unref();
     child.stdin?.on('error', () => {}); // told by its end
     if (child.stdout !== null) {
-      createInterface({ input: child.stdout }).on('line', (line) => this.waiting.shift()?.(JSON.parse(line) as Reply));
+      createInterface({ input: child.stdout }).on('line', (line) => this.waiting.shift()?.(replyIn(line)));
     }
     const ended = (): void => {
       this.child = null;
@@ -94,5 +94,14 @@ export class PrometheusReader {
     child.on('error', ended);
     child.on('exit', ended);
     return child;
+  }
+}
+
+/** The library is not ours: what it prints is no answer. */
+function replyIn(line: string): Reply {
+  try {
+    return JSON.parse(line) as Reply;
+  } catch {
+    return { error: `the process that reads them wrote ${JSON.stringify(line.slice(0, 100))}` };
   }
 }

@@ -1,5 +1,7 @@
 /** Start of a worker of a Node app. */
 import { EXIT, NunicornError } from '../errors.ts';
+import type { FrontConfig } from '../front/messages.ts';
+import { removeRemains } from '../front/remains.ts';
 import type { Access } from '../log/access.ts';
 import { openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
@@ -48,6 +50,7 @@ let log: SwitchableLog | null = null;
 let access: Access | null = null;
 let statsd: Statsd | null = null;
 let appPath = '';
+let front: FrontConfig | null = null;
 const held: { message: ToNodeWorker; handle: unknown }[] = [];
 
 function bootFailed(error: unknown): never {
@@ -58,6 +61,7 @@ function bootFailed(error: unknown): never {
 
 async function start(config: NodeWorkerConfig): Promise<void> {
   appPath = config.app.path;
+  front = config.front;
   process.title = config.front.title;
   process.chdir(config.chdir);
   process.umask(config.umask);
@@ -172,5 +176,8 @@ async function leave(engine: Engine): Promise<void> {
 
 process.on('message', act);
 // Before node:cluster's own listener, which ends the process.
-process.prependListener('disconnect', () => process.exit(1)); // the master is gone without a word
+process.prependListener('disconnect', () => {
+  removeRemains(front); // the master is gone without a word
+  process.exit(1);
+});
 tell({ op: 'online' });

@@ -243,3 +243,47 @@ it('--capture-output: what the application prints is in the error log', async ()
     rmSync(folder, { recursive: true });
   }
 });
+
+const OWN_LOGGER = `import os
+from gunicorn.glogging import Logger
+
+class Own(Logger):
+    def __init__(self, cfg):
+        if os.path.exists(os.path.join(os.environ["HOME"], "broken")):
+            open(os.path.join(os.environ["HOME"], "tried"), "w").close()
+            raise OSError("no log server")
+        super().__init__(cfg)
+
+logger_class = Own
+`;
+
+function logProcess(server: Server): number | undefined {
+  return server.processes().find(({ title }) => title.includes('nunicorn: log'))?.pid;
+}
+
+it('the master killed -9: the log process goes too, and no folder stays, of a Node app neither', none, async () => {
+  await withConfig(OWN_LOGGER, async (file) => {
+    for (const app of [APP.app, './node/listener.cjs']) {
+      await withServer({ app, args: ['-c', file] }, async (server) => {
+        await server.waitForLog(/Started: all workers are ready/);
+        assert.ok(logProcess(server));
+        server.kill('SIGKILL');
+        await server.exit();
+        await server.nothingLeft(5_000);
+      });
+    }
+  });
+});
+
+it('a log process that dies and cannot start is tried again until it can', none, async () => {
+  await withConfig(OWN_LOGGER, async (file) => {
+    await withServer({ ...APP, args: ['-c', file] }, async (server) => {
+      server.mark('broken');
+      process.kill(logProcess(server) ?? 0, 'SIGKILL');
+      await server.marked('tried');
+      rmSync(join(server.home, 'broken'));
+      server.kill('SIGUSR1');
+      await server.waitForLog(/Handling signal: usr1/);
+    });
+  });
+});
