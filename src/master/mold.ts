@@ -134,6 +134,7 @@ export class Mold {
       if (hook) mold.control?.say({ op: 'hook', hook: 'on_exit' });
       mold.control?.say({ op: 'leave', quick: false });
       setTimeout(() => {
+        if (this.current !== mold) return;
         this.log.error(`The mold (pid:${mold.child.pid}) did not end within ${END_MS / 1000} s and is killed`);
         mold.child.kill('SIGKILL');
       }, END_MS).unref();

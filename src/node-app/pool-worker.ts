@@ -259,7 +259,9 @@ export class PoolWorker implements Engine {
     }
     if (seat.next !== null || seat.restart !== null) return;
     const { startedAt, readyAt } = thread;
-    const delayMs = thread.ending ? 0 : seat.backoff.delayAfter({ startedAt, readyAt, hasBegun, diedAt: now() });
+    // One that was told to end is no failure; one that has never been ready is, whoever ended it.
+    const delayMs =
+      thread.ending && readyAt !== null ? 0 : seat.backoff.delayAfter({ startedAt, readyAt, hasBegun, diedAt: now() });
     seat.restart = setTimeout(() => {
       seat.restart = null;
       seat.next ??= this.startThread(seat);

@@ -10,11 +10,11 @@ const WIDEST = 100;
 const NARROWEST = 50;
 
 const USAGE = `Usage: nunicorn [OPTIONS] APP
-       nunicorn size --help
+       nunicorn size|advise|ctl|top --help
        nunicorn completion bash|zsh`;
 
 const ABOUT =
-  'Serves a Python WSGI application from pre-forked workers, as Gunicorn does, behind an HTTP front. APP is MODULE, MODULE:CALLABLE or MODULE:FACTORY(ARGUMENTS); CALLABLE is "application" unless named.';
+  'Serves a Python WSGI application from pre-forked workers, as Gunicorn does, behind an HTTP front. APP is MODULE, MODULE:CALLABLE or MODULE:FACTORY(ARGUMENTS); CALLABLE is "application" unless named. Or a Node app: ./FILE.js.';
 
 const EXAMPLES: readonly (readonly [string, string])[] = [
   ['nunicorn project.wsgi', 'One request at a time, at 127.0.0.1:8000.'],

@@ -176,6 +176,28 @@ describe('life of the threads', { skip }, () => {
     });
   });
 
+  it('a thread whose replacement does not boot goes on, and the next try waits longer each time', async () => {
+    const files = {
+      'app.mjs': `import { existsSync } from 'node:fs';
+if (existsSync('broken')) throw new Error('broken on purpose');
+export default (request, response) => response.end('ok');
+`,
+    };
+    const args = ['--max-requests', '1'];
+    const options = { app: './app.mjs', chdir: '{home}', files, args: ['-k', 'gthread', ...args] };
+    await withServer(options, async (server) => {
+      server.mark('broken');
+      await text(server, '/');
+      const failures = (): number => server.log.split('broken on purpose').length - 1;
+      await until(failures, 'the first failure', 30_000);
+      const since = performance.now();
+      await until(() => failures() >= 5, 'four more', 60_000);
+      // 0.25 + 0.5 + 1 + 2 s
+      assert.ok(performance.now() - since > 1500, 'tried again at once');
+      assert.equal(await text(server, '/'), 'ok');
+    });
+  });
+
   it('HUP under load loses nothing', async () => {
     await withServer({ app: APP, workers: 2, threads: 2 }, async (server) => {
       const before = server.workers();
