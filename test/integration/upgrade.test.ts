@@ -8,7 +8,7 @@ import { afterEach, beforeEach, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { get } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
-import { freePort } from '../helpers/ports.ts';
+import { freePort, isListening } from '../helpers/ports.ts';
 import { isAlive } from '../helpers/processes.ts';
 import { type Server, withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
@@ -117,7 +117,8 @@ it('WINCH puts the old master to rest, HUP and the end of the new one go back, a
   skip,
 }, async () => {
   const path = join(folder, 'app.sock');
-  const args = ['--pid', pidFile()];
+  const control = join(folder, 'app.ctl');
+  const args = ['--pid', pidFile(), '--control-socket', control];
   await withServer({ app: 'app', chdir: folder, workers: 2, bind: [`unix:${path}`], args }, async (server) => {
     await underLoad(server, async (load) => {
       const workers = server.workers();
@@ -132,7 +133,9 @@ it('WINCH puts the old master to rest, HUP and the end of the new one go back, a
       const from = server.log.length;
       server.kill('SIGHUP');
       await server.waitForLog(/Reloaded: all workers are ready/, { from, ms: LONG_MS });
+      assert.ok(await isListening({ path: control }), 'the new master is asked while it is there');
       await end(server, next, 'SIGTERM');
+      await until(() => isListening({ path: control }), 'the old master to be asked again', LONG_MS);
       assert.ok(existsSync(path), 'the socket file is still there');
       assert.equal((await server.get('/')).text(), 'one');
     });
