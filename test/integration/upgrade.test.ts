@@ -98,7 +98,7 @@ it('three upgrades under load: no request fails, the pid file follows, sockets a
           () => existsSync(pidFile()) && readFileSync(pidFile(), 'utf8') === `${next}\n`,
           'the pid file of the new master',
         );
-        assert.ok(!existsSync(`${pidFile()}.2`));
+        await until(() => !existsSync(`${pidFile()}.2`), 'its other name to go');
         await until(
           () => server.processes().some(({ pid, title }) => pid === next && title.endsWith('master [app]')),
           'its title',
