@@ -301,8 +301,9 @@ export class MasterMetrics {
 
   private countIo(): void {
     for (const [number, times] of this.totals.threads) {
-      const appMs = this.totals.workers.get(number)?.[WORKER_AT.appMs] ?? 0;
-      times.ioMs = Math.max(times.ioMs, appMs - times.cpuMs - times.cpuWaitMs - (times.gilWaitMs ?? 0));
+      // From the slot's side: threads wait for the lock outside the app too, when a request comes.
+      const busyMs = this.totals.workers.get(number)?.[WORKER_AT.busyMs] ?? 0;
+      times.ioMs = Math.max(times.ioMs, busyMs - times.cpuMs - times.cpuWaitMs - (times.gilWaitMs ?? 0));
     }
   }
 

@@ -15,7 +15,6 @@ interface Copy {
   readonly cpuMs: number;
   readonly cpuWaitMs: number;
   readonly gilWaitMs: number | null;
-  readonly appMs: number;
 }
 
 export class Recent {
@@ -66,7 +65,6 @@ function copyOf(totals: Totals, at: number): Copy {
     busyMs: totals.overWorkers(WORKER_AT.busyMs),
     slotMs: totals.slotMs,
     answered: totals.overWorkers(WORKER_AT.requests),
-    appMs: totals.overWorkers(WORKER_AT.appMs),
     ...sums,
   };
 }
@@ -82,7 +80,7 @@ function perRequest(now: Copy, then: Copy): PerRequest | null {
   if (requests <= 0 || now.cpuMs === 0) return null;
   const cpuWaitMs = now.cpuWaitMs - then.cpuWaitMs;
   const gilWaitMs = now.gilWaitMs === null ? null : now.gilWaitMs - (then.gilWaitMs ?? 0);
-  const ioMs = Math.max(0, now.appMs - then.appMs - cpuMs - cpuWaitMs - (gilWaitMs ?? 0));
+  const ioMs = Math.max(0, now.busyMs - then.busyMs - cpuMs - cpuWaitMs - (gilWaitMs ?? 0));
   const each = (milliseconds: number): number => milliseconds / 1000 / requests;
   return {
     cpu: each(cpuMs),

@@ -78,13 +78,13 @@ const FACTS = {
   },
   nunicorn_gil_wait_seconds_total: {
     kind: 'counter',
-    help: "Time that a worker's request threads waited for the interpreter's lock (GIL). Estimated by samples.",
+    help: "Time that a worker's request threads waited for the interpreter's lock (GIL), in the app and around it. Estimated by samples.",
     labels: ['worker'],
     when: 'Linux with glibc, and a master that may look at its workers',
   },
   nunicorn_io_seconds_total: {
     kind: 'counter',
-    help: 'Time in the app that is none of these: waiting for databases, files, other locks, sleep.',
+    help: 'Time that threads had a request, less all these: waiting for databases, files, other locks, sleep.',
     labels: ['worker'],
     when: LINUX,
   },
