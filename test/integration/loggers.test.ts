@@ -1,7 +1,7 @@
 // Logs through Python's logging: logger_class, logconfig_dict, syslog. The same configuration files run with gunicorn.
 import { strict as assert } from 'node:assert';
 import { createSocket } from 'node:dgram';
-import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -270,6 +270,7 @@ it('the master killed -9: the log process goes too, and no folder stays, of a No
         server.kill('SIGKILL');
         await server.exit();
         await server.nothingLeft(5_000);
+        await until(() => readdirSync(server.temporary).length === 0, 'the folders to go');
       });
     }
   });
@@ -282,6 +283,7 @@ it('a log process that dies and cannot start is tried again until it can', none,
       process.kill(logProcess(server) ?? 0, 'SIGKILL');
       await server.marked('tried');
       rmSync(join(server.home, 'broken'));
+      await until(() => logProcess(server), 'another log process');
       server.kill('SIGUSR1');
       await server.waitForLog(/Handling signal: usr1/);
     });
