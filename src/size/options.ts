@@ -92,6 +92,12 @@ export async function parseSizeOptions(
     throw new NunicornError(`--${commandLine.request} is for nunicorn itself: nunicorn size --help`, EXIT.USAGE);
   const loaded = await loadSettings(words, env, cwd);
   const { settings, sources } = loaded;
+  if (loaded.nodeApp !== null)
+    throw new NunicornError(
+      `${loaded.app} is a Node app: nunicorn size measures Python apps only, so far. Under async as many --workers as ` +
+        'processors are a good start; --admin-bind shows how busy they are',
+      EXIT.USAGE,
+    );
   const set = (name: SettingName): boolean => sources.get(name)?.kind !== 'default';
   const traffic = trafficSource(list('path'), text('har'), text('replay'));
   const headers = list('header');

@@ -1,10 +1,16 @@
 // --admin-bind of a Node app: its workers count and report as the fronts of a Python app do.
 import { strict as assert } from 'node:assert';
+import { execFile } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { promisify } from 'node:util';
 import { Admin, wentBack } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
 import type { Connection } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { NUNICORN } from '../helpers/paths.ts';
 import { type Server, withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
 
@@ -83,6 +89,40 @@ for (const [kind, threads] of [
         held.close();
         assert.deepEqual((await admin.requests()).requests, []);
       });
+    });
+
+    it('nunicorn ctl shows it, and a statsd server hears of each request', async () => {
+      const statsd = createSocket('udp4');
+      const lines: string[] = [];
+      statsd.on('message', (datagram) => lines.push(...datagram.toString('latin1').split('\n')));
+      statsd.bind(0, '127.0.0.1');
+      await once(statsd, 'listening');
+      const more = ['--control-socket', '{home}/app.ctl', '--statsd-host', `127.0.0.1:${statsd.address().port}`];
+      try {
+        await withServer({ app: APP, threads, args: [...more, '-k', kind] }, async (server) => {
+          assert.equal((await server.get('/cookies')).status, 201);
+          assert.equal((await server.get('/throw')).status, 500);
+          const held = await send(server, '/hold');
+          await server.marked('held');
+          const words = [NUNICORN, 'ctl', '-s', join(server.home, 'app.ctl'), 'show', 'requests'];
+          const { stdout } = await promisify(execFile)(process.execPath, words, { timeout: 30_000 });
+          assert.match(stdout, /GET.*\/hold/);
+          server.mark('go-on');
+          assert.equal((await held.response()).status, 200);
+          held.close();
+          const count = (line: string): number => lines.filter((one) => one === line).length;
+          await until(
+            () =>
+              count('gunicorn.request.status.201:1|c|@1.0') === 1 &&
+              count('gunicorn.request.status.500:1|c|@1.0') === 1 &&
+              count('gunicorn.log.error:1|c|@1.0') >= 1 &&
+              count('gunicorn.workers:1|g') >= 1,
+            () => `the lines of these requests\n${lines.join('\n')}`,
+          );
+        });
+      } finally {
+        statsd.close();
+      }
     });
 
     it('a computing handler is seen in processor time and utilisation', {

@@ -63,6 +63,13 @@ describe('the mix of requests', () => {
 describe('the command line', () => {
   const parse = (...words: string[]) => parseSizeOptions(words, {}, process.cwd(), 80);
 
+  it('does not measure a Node app', async () => {
+    await assert.rejects(
+      parse('--path', '/', 'test/fixtures/node/listener.cjs'),
+      /listener\.cjs is a Node app: nunicorn size measures Python apps/,
+    );
+  });
+
   it("keeps the server's options apart from its own, in any order", async () => {
     const request = await parse(
       '--timeout',
