@@ -68,8 +68,11 @@ for (const [kind, threads] of [
       await withServer({ app: APP, threads, args: [...admin.args, '-k', kind] }, async (server) => {
         const held = await send(server, '/hold?secret');
         await server.marked('held');
-        const { requests, silentFronts } = await admin.requests();
-        assert.deepEqual(silentFronts, []);
+        // A worker that does not report in time, on a busy machine, is named as silent.
+        const requests = await until(async () => {
+          const answer = await admin.requests();
+          return answer.silentFronts.length === 0 && answer.requests;
+        }, 'the worker to report');
         assert.equal(requests.length, 1);
         const [request] = requests;
         assert.deepEqual(
@@ -105,8 +108,11 @@ for (const [kind, threads] of [
           const held = await send(server, '/hold');
           await server.marked('held');
           const words = [NUNICORN, 'ctl', '-s', join(server.home, 'app.ctl'), 'show', 'requests'];
-          const { stdout } = await promisify(execFile)(process.execPath, words, { timeout: 30_000 });
-          assert.match(stdout, /GET.*\/hold/);
+          // A worker that does not report in time, on a busy machine, is left out.
+          await until(async () => {
+            const { stdout } = await promisify(execFile)(process.execPath, words, { timeout: 30_000 });
+            return /GET.*\/hold/.test(stdout);
+          }, 'the request in the list');
           server.mark('go-on');
           assert.equal((await held.response()).status, 200);
           held.close();
