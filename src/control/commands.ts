@@ -44,6 +44,9 @@ const CONFIG_NAMES = [
   'control_socket',
 ] as const;
 
+/** Workers that one command adds or removes: a slip must not fill the machine. */
+const MOST_AT_ONCE = 100;
+
 /** Reasons for which a worker is ended by force. */
 const KILLED: readonly Reason[] = ['boot_timeout', 'memory_hard', 'timeout', 'unresponsive'];
 
@@ -277,8 +280,8 @@ function findWorker(target: ControlTarget, [name = '']: readonly string[]): Work
 
 function countOf([text = '1']: readonly string[]): number {
   const number = Number(text);
-  if (!Number.isInteger(number) || number < 1)
-    throw new CommandError(`Invalid argument: '${text}' is no number of workers`);
+  if (!Number.isInteger(number) || number < 1 || number > MOST_AT_ONCE)
+    throw new CommandError(`Invalid argument: '${text}' is no number of workers from 1 to ${MOST_AT_ONCE}`);
   return number;
 }
 

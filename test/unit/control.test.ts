@@ -189,6 +189,7 @@ describe('control commands', () => {
     ['worker kill', /Missing PID/],
     ['worker add -1', /'-1' is no number of workers/],
     ['worker add x', /'x' is no number of workers/],
+    ['worker add 1000000', /from 1 to 100/],
     ['drain 7', /there is no worker '7'; there are 1 \(pid 1003\)/],
     ['backtrace', /there is no worker ''/],
     ['shutdown slowly', /graceful or quick/],

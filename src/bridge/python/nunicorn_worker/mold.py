@@ -194,7 +194,7 @@ class Mold:
                 op="exited",
                 pid=pid,
                 code=None if killed else os.WEXITSTATUS(status),
-                signal=signal.Signals(os.WTERMSIG(status)).name if killed else None,
+                signal=_name(os.WTERMSIG(status)) if killed else None,
             )
             if self._setup.cfg.child_exit is not nothing:
                 self._child_exit(view)
@@ -211,3 +211,10 @@ class Mold:
     def _flush():
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _name(number):
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # the real-time signals between the first and the last have no names
