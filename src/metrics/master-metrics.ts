@@ -109,7 +109,9 @@ export class MasterMetrics {
 
   report(id: number, report: FrontReport): void {
     this.totals.merge(id, report);
-    this.reports.set(id, report);
+    // One that was not asked for requests may come between the answer to that and its reader.
+    const requests = report.requests ?? this.reports.get(id)?.requests;
+    this.reports.set(id, requests === undefined ? report : { ...report, requests });
   }
 
   frontEnded(id: number, restarted: boolean): void {
