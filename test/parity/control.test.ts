@@ -31,6 +31,8 @@ function scenario(name: string, run_: (server: Server) => Promise<Transcript>): 
     options: OPTIONS,
     run: async (server) => {
       await server.ready();
+      // Gunicorn's comes after its first answers.
+      await server.waitForLog(/Control socket listening/);
       return (await run_(server)).map((line) => normalise(line, server));
     },
   };
@@ -46,7 +48,6 @@ async function workers(server: Server, count: number): Promise<void> {
 
 onNewServers('control', OPTIONS, [
   scenario('log line of the socket', async (server) => {
-    await until(() => server.log.includes('Control socket'), 'the line');
     return server.log.split('\n').filter((line) => line.includes('Control socket'));
   }),
   scenario('show workers', async (server) => {
