@@ -11,6 +11,7 @@ import { Connection, exchange, get, type Response } from './http.ts';
 import { FIXTURES, NUNICORN, VENV, VENV_BIN } from './paths.ts';
 import { type Address, freePort, isListening } from './ports.ts';
 import { descriptorCount, descriptors, isAlive, isUnreaped, type ProcessInfo, processesOf } from './processes.ts';
+import { abandonLoads } from './tally.ts';
 
 export type Kind = 'nunicorn' | 'gunicorn';
 
@@ -416,6 +417,7 @@ export async function finishing(server: Server, test: (server: Server) => Promis
   } catch (error) {
     const output = server.output;
     server.destroy();
+    abandonLoads();
     if (error instanceof Error && !error.message.includes('--- stderr of the server')) error.message += `\n${output}`;
     throw error;
   }

@@ -16,6 +16,13 @@ export interface LoadOptions {
 /** Every outcome counted: "200", "502", or the code of the error, such as "ECONNRESET". */
 export type Outcomes = ReadonlyMap<string, number>;
 
+const running = new Set<Load>();
+
+/** Ends every load that a failed test has left behind: it would keep the test's process alive. */
+export function abandonLoads(): void {
+  for (const load of running) load.abandon();
+}
+
 /**
  * Clients that ask again and again until they are told to stop, and a tally of what each of them got. The model for
  * every "nothing is dropped" test: no outcome is left out.
@@ -32,6 +39,7 @@ export class Load {
     this.#options = options;
     this.#agent = new Agent({ keepAlive: options.keepAlive ?? false, maxSockets: options.clients });
     this.#clients = Array.from({ length: options.clients }, () => this.#client());
+    running.add(this);
   }
 
   get outcomes(): Outcomes {
@@ -107,11 +115,18 @@ export class Load {
     return JSON.stringify(Object.fromEntries(this.#tally));
   }
 
+  /** Stops without waiting for anything. */
+  abandon(): void {
+    this.#stopping = true;
+    this.#agent.destroy();
+    running.delete(this);
+  }
+
   /** Lets each client finish its last request. */
   async stop(ms = 30_000): Promise<Outcomes> {
     this.#stopping = true;
     await withDeadline(Promise.all(this.#clients), () => `the last answers; have ${this.describe()}`, ms);
-    this.#agent.destroy();
+    this.abandon();
     return this.#tally;
   }
 }
