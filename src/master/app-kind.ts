@@ -84,6 +84,9 @@ export interface AppHandler {
   stopped(): void;
 }
 
+/** `failed`: the new code does not boot, and workers are what they were. `overtaken`: another renewal has begun. */
+export type Renewal = 'renewed' | 'failed' | 'overtaken';
+
 export interface AppKind extends Pick<ServerView, 'fronts' | 'askFronts' | 'askWorkers'> {
   /** For the log: what runs the app. */
   description(): string;
@@ -92,8 +95,12 @@ export interface AppKind extends Pick<ServerView, 'fronts' | 'askFronts' | 'askW
   /** `setup` has the sockets. */
   start(setup: Setup): Promise<void>;
   startWorker(facts: WorkerFacts): WorkerProcess;
-  /** Takes new settings. Resolves when workers may be replaced: those started from then on have them, and the present code. */
+  /** Takes new settings. Resolves when whoever serves the clients has them, and the next worker may have others. */
   reload(setup: Setup): Promise<void>;
+  /** Has the workers that are started from then on be of the settings last taken, and of the code of now. */
+  renew(): Promise<Renewal>;
+  /** How the workers of that have done: all serve, or one did not boot, and those of before stay. */
+  settle(good: boolean): void;
   /** There will be so many workers, fewer than now: resolves when nobody serves clients for those that go alone. */
   beforeWorkers(count: number): Promise<void>;
   reopenLogs(): void;

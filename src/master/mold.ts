@@ -1,6 +1,6 @@
 /**
- * The process that forks workers, and the one after it when it dies or reloads. With --preload it has imported the app; hooks of
- * the master run in it, one after the other.
+ * The process that forks workers, and the one after it when it dies. With --preload it has imported the app; hooks of the master
+ * run in it, one after the other.
  */
 import type { ChildProcess } from 'node:child_process';
 import { after, now } from '../clock.ts';
@@ -18,7 +18,10 @@ export interface MoldHandler {
   bootTimeoutMs(): number;
   /** Gives what the process is doing. */
   stacks(pid: number, done: (stacks: string) => void): void;
-  /** None has ever been ready. */
+  processEnded(serial: number): void;
+  /** After `end`: it is gone. */
+  ended(): void;
+  /** None has ever been ready, and none will. */
   unbootable(code: number | null): void;
   /** A hook failed that nobody waits for: the server is to end with this exit code. */
   hookFailed(code: number): void;
@@ -33,8 +36,6 @@ interface MoldProcess {
   readonly startedAt: number;
   control: ControlConnection | null;
   ready: boolean;
-  /** It was told to go: the next one is to take its place. */
-  leaving: boolean;
   /** Takes back the limit for its boot. */
   cancelLimit: () => void;
 }
@@ -47,8 +48,10 @@ export class Mold {
   private everReady = false;
   /** Waiting for the hook that runs, and for those after it: called with an exit code if the hook failed, else null. */
   private readonly hooked: ((code: number | null) => void)[] = [];
-  /** Called at the end of the last one. */
-  private ending: (() => void) | null = null;
+  /** It is to end: what the end of its last process gives. */
+  private ending: Promise<number | null> | null = null;
+  private tellEnd: (code: number | null) => void = () => {};
+  private restart: NodeJS.Timeout | null = null;
 
   constructor(handler: MoldHandler, log: ErrorLog) {
     this.handler = handler;
@@ -70,7 +73,6 @@ export class Mold {
       startedAt: now(),
       control: null,
       ready: false,
-      leaving: false,
       cancelLimit,
     };
     this.current = mold;
@@ -115,21 +117,22 @@ export class Mold {
     });
   }
 
-  /** The next one imports the app anew. */
-  reload(): void {
-    if (this.current === null) return;
-    // One that still imports the app does not hear.
-    if (this.current.ready) this.current.control?.say({ op: 'leave', quick: false });
-    else this.current.child.kill('SIGKILL');
-    this.current.ready = false;
-    this.current.leaving = true;
+  /** `hook`: on_exit is run first. Resolves with the exit code of its process; null: there was none, or it was killed. */
+  end(hook: boolean): Promise<number | null> {
+    this.ending ??= new Promise((resolve) => {
+      this.tellEnd = (code) => {
+        this.handler.ended();
+        resolve(code);
+      };
+      this.leave(hook);
+    });
+    return this.ending;
   }
 
-  /** `hook`: on_exit is run first. */
-  end(hook: boolean, done: () => void): void {
-    this.ending = done;
+  private leave(hook: boolean): void {
+    if (this.restart !== null) clearTimeout(this.restart);
     const mold = this.current;
-    if (mold === null) done();
+    if (mold === null) this.tellEnd(null);
     else if (mold.ready) {
       if (hook) mold.control?.say({ op: 'hook', hook: 'on_exit' });
       mold.control?.say({ op: 'leave', quick: false });
@@ -164,14 +167,10 @@ export class Mold {
   private ended(mold: MoldProcess, code: number | null): void {
     mold.cancelLimit();
     this.current = null;
+    this.handler.processEnded(mold.serial);
     for (const resolve of this.hooked.splice(0)) resolve(null);
     if (this.ending !== null) {
-      if (code !== null && code !== 0) this.handler.hookFailed(code);
-      this.ending();
-      return;
-    }
-    if (mold.leaving) {
-      this.start();
+      this.tellEnd(code);
       return;
     }
     if (!this.everReady) {
@@ -186,8 +185,6 @@ export class Mold {
       diedAt: now(),
     });
     this.log.error(`The mold (pid:${mold.child.pid}) has died; its workers go on until a new one replaces them`);
-    setTimeout(() => {
-      if (this.ending === null && this.current === null) this.start();
-    }, delayMs);
+    this.restart = setTimeout(() => this.start(), delayMs);
   }
 }

@@ -7,7 +7,7 @@ import { now } from '../clock.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
 import type { FrontView } from '../metrics/view.ts';
 import type { FromNodeWorker, NodeAppConfig, ToNodeWorker } from '../node-app/messages.ts';
-import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
+import type { AppHandler, AppKind, Renewal, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { nodeOptions, type Runtime, type Setup } from './options.ts';
 import { ReportQuestions } from './report-questions.ts';
 
@@ -131,6 +131,12 @@ export class NodeApp implements AppKind {
   async reload(setup: Setup): Promise<void> {
     this.options = nodeOptions(setup, this.runtime);
   }
+
+  async renew(): Promise<Renewal> {
+    return 'renewed';
+  }
+
+  settle(): void {}
 
   async beforeWorkers(): Promise<void> {}
 

@@ -6,7 +6,7 @@ import type { AccessSettings } from '../log/access.ts';
 import { environNames } from '../log/access-format.ts';
 import type { ErrorLogSettings } from '../log/error-log.ts';
 import { statsdSettings, wantsMetrics } from '../settings/admin.ts';
-import { hasLogDictionary } from '../settings/hooks.ts';
+import { hasLogDictionary, hasMasterHooks } from '../settings/hooks.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import type { Python } from '../settings/python.ts';
 import type { Settings } from '../settings/table.ts';
@@ -163,6 +163,8 @@ export function pythonOptions(setup: Setup, runtime: Runtime): PythonAppOptions 
     config: {
       app: loaded.app,
       reload: settings.reload,
+      preload: settings.preload_app,
+      master_hooks: hasMasterHooks(loaded),
       threads: settings.threads,
       workers: settings.workers,
       chdir: settings.chdir,

@@ -3,23 +3,16 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync, unlink } from 'node:fs';
 import { join } from 'node:path';
 import { readStacks, UNKNOWN_STACKS } from '../bridge/stacks.ts';
-import { EXIT } from '../errors.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontView } from '../metrics/view.ts';
-import { hasMasterHooks } from '../settings/hooks.ts';
 import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
-import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
-import {
-  type ControlConnection,
-  type ControlHandler,
-  ControlServer,
-  type FromPython,
-  type HookCall,
-} from './control-server.ts';
+import type { AppHandler, AppKind, Renewal, WorkerFacts, WorkerProcess } from './app-kind.ts';
+import { type ControlConnection, type ControlHandler, ControlServer, type FromPython } from './control-server.ts';
 import { Fronts } from './fronts.ts';
 import { describeSockets } from './listening-sockets.ts';
-import { Mold } from './mold.ts';
+import type { Mold } from './mold.ts';
+import { type Listener, Molds } from './molds.ts';
 import { frontsSettings, pythonOptions, type Runtime, type Setup } from './options.ts';
 import type { PythonSettings } from './python-settings.ts';
 
@@ -30,6 +23,10 @@ export interface PythonConfig extends PythonSettings {
   readonly environ_names: readonly string[];
   readonly app: string;
   readonly reload: boolean;
+  /** The mold imports the app. */
+  readonly preload: boolean;
+  /** Hooks of the master are set. */
+  readonly master_hooks: boolean;
   readonly threads: number;
   readonly workers: number;
   readonly chdir: string;
@@ -63,11 +60,11 @@ interface PythonProcess {
   /** Its app has metrics of its own. */
   hasMetrics: boolean;
   readonly facts: WorkerFacts;
-  readonly threads: number;
+  readonly options: PythonAppOptions;
+  /** Its parent. Null: the master is. */
+  readonly mold: Mold | null;
   pid: number | null;
-  /** Null: the mold's child. */
-  child: ChildProcess | null;
-  /** Of a mold's child: the mold's serial. */
+  /** Of a mold's child: the serial of the mold's process. */
   moldSerial: number | null;
   control: ControlConnection | null;
   /** The fronts have it. */
@@ -76,31 +73,22 @@ interface PythonProcess {
 
 export class PythonApp implements AppKind, ControlHandler {
   private readonly runtime: Runtime;
-  private options: PythonAppOptions;
   private readonly handler: AppHandler;
   private readonly log: ErrorLog;
   private readonly control: ControlServer;
   private readonly frontProcesses: Fronts;
-  private mold: Mold | null;
+  private readonly molds: Molds;
   private setup: Setup;
-  /** To be called when the hooks of the start have run. */
-  private prepared: (() => void) | null = null;
   private readonly processes = new Map<number, PythonProcess>();
-  /** Molds are numbered downwards, so that no worker has their serial. */
-  private lastMoldSerial = 0;
   /** Workers that were asked for the app's metrics, by serial. */
   private readonly metricsAwaited = new Set<number>();
   private metricsTold: () => void = () => {};
   private released = false;
-  /** The next mold is to run the hook of a reload. */
-  private reloading = false;
-  private hasHookFailed = false;
   private readonly waitingForRelease: (() => void)[] = [];
 
   constructor(setup: Setup, runtime: Runtime, handler: AppHandler, log: ErrorLog) {
     this.runtime = runtime;
     this.setup = setup;
-    this.options = pythonOptions(setup, runtime);
     this.handler = handler;
     this.log = log;
     this.control = new ControlServer(join(runtime.folder, 'control.sock'), runtime.token, this);
@@ -129,45 +117,58 @@ export class PythonApp implements AppKind, ControlHandler {
       },
       log,
     );
-    this.mold = settings.preload_app || hasMasterHooks(setup.loaded) ? this.newMold() : null;
+    this.molds = new Molds(
+      pythonOptions(setup, runtime),
+      runtime.folder,
+      {
+        spawn: (serial, options) => this.spawnPython(serial, options),
+        ready: (mold) => this.forkWaiting(mold),
+        forked: (serial, pid) => this.forked(serial, pid),
+        exited: (pid, code, signal) => {
+          for (const process of this.processes.values()) if (process.pid === pid) this.ended(process, code, signal);
+        },
+        isUsed: (mold) => [...this.processes.values()].some((process) => process.mold === mold),
+        outdated: () => workers.outdated(),
+        unbootable: (code) => workers.unbootable(code),
+        hookFailed: (code) => handler.hookFailed(code),
+        listeners: () => this.listeners(),
+      },
+      log,
+    );
   }
 
   description(): string {
-    const { python } = this.options;
+    const { python } = this.molds.present.options;
     return `${this.frontProcesses.count} front${this.frontProcesses.count === 1 ? '' : 's'}, Python ${python.version} (${python.path})`;
   }
 
   async prepare(): Promise<void> {
     await this.control.listen(this.runtime.owner);
-    const { mold } = this;
-    if (mold === null || !this.hasHooks) return;
-    await new Promise<void>((resolve) => {
-      this.prepared = resolve;
-      mold.start();
-    });
+    await this.molds.prepare();
   }
 
   /** Starts fronts and interpreters together; the app is imported only when every address is listened at. */
   async start(setup: Setup): Promise<void> {
     this.setup = setup;
     this.frontProcesses.start(frontsSettings(setup, this.runtime));
-    if (!this.hasHooks) this.mold?.start();
+    this.molds.start();
   }
 
   startWorker(facts: WorkerFacts): WorkerProcess {
+    const { options, mold } = this.molds.present;
     const process: PythonProcess = {
       hasMetrics: false,
       facts,
-      threads: this.options.config.threads,
+      options,
+      mold,
       pid: null,
-      child: null,
       moldSerial: null,
       control: null,
       serving: false,
     };
     this.processes.set(facts.serial, process);
-    if (this.mold === null) this.spawnWorker(process);
-    else if (this.released) this.mold.fork(facts);
+    if (mold === null) this.spawnWorker(process);
+    else if (this.released) mold.fork(facts);
     return {
       get pid() {
         return process.pid;
@@ -214,17 +215,15 @@ export class PythonApp implements AppKind, ControlHandler {
 
   async reload(setup: Setup): Promise<void> {
     this.setup = setup;
-    this.options = pythonOptions(setup, this.runtime);
     await new Promise<void>((done) => this.frontProcesses.reload(frontsSettings(setup, this.runtime), done));
-    if (setup.loaded.settings.preload_app) {
-      this.reloading = true;
-      this.mold?.reload();
-    } else if (this.mold !== null) {
-      await this.callHook({ hook: 'on_reload', process: this.moldProcess() });
-    } else if (this.hasHooks) {
-      this.mold = this.newMold();
-      this.mold.start();
-    }
+  }
+
+  renew(): Promise<Renewal> {
+    return this.molds.renew(pythonOptions(this.setup, this.runtime));
+  }
+
+  settle(good: boolean): void {
+    this.molds.settle(good);
   }
 
   async beforeWorkers(count: number): Promise<void> {
@@ -233,7 +232,7 @@ export class PythonApp implements AppKind, ControlHandler {
 
   reopenLogs(): void {
     this.frontProcesses.reopenLogs();
-    this.mold?.reopenLogs();
+    this.molds.reopenLogs();
   }
 
   stop(graceful: boolean): void {
@@ -241,7 +240,7 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   workersChanged(count: number): void {
-    if (this.hasHooks) void this.callHook({ hook: 'nworkers_changed', workers: count });
+    void this.molds.call({ hook: 'nworkers_changed', workers: count });
   }
 
   end(done: () => void): void {
@@ -249,32 +248,32 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   async beforeUpgrade(): Promise<boolean> {
-    return !this.hasHooks || (await this.mold?.call({ hook: 'pre_exec' })) == null;
+    return await this.molds.beforeUpgrade();
   }
 
   async close(atEnd: boolean): Promise<void> {
-    const { mold } = this;
-    const hook = atEnd && this.hasHooks && this.released && !this.hasHookFailed;
-    if (mold !== null) await new Promise<void>((done) => mold.end(hook, done));
+    await this.molds.close(atEnd);
     this.control.close();
   }
 
   killAll(): void {
-    this.mold?.kill();
+    this.molds.killAll();
   }
 
   // ---- what Python processes say
 
   called(serial: number, pid: number, connection: ControlConnection): void {
     const answer = (): void => this.introduce(serial, pid, connection);
+    const mold = this.molds.bySerial(serial);
     // The hooks of the start do not wait for an address; what imports the app does.
-    if (this.released || (this.hasHooks && this.mold?.serial === serial)) answer();
+    if (this.released || (mold !== null && this.molds.present.options.config.master_hooks)) answer();
     else this.waitingForRelease.push(answer);
   }
 
   said(serial: number, message: FromPython): void {
-    if (this.mold?.serial === serial) {
-      this.mold.said(message);
+    const mold = this.molds.bySerial(serial);
+    if (mold !== null) {
+      mold.said(message);
       return;
     }
     const process = this.processes.get(serial);
@@ -300,77 +299,47 @@ export class PythonApp implements AppKind, ControlHandler {
 
   hungUp(serial: number): void {
     const process = this.processes.get(serial);
+    if (process?.mold == null || process.pid === null) return;
     // A worker whose mold is dead has nobody else to tell of its end.
-    if (process?.child === null && process.pid !== null && process.moldSerial !== (this.mold?.serial ?? null)) {
-      this.ended(process, null, null);
-    }
-  }
-
-  private get hasHooks(): boolean {
-    return hasMasterHooks(this.setup.loaded);
+    if (process.moldSerial !== process.mold.serial) this.ended(process, null, null);
   }
 
   private async release(): Promise<void> {
-    await this.callWhenReady();
+    await this.molds.release();
     this.released = true;
     for (const answer of this.waitingForRelease.splice(0)) answer();
-    this.forkWaiting();
+    const { mold } = this.molds.present;
+    if (mold !== null) this.forkWaiting(mold);
   }
 
-  private async callWhenReady(): Promise<void> {
-    if (!this.hasHooks) return;
+  private listeners(): readonly Listener[] {
     const { loaded, sockets } = this.setup;
-    const listeners = sockets.map((socket) => ({
+    return sockets.map((socket) => ({
       url: describeSockets([socket], loaded.settings),
       address: socket.facts.kind === 'tcp' ? [socket.facts.host, socket.facts.port] : socket.facts.path,
     }));
-    await this.callHook({ hook: 'when_ready', listeners });
   }
 
-  private forkWaiting(): void {
-    for (const { pid, facts } of this.processes.values()) if (pid === null) this.mold?.fork(facts);
+  private forkWaiting(mold: Mold): void {
+    for (const { pid, facts, mold: parent } of this.processes.values()) {
+      if (pid === null && parent === mold) mold.fork(facts);
+    }
   }
 
-  private async moldReady(again: boolean): Promise<void> {
-    if (!this.released) {
-      this.prepared?.();
+  private forked(serial: number, pid: number): void {
+    const process = this.processes.get(serial);
+    if (process === undefined) {
+      kill(pid, 'SIGKILL'); // nobody wants it any more
       return;
     }
-    // A mold of later: its hooks of the start have run too, for what they leave behind is needed in its workers.
-    await this.callWhenReady();
-    if (this.reloading && this.hasHooks) await this.callHook({ hook: 'on_reload', process: this.moldProcess() });
-    this.reloading = false;
-    this.forkWaiting();
-    if (again) this.handler.workers.outdated();
-  }
-
-  private async callHook(call: HookCall): Promise<void> {
-    const code = (await this.mold?.call(call)) ?? null;
-    if (code !== null) this.hookFailed(code);
-  }
-
-  private hookFailed(code: number): void {
-    this.hasHookFailed = true;
-    this.handler.hookFailed(code);
-  }
-
-  private moldProcess(): object {
-    return {
-      ...this.options.config,
-      role: 'mold',
-      title: this.options.title('mold'),
-      forked: false,
-      preload: this.setup.loaded.settings.preload_app,
-      master_hooks: this.hasHooks,
-      stacks_path: this.moldStacksPath,
-    };
+    process.pid = pid;
+    process.moldSerial = process.mold?.serial ?? null;
   }
 
   private introduce(serial: number, pid: number, connection: ControlConnection): void {
-    const { config, title } = this.options;
-    if (this.mold?.serial === serial) {
-      this.mold.called(connection);
-      connection.say(this.moldProcess());
+    const mold = this.molds.bySerial(serial);
+    if (mold !== null) {
+      this.molds.called(mold, connection);
       return;
     }
     const process = this.processes.get(serial);
@@ -378,6 +347,7 @@ export class PythonApp implements AppKind, ControlHandler {
       kill(pid, 'SIGKILL'); // nobody wants it any more
       return;
     }
+    const { config, title } = process.options;
     process.pid = pid;
     process.control = connection;
     this.handler.workers.reached(serial, 'connected');
@@ -385,7 +355,7 @@ export class PythonApp implements AppKind, ControlHandler {
       ...config,
       role: 'worker',
       title: title(`worker ${process.facts.number}`),
-      forked: this.mold !== null,
+      forked: process.mold !== null,
       number: process.facts.number,
       age: serial,
       socket_path: this.path(serial, 'sock'),
@@ -397,8 +367,7 @@ export class PythonApp implements AppKind, ControlHandler {
   // ---- processes
 
   private spawnWorker(process: PythonProcess): void {
-    const child = this.spawnPython(process.facts.serial);
-    process.child = child;
+    const child = this.spawnPython(process.facts.serial, process.options);
     process.pid = child.pid ?? null;
     child.on('error', (error) => {
       this.log.error(`Python could not be started: ${error.message}`);
@@ -407,52 +376,18 @@ export class PythonApp implements AppKind, ControlHandler {
     child.on('exit', (code, signal) => this.ended(process, code, signal));
   }
 
-  private spawnPython(serial: number): ChildProcess {
-    return spawn(this.options.python.path, [join(PYTHON_PACKAGE_DIR, 'start_worker.py'), TITLE_ROOM], {
+  private spawnPython(serial: number, { python, env, config }: PythonAppOptions): ChildProcess {
+    return spawn(python.path, [join(PYTHON_PACKAGE_DIR, 'start_worker.py'), TITLE_ROOM], {
       // A group of its own, so that it can be killed with all that the app starts, and Ctrl-C reaches the master alone.
       detached: true,
       stdio: ['ignore', 'inherit', 'inherit'],
       env: {
-        ...this.options.env,
+        ...env,
         NUNICORN_CONTROL: this.control.path,
-        NUNICORN_TOKEN: this.options.config.token,
+        NUNICORN_TOKEN: config.token,
         NUNICORN_SERIAL: String(serial),
       },
     });
-  }
-
-  private newMold(): Mold {
-    const { workers } = this.handler;
-    return new Mold(
-      {
-        spawn: () => {
-          const serial = --this.lastMoldSerial;
-          return { serial, child: this.spawnPython(serial) };
-        },
-        ready: (again) => void this.moldReady(again),
-        forked: (serial, pid) => {
-          const process = this.processes.get(serial);
-          if (process === undefined) {
-            kill(pid, 'SIGKILL'); // nobody wants it any more
-            return;
-          }
-          process.pid = pid;
-          process.moldSerial = this.mold?.serial ?? null;
-        },
-        exited: (pid, code, signal) => {
-          for (const process of this.processes.values()) if (process.pid === pid) this.ended(process, code, signal);
-        },
-        // on_starting takes as long as it takes: it may migrate a database.
-        bootTimeoutMs: () => (this.hasHooks ? 0 : this.options.bootTimeoutMs),
-        stacks: (pid, done) => readStacks(pid, this.moldStacksPath, done),
-        unbootable: (code) => {
-          if (this.hasHooks && !this.released) this.hookFailed(code ?? EXIT.ERROR);
-          else workers.unbootable(code);
-        },
-        hookFailed: (code) => this.hookFailed(code),
-      },
-      this.log,
-    );
   }
 
   private drain(process: PythonProcess): void {
@@ -475,6 +410,7 @@ export class PythonApp implements AppKind, ControlHandler {
     const hasBegun = anyBegun(this.path(serial, 'begun'));
     for (const name of ['sock', 'begun', 'stacks']) unlink(this.path(serial, name), () => {});
     this.handler.workers.ended(serial, code, signal, hasBegun);
+    if (process.mold !== null) this.molds.endUnused();
   }
 
   // ----
@@ -483,23 +419,19 @@ export class PythonApp implements AppKind, ControlHandler {
     return [...this.processes.values()].filter((one) => one.serving).map((one) => this.address(one));
   }
 
-  private address({ facts, pid, threads }: PythonProcess): WorkerAddress {
+  private address({ facts, pid, options }: PythonProcess): WorkerAddress {
     const { serial, number, served, requestLimit } = facts;
     return {
       serial,
       number,
       pid: pid ?? 0,
-      threads,
+      threads: options.config.threads,
       served,
       requestLimit,
       socketPath: this.path(serial, 'sock'),
       begunPath: this.path(serial, 'begun'),
       stacksPath: this.path(serial, 'stacks'),
     };
-  }
-
-  private get moldStacksPath(): string {
-    return join(this.runtime.folder, 'mold.stacks');
   }
 
   private path(serial: number, name: string): string {

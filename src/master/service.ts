@@ -19,7 +19,7 @@ import { NodeApp } from './node-app.ts';
 import { errorLogPath, memoryOptions, prometheusPath, type Runtime, type Setup, workersOptions } from './options.ts';
 import { giveLog, type Owner } from './owner.ts';
 import { PythonApp } from './python-app.ts';
-import { Workers } from './workers.ts';
+import { Workers, type WorkersOptions } from './workers.ts';
 
 /** sun_path of unix(7) without the zero at its end; macOS takes less than Linux. */
 const LONGEST_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107;
@@ -83,8 +83,14 @@ export class Service {
         spawned: (serial, number, reason) => this.metrics?.spawned(serial, number, reason),
         ready: (serial, number, reason) => this.metrics?.ready(serial, number, reason),
         exited: (serial, number, reason) => this.metrics?.exited(serial, number, reason),
-        allReady: () => handler.ready(),
-        reloadFailed: () => handler.reloadFailed(),
+        allReady: () => {
+          this.app.settle(true);
+          handler.ready();
+        },
+        reloadFailed: () => {
+          this.app.settle(false);
+          handler.reloadFailed();
+        },
         bootFailed: (code) => this.bootFailed(code),
         allGone: () => this.allGone(),
       },
@@ -160,13 +166,20 @@ export class Service {
     for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
   }
 
-  /** Has whoever serves the clients take new settings, then replaces the workers. Resolves when that has begun. */
+  /** Has whoever serves the clients take new settings, then replaces the workers. Resolves when the settings are taken. */
   async reload(setup: Setup): Promise<void> {
     this.setup = setup;
     this.memory.limits = memoryOptions(setup.loaded);
     this.reloads++;
     await this.app.reload(setup);
-    if (this.stopPhase === 'running') this.workers.reload(workersOptions(setup.loaded));
+    void this.renewWorkers(workersOptions(setup.loaded));
+  }
+
+  private async renewWorkers(options: WorkersOptions): Promise<void> {
+    const renewal = await this.app.renew();
+    if (this.stopPhase !== 'running' || renewal === 'overtaken') return;
+    if (renewal === 'renewed') this.workers.reload(options);
+    else this.handler.reloadFailed();
   }
 
   views(): readonly WorkerView[] {

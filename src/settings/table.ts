@@ -576,7 +576,6 @@ export const SETTINGS = {
     default: false,
     help: 'Import the application once, before the workers are made from that process: they share its memory and start faster.',
     origin: 'gunicorn',
-    restart: true,
   }),
   chdir: setting({
     section: 'Server Mechanics',
