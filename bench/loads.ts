@@ -93,7 +93,7 @@ export async function fullSpeed(target: Target, load: FullSpeed): Promise<Outcom
 
 export async function constantRate(
   target: Target,
-  load: { readonly perSecond: number; readonly connections: number; readonly seconds: number },
+  load: { readonly perSecond: number; readonly connections: number; readonly seconds: number; readonly spin?: boolean },
 ): Promise<Outcome> {
   const options: LoadOptions = {
     host: HOST,
@@ -112,7 +112,7 @@ export async function constantRate(
     connections: load.connections,
     keepAlive: true,
     timeoutMs: TIMEOUT_MS,
-    spin: true,
+    spin: load.spin ?? true,
     seed: 1,
   };
   const result = await generate<LoadResult>('open-loop', options, target, load.seconds);

@@ -4,33 +4,32 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, release } from 'node:os';
 import { coreSet, coresBusyNs, cpuNs } from '../src/size/proc.ts';
-import { options } from './options.ts';
 
 /** Read before this process is pinned itself. */
 const coreCount = availableParallelism();
 
 /** As `taskset -c` takes them; undefined: not pinned. */
-export const cores = chooseCores();
-const usedCores = new Set([...coreSet(cores.server ?? ''), ...coreSet(cores.load ?? '')]);
+export interface Cores {
+  readonly server: string | undefined;
+  readonly load: string | undefined;
+}
 
-/** The upper half of the cores for the server, the lower, where interrupts usually go, for the load. */
-function chooseCores(): { readonly server: string | undefined; readonly load: string | undefined } {
+/** What was asked for, else the upper half of the cores for the server, the lower, where interrupts usually go, for the load. */
+export function chooseCores(server: string | undefined, load: string | undefined): Cores {
   const half = Math.floor(coreCount / 2);
   const range = (from: number, to: number): string | undefined => (half === 0 ? undefined : `${from}-${to}`);
-  return {
-    server: options.serverCores ?? range(half, coreCount - 1),
-    load: options.loadCores ?? range(0, half - 1),
-  };
+  return { server: server ?? range(half, coreCount - 1), load: load ?? range(0, half - 1) };
 }
 
 /**
  * Starts watching; the returned function says which share of a core was taken on our cores by what is not ours. Child
  * processes of this one count as ours, also those that have ended.
  */
-export function watchOthers(): () => number {
+export function watchOthers(cores: Cores): () => number {
+  const used = new Set([...coreSet(cores.server ?? ''), ...coreSet(cores.load ?? '')]);
   const now = (): { atMs: number; othersNs: number } => ({
     atMs: performance.now(),
-    othersNs: coresBusyNs(usedCores) - cpuNs(process.pid),
+    othersNs: coresBusyNs(used) - cpuNs(process.pid),
   });
   const start = now();
   return () => {
@@ -52,21 +51,22 @@ export function watchSteal(): () => number {
   };
 }
 
-export function pinThisProcess(): void {
-  if (cores.load !== undefined)
-    execFileSync('taskset', ['-a', '-cp', cores.load, `${process.pid}`], { stdio: 'ignore' });
+export function pinThisProcess({ load }: Cores): void {
+  if (load !== undefined) execFileSync('taskset', ['-a', '-cp', load, `${process.pid}`], { stdio: 'ignore' });
 }
 
-export function describeMachine(): Record<string, string> {
+export function describeMachine(cores: Cores): Record<string, string> {
   return {
     machine: `${cpus()[0]?.model ?? 'unknown'}, ${coreCount} cores, Linux ${release()}`,
     cores: `server on ${cores.server ?? 'any'}, load and nginx on ${cores.load ?? 'any'}`,
   };
 }
 
-export function requirePrograms(): void {
-  const packages = { wrk: 'wrk', nginx: 'nginx-light', taskset: 'util-linux', python3: 'python3-venv' };
-  const missing = Object.entries(packages).filter(([program]) => {
+const DEBIAN_PACKAGES = { wrk: 'wrk', nginx: 'nginx-light', taskset: 'util-linux', python3: 'python3-venv' } as const;
+
+/** Ends the process with a word on how to install what is not there. */
+export function requirePrograms(programs: readonly (keyof typeof DEBIAN_PACKAGES)[]): void {
+  const missing = programs.filter((program) => {
     try {
       execFileSync('sh', ['-c', `command -v ${program}`], { stdio: 'ignore' });
       return false;
@@ -75,7 +75,7 @@ export function requirePrograms(): void {
     }
   });
   if (missing.length === 0) return;
-  console.error(`Not found: ${missing.map(([program]) => program).join(', ')}.`);
-  console.error(`On Debian: apt-get install ${missing.map(([, name]) => name).join(' ')}`);
+  console.error(`Not found: ${missing.join(', ')}.`);
+  console.error(`On Debian: apt-get install ${missing.map((program) => DEBIAN_PACKAGES[program]).join(' ')}`);
   process.exit(1);
 }

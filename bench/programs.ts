@@ -1,6 +1,8 @@
 /** Server processes: starting them on their cores, and their end. */
 
 import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { getPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isAlive, type Process, readTree } from '../src/size/proc.ts';
 
@@ -56,6 +58,7 @@ export class Program {
     });
     if (child.pid === undefined) throw new Error(`cannot start ${file}`);
     this.pid = child.pid;
+    keepNiceness(child.pid);
     running.add(this);
   }
 
@@ -95,6 +98,20 @@ export async function runToEnd(
 export function killAll(): void {
   for (const program of running) program.kill();
   running.clear();
+}
+
+/**
+ * A session has a niceness of its own where the kernel groups by session (sched(7), autogroup), and that of its processes
+ * means nothing beyond it: `nice npm run bench` would reach nothing that is measured.
+ */
+function keepNiceness(pid: number): void {
+  const niceness = getPriority();
+  if (niceness === 0) return;
+  try {
+    writeFileSync(`/proc/${pid}/autogroup`, String(niceness));
+  } catch {
+    // No such grouping here, or it has ended.
+  }
 }
 
 function signal(pid: number, name: NodeJS.Signals): void {

@@ -259,21 +259,21 @@ function selectMemory(
     .filter((found) => found !== undefined);
 }
 
-function remarksOf(samples: readonly Sample[]): string {
+export function remarksOf(samples: readonly Sample[]): string {
   return samples.flatMap(({ remarks }) => remarks).join(', ');
 }
 
-function show(value: number | undefined, digits: number): string {
+export function show(value: number | undefined, digits: number): string {
   if (value === undefined) return '-';
   return value.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
-function showSpread(values: Spread | undefined, digits: number): string {
+export function showSpread(values: Spread | undefined, digits: number): string {
   if (values === undefined) return '-';
   return `${show(values.median, digits)} (${show(values.min, digits)}-${show(values.max, digits)})`;
 }
 
-function table(heads: readonly string[], rows: readonly (readonly string[])[]): string[] {
+export function table(heads: readonly string[], rows: readonly (readonly string[])[]): string[] {
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
   return [line(heads), line(heads.map((_, index) => (index === 0 ? '---' : '---:'))), ...rows.map(line)];
 }

@@ -3,8 +3,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { cpuNs, memoryOfSameProgram, memoryOfTree } from '../src/size/proc.ts';
+import { memoryOfSameProgram, memoryOfTree } from '../src/size/proc.ts';
 import { type Case, MIN_BURST_TRIALS, SITES, type Site, SLEEP_SECONDS, type Variant } from './cases.ts';
 import {
   behindNginx,
@@ -16,7 +15,7 @@ import {
   type Target,
   untilAnswered,
 } from './loads.ts';
-import { cores, describeMachine, pinThisProcess, requirePrograms, watchOthers, watchSteal } from './machine.ts';
+import { chooseCores, describeMachine, pinThisProcess, requirePrograms, watchSteal } from './machine.ts';
 import { options, USAGE } from './options.ts';
 import { killAll, Program, runToEnd } from './programs.ts';
 import { type MemorySample, type Results, type Sample, toMarkdown, verdicts } from './report.ts';
@@ -31,16 +30,12 @@ import {
   SERVERS,
   type ServerId,
 } from './servers.ts';
+import { quiet, rotate, type Window, Windows } from './windows.ts';
 
 const FULL_RUN_LIMIT_MS = 25 * 60_000;
 const QUICK_RUN_LIMIT_MS = 4 * 60_000;
 /** Of the limit, kept for ending the last server and writing the page. */
 const RESERVE_MS = 20_000;
-/** A window in which others took more than this of a core is measured again, at most twice. */
-const MAX_OTHERS = 0.05;
-const MAX_REPEATS = 2;
-/** Of the limit, for such repeats. */
-const REPEATS_SHARE = 0.1;
 /** Of a run that may replace the published page. */
 const MIN_ROUNDS = 5;
 const RESULTS = join(ROOT, 'bench', 'results');
@@ -48,7 +43,8 @@ const RESULTS = join(ROOT, 'bench', 'results');
 const { rounds, seconds } = options;
 const limitMs = (options.quick ? QUICK_RUN_LIMIT_MS : FULL_RUN_LIMIT_MS) - RESERVE_MS;
 const stopAt = Date.now() + limitMs;
-let repeatsLeftMs = limitMs * REPEATS_SHARE;
+const cores = chooseCores(options.serverCores, options.loadCores);
+const windows = new Windows(cores, limitMs);
 const samples: Sample[] = [];
 const memory: MemorySample[] = [];
 const skipped: string[] = [];
@@ -67,10 +63,10 @@ async function main(): Promise<void> {
   });
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => process.exit(130));
   const startedAt = Date.now();
-  requirePrograms();
+  requirePrograms(['wrk', 'nginx', 'taskset', 'python3']);
   ensureVenv();
   const versions = findVersions();
-  pinThisProcess();
+  pinThisProcess(cores);
 
   const env = { SHOP_DATABASE: join(scratch, 'shop.sqlite3'), PYTHONPATH: EXAMPLES, PYTHONDONTWRITEBYTECODE: '1' };
   await runToEnd(fillDatabaseCommand(), { cores: undefined, env, cwd: APPS, timeoutMs: 60_000 });
@@ -80,7 +76,7 @@ async function main(): Promise<void> {
     about: {
       date: new Date(startedAt).toISOString().slice(0, 16).replace('T', ' '),
       duration: `${((Date.now() - startedAt) / 60_000).toFixed(1)} min, ${done} rounds of ${seconds} s windows`,
-      ...describeMachine(),
+      ...describeMachine(cores),
       steal: `${(steal() * 100).toFixed(1)} % of the time was taken by the hypervisor`,
     },
     versions: { node: process.version, python: pythonVersion(), ...versions },
@@ -148,27 +144,15 @@ async function measureVariant(turn: Turn): Promise<void> {
   }
 }
 
-/** One window, again if the machine was disturbed meanwhile: that depends on others, not on what was measured. */
 async function measure(turn: Turn, each: Case, program: Program, target: Target): Promise<Sample> {
-  for (let repeats = 0; ; repeats++) {
-    await quiet(program);
-    const startedAt = Date.now();
-    const others = watchOthers();
-    const before = cpuNs(program.pid);
-    const outcome = await putLoad(each, target, turn.halfRate);
-    // At once: what clients left behind when they hung up is work that no counted request pays for.
-    const usedNs = cpuNs(program.pid) - before;
-    const sample = {
-      ...toSample(turn.round, each.id, turn.variant.id, outcome),
-      cpuUs: usedNs / 1000 / Math.max(1, outcome.requests),
-      busy: usedNs / 1e9 / outcome.seconds,
-      others: others(),
-    };
-    const again = sample.others > MAX_OTHERS && repeats < MAX_REPEATS && repeatsLeftMs > 0;
-    print(sample, again ? 'again' : '');
-    if (!again) return sample;
-    repeatsLeftMs -= Date.now() - startedAt;
-  }
+  const sample = (window: Window): Sample => toSample(turn.round, each.id, turn.variant.id, window);
+  return sample(
+    await windows.measure(
+      program,
+      () => putLoad(each, target, turn.halfRate),
+      (window, again) => print(sample(window), again ? 'again' : ''),
+    ),
+  );
 }
 
 /** Lets compilers and caches settle. Not at full speed where requests sleep long: clients that leave would fill the queue. */
@@ -260,17 +244,6 @@ async function verify(site: Site, { port }: Target, program: Program): Promise<v
   if (!isRight) throw wrong(body.slice(0, 200));
 }
 
-/** Waits until the server has nothing left to do: its tree uses less than 2 % of a core, twice in a row. */
-async function quiet(program: Program): Promise<void> {
-  const stepMs = 50;
-  let calm = 0;
-  for (let tries = 0; tries < 100 && calm < 2; tries++) {
-    const before = cpuNs(program.pid);
-    await sleep(stepMs);
-    calm = cpuNs(program.pid) - before < stepMs * 1e6 * 0.02 ? calm + 1 : 0;
-  }
-}
-
 function toSample(round: number, caseId: string, variant: string, outcome: Outcome): Sample {
   return { round, case: caseId, variant, rps: outcome.requests / outcome.seconds, ...outcome };
 }
@@ -328,9 +301,4 @@ function findVersions(): Versions {
     }
   }
   return versions;
-}
-
-function rotate<T>(list: readonly T[], by: number): T[] {
-  const at = list.length === 0 ? 0 : by % list.length;
-  return [...list.slice(at), ...list.slice(0, at)];
 }
