@@ -165,7 +165,7 @@ async function measure(
         ? [PYTHON, '-m', 'gunicorn', ...size, '--no-control-socket', app]
         : [process.execPath, join(ROOT, 'bin', 'nunicorn.js'), '--python', PYTHON, ...size, app];
   const cell: Cell = { server: kind, workers, threads, fronts: 1, preload: false };
-  const command = { words: pin(words), cwd: join(ROOT, 'bench', 'apps'), env };
+  const command = { kind: 'python' as const, words: pin(words), cwd: join(ROOT, 'bench', 'apps'), env };
   const answers = async (): Promise<boolean> => {
     try {
       return (await fetch(`http://127.0.0.1:${port}${path}`, { headers: { connection: 'close' } })).status === 200;

@@ -141,6 +141,8 @@ function judge(known: Known, report: Report): Run {
   const { recommendation, verdict, costs: measured, variation, othersShare, cells, usedMs } = report;
   const costs: Costs = {
     ...known,
+    kind: 'python',
+    blockedMs: 0,
     frontMs: measured?.frontMs ?? 0,
     generatorMs: measured?.generatorMs ?? 0,
     workerMb: 0,

@@ -1,8 +1,7 @@
 /** `nunicorn size`. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import { findPython } from '../settings/python.ts';
 import { VERSION } from '../settings/version.ts';
@@ -10,19 +9,17 @@ import type { Cell } from './cell.ts';
 import { cellsToCheck, compareReports } from './check.ts';
 import { impose } from './impose.ts';
 import { highestKept, k6Script, k6Text, readK6 } from './k6.ts';
+import { adminSocket, adviceCommand, measuredCommand, notesOn, openSink, type Surroundings } from './measured.ts';
 import { parseSizeOptions, type SizeOptions } from './options.ts';
 import type { Limits } from './plan.ts';
 import { progressLine } from './progress.ts';
 import { makeReport, type Report } from './report.ts';
-import type { Command } from './server.ts';
 import { ServerBench } from './server-bench.ts';
 import { CellError, Session } from './session.ts';
-import { shellCommand } from './shell.ts';
 import type { Slo } from './slo.ts';
 import { toText } from './terminal.ts';
 import { readTraffic } from './traffic.ts';
 
-const NUNICORN = fileURLToPath(new URL('../../../bin/nunicorn.js', import.meta.url));
 const WARM_UP = { share: 1 / 200, leastMs: 300, mostMs: 2000 } as const;
 const LONGEST_REQUEST_MS = 10_000;
 
@@ -44,14 +41,15 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
 }
 
 async function measure(options: SizeOptions, argv: readonly string[]): Promise<ExitCode> {
-  const { check } = options;
+  const { check, json, html } = options;
+  for (const file of [json, html]) if (file !== undefined) checkWritable(file);
   const report = await size(options, argv, check && cellsToCheck(check));
   process.stdout.write(`${toText(report)}\n`);
-  if (options.json !== undefined) write(options.json, `${JSON.stringify(report, undefined, 2)}\n`);
-  if (options.html !== undefined) {
-    const { toHtml } = await import('./html.ts');
-    write(options.html, toHtml(report));
-  }
+  const problems = [
+    ...(json === undefined ? [] : write(json, `${JSON.stringify(report, undefined, 2)}\n`)),
+    ...(html === undefined ? [] : write(html, (await import('./html.ts')).toHtml(report))),
+  ];
+  if (problems.length > 0) throw new NunicornError(problems.join('; '));
   if (check !== undefined) {
     const { holds, because } = compareReports(check, report);
     console.log(`The advice of ${check.at.slice(0, 10)} ${holds ? 'holds' : 'does not hold'}: ${because}`);
@@ -81,7 +79,9 @@ function importK6(files: readonly string[], slo: Slo): ExitCode {
 export async function size(options: SizeOptions, argv: readonly string[], only?: readonly Cell[]): Promise<Report> {
   if (process.platform !== 'linux') throw new NunicornError('nunicorn size reads /proc: it works on Linux only');
   const traffic = readTraffic(options.traffic);
-  const python = await findPython(options.python, process.env, options.cwd);
+  const { served } = options;
+  const { settings } = served.loaded;
+  const python = served.kind === 'python' ? await findPython(settings.python, process.env, served.cwd) : undefined;
   const imposed = impose({
     ...(options.cpus === undefined ? {} : { cpus: options.cpus }),
     ...(options.memoryMb === undefined ? {} : { memoryMb: options.memoryMb }),
@@ -92,6 +92,10 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
     ...(options.databaseConnections === undefined ? {} : { databaseConnections: options.databaseConnections }),
   };
   const temporary = mkdtempSync(join(tmpdir(), 'nunicorn-size-'));
+  // Servers may run as another user (--user).
+  chmodSync(temporary, settings.user === null ? 0o700 : 0o777);
+  const sink = await openSink();
+  const around: Surroundings = { temporary, sinkPort: sink.port, python: python?.path ?? null };
   const bench = new ServerBench({
     imposed,
     entries: traffic.entries,
@@ -99,11 +103,16 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
     headers: options.headers,
     warmUpMs: options.warmUpMs ?? Math.min(WARM_UP.mostMs, Math.max(WARM_UP.leastMs, WARM_UP.share * options.budgetMs)),
     timeoutMs: LONGEST_REQUEST_MS,
-    command: (cell, port) => commandOf(cell, port, options, python.path, temporary),
+    kind: served.kind,
+    command: (cell, port, counts) => measuredCommand(cell, port, served, around, counts),
+    adminSocket: (port) => adminSocket(around, port),
   });
   const abort = new AbortController();
   const interrupt = (): void => {
-    if (abort.signal.aborted) process.exit(130);
+    if (abort.signal.aborted) {
+      rmSync(temporary, { recursive: true, force: true });
+      process.exit(130);
+    }
     process.stderr.write('\nnunicorn size: stopping; the report of what is there follows (Ctrl-C again: at once)\n');
     abort.abort();
   };
@@ -114,6 +123,7 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
     const session = new Session(
       bench,
       {
+        kind: served.kind,
         budgetMs: options.budgetMs,
         slo: options.slo,
         limits,
@@ -134,14 +144,14 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
       limits,
       imposed,
       nunicorn: VERSION,
-      python: python.version,
-      app: options.app,
+      python: python?.version ?? null,
+      app: served.app,
       argv,
-      cwd: options.cwd,
+      cwd: served.cwd,
       budgetMs: options.budgetMs,
       traffic: bench.planned.map(({ weight, status }, i) => ({ path: traffic.entries[i]?.path ?? '', weight, status })),
-      notes: traffic.notes,
-      command: (cell) => commandLine(cell, options),
+      notes: [...traffic.notes, ...notesOn(settings)],
+      command: (cell) => adviceCommand(cell, served),
     });
   } catch (error) {
     progress.end();
@@ -150,6 +160,7 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
     throw error;
   } finally {
     await bench.close();
+    sink.close();
     process.off('SIGINT', interrupt);
     process.off('SIGTERM', interrupt);
     rmSync(temporary, { recursive: true, force: true });
@@ -162,47 +173,6 @@ function expected({ expectedPerSecond, check }: SizeOptions): { readonly expecte
   return rate === undefined ? {} : { expectedPerSecond: rate };
 }
 
-/** How a cell's server is started for the measurement: nothing of it reaches the user's files, sockets or collectors. */
-function commandOf(cell: Cell, port: number, options: SizeOptions, python: string, temporary: string): Command {
-  const { settings } = options.loaded;
-  const log = join(temporary, 'access.log');
-  if (cell.server === 'gunicorn') {
-    const words = [
-      ...[python, '-m', 'gunicorn', '--chdir', options.chdir, '--bind', `127.0.0.1:${port}`],
-      ...['--workers', `${cell.workers}`, '--threads', `${cell.threads}`],
-      ...(cell.preload ? ['--preload'] : []),
-      ...(settings.accesslog === null ? [] : ['--access-logfile', log]),
-      // It would write to the home folder.
-      ...['--no-control-socket', '--config', '/dev/null', options.app],
-    ];
-    return { words, cwd: options.cwd, env: options.env };
-  }
-  const words = [
-    process.execPath,
-    NUNICORN,
-    ...options.measured,
-    ...['--bind', `127.0.0.1:${port}`, '--workers', `${cell.workers}`, '--threads', `${cell.threads}`],
-    ...['--fronts', `${cell.fronts}`, '--python', python, '--error-logfile', '-'],
-    // The cost of a log that the user has is part of the answer; its lines are not part of their log.
-    ...(settings.accesslog === null ? [] : ['--access-logfile', log]),
-    ...(cell.preload ? ['--preload'] : []),
-    options.app,
-  ];
-  return { words, cwd: options.cwd, env: process.env };
-}
-
-/** How the user would run a cell. */
-function commandLine(cell: Cell, options: SizeOptions): string {
-  return shellCommand([
-    'nunicorn',
-    ...options.serve,
-    ...['--workers', `${cell.workers}`, '--threads', `${cell.threads}`],
-    ...(cell.fronts > 1 ? ['--fronts', `${cell.fronts}`] : []),
-    ...(cell.preload ? ['--preload'] : []),
-    options.app,
-  ]);
-}
-
 function read(path: string): string {
   try {
     return readFileSync(path, 'utf8');
@@ -211,10 +181,31 @@ function read(path: string): string {
   }
 }
 
-function write(path: string, text: string): void {
+/**
+ * Before minutes of measuring, not after them.
+ *
+ * @throws {NunicornError} if the file cannot be written
+ */
+function checkWritable(path: string): void {
+  const existed = existsSync(path);
+  try {
+    closeSync(openSync(path, 'a'));
+  } catch (error) {
+    throw new NunicornError(cannotWrite(path, error));
+  }
+  if (!existed) rmSync(path);
+}
+
+/** What went wrong; nothing if it was written. The other file is to be written all the same. */
+function write(path: string, text: string): readonly string[] {
   try {
     writeFileSync(path, text);
+    return [];
   } catch (error) {
-    throw new NunicornError(`${path} cannot be written: ${error instanceof Error ? error.message : error}`);
+    return [cannotWrite(path, error)];
   }
+}
+
+function cannotWrite(path: string, error: unknown): string {
+  return `${path} cannot be written: ${error instanceof Error ? error.message : error}`;
 }

@@ -1,7 +1,9 @@
 /** The report as one page that needs nothing else: no script, no font, no network. Pure. */
+
+import { WORDS } from './kind.ts';
 import type { CellReport, RateInfo, Report } from './report.ts';
 import { showSlo } from './slo.ts';
-import { configLines, mb, ms, perSecond } from './terminal.ts';
+import { configFile, configLines, costText, kindOf, mb, ms, perSecond, settingText } from './terminal.ts';
 import { percent } from './verdict.ts';
 
 export function toHtml(report: Report): string {
@@ -75,11 +77,13 @@ function head({ app, at, traffic, limits, machine, usedMs, interrupted, slo, slo
 <p class="soft">${text(what)} · ${text(showSlo(slo))}${sloGiven ? '' : ' (not given: ten times an unhindered request)'} · ${limits.cores} of ${machine.cores} cores${imposed}${memoryText} · ${text(at.slice(0, 16).replace('T', ' '))} UTC, ${interrupted ? 'stopped after' : 'in'} ${Math.round(usedMs / 1000)} s</p>`;
 }
 
-function answer({ verdict, recommendation, runnerUp, cheapest, rule, referencePerSecond }: Report): string {
+function answer(report: Report): string {
+  const { verdict, recommendation, runnerUp, cheapest, rule, referencePerSecond } = report;
+  const kind = kindOf(report);
   const warn = verdict.kind === 'best' || verdict.kind === 'no difference found' ? '' : ' warn';
-  const kind = `<span class="kind${warn}">${text(verdict.kind)}</span>`;
+  const badge = `<span class="kind${warn}">${text(verdict.kind)}</span>`;
   const toDo = verdict.toDo.map((line) => `<p>${text(line)}</p>`).join('');
-  if (recommendation === undefined) return `<section>${kind}<p>${text(verdict.because)}</p>${toDo}</section>`;
+  if (recommendation === undefined) return `<section>${badge}<p>${text(verdict.because)}</p>${toDo}</section>`;
   const facts: [string, string][] = [['carries', carried(recommendation)]];
   if (runnerUp !== undefined) facts.push(['runner-up', `${runnerUp.name}: ${carried(runnerUp)}`]);
   if (cheapest !== undefined)
@@ -90,22 +94,18 @@ function answer({ verdict, recommendation, runnerUp, cheapest, rule, referencePe
       'because' in rule ? `nothing measured: ${rule.because}` : `${rule.name}: ${carried(rule)}`,
     ]);
   return `<section>
-${kind}
-<p class="big">${warn === '' ? '' : 'If you must choose now: '}${counted(recommendation.workers, 'worker')} × ${counted(recommendation.threads, 'thread')}${recommendation.preload ? ', preload' : ''}</p>
+${badge}
+<p class="big">${warn === '' ? '' : 'If you must choose now: '}${text(settingText(recommendation, kind, ' × '))}</p>
 <p>${text(verdict.because)}</p>${toDo}
 <dl>${facts.map(([name, value]) => `<dt>${text(name)}</dt><dd>${text(value)}</dd>`).join('')}</dl>
 <pre>${text(recommendation.command)}</pre>
-<p class="soft">or in gunicorn.conf.py</p>
-<pre>${configLines(recommendation).map(text).join('\n')}</pre>
+<p class="soft">or in ${configFile(kind)}</p>
+<pre>${configLines(recommendation, kind).map(text).join('\n')}</pre>
 </section>`;
 }
 
 function carried({ perSecond: rate, interval, memoryMb }: RateInfo): string {
   return `${perSecond(rate)} within the SLO (95 %: ${perSecond(interval.low)} to ${perSecond(interval.high)})${memoryMb === undefined ? '' : `, ${mb(memoryMb)}`}`;
-}
-
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 /** Only what lies on the grid: nunicorn, without the variants. */
@@ -356,18 +356,18 @@ function remarks({ remarks: own, leftOut, variation, othersShare }: Report): str
 function origin({ machine, costs, nunicorn, argv }: Report): string {
   const facts: [string, string][] = [
     ['machine', `${machine.cpu}, ${machine.cores} cores, ${mb(machine.memoryMb)}, ${machine.system}`],
-    ['programs', `nunicorn ${nunicorn}, Node ${machine.node}, Python ${machine.python}`],
+    [
+      'programs',
+      `nunicorn ${nunicorn}, Node ${machine.node}${machine.python === null ? '' : `, Python ${machine.python}`}`,
+    ],
     ['command', `nunicorn size ${argv.join(' ')}`],
   ];
   if (costs !== undefined)
     facts.unshift(
-      [
-        'a request',
-        `${ms(costs.lockedMs)} CPU under the GIL, ${ms(costs.freeMs)} outside it, ${ms(costs.waitMs)} waiting, ${ms(costs.frontMs)} CPU of the front`,
-      ],
+      ['a request', costText(costs)],
       [
         'memory',
-        `worker ${mb(costs.workerMb)}, further thread ${mb(costs.threadMb)}, master and front ${mb(costs.baseMb)}`,
+        `worker ${mb(costs.workerMb)}${costs.kind === 'async' ? '' : `, further thread ${mb(costs.threadMb)}`}, ${WORDS[costs.kind].base} ${mb(costs.baseMb)}`,
       ],
     );
   return `<section><h2>Measured</h2><dl>${facts.map(([name, value]) => `<dt>${text(name)}</dt><dd>${text(value)}</dd>`).join('')}</dl></section>`;

@@ -4,16 +4,20 @@
  * hinder each other and throughput falls, which no bound tells: there, measure.
  */
 import type { Cell } from './cell.ts';
+import type { Kind } from './kind.ts';
 
 /** Per request, in ms, unless named otherwise. */
 export interface Costs {
-  /** C: CPU time that holds the interpreter's lock (GIL). */
+  readonly kind: Kind;
+  /** C: CPU time that holds the interpreter's lock (GIL), or the event loop of an async worker. Threads of a pool share no lock. */
   readonly lockedMs: number;
+  /** Waiting that holds the event loop: synchronous calls. 0 but for async: in Python it is not to be told from other waiting. */
+  readonly blockedMs: number;
   /** G: CPU time of the worker outside the lock, as of a C extension that releases it. */
   readonly freeMs: number;
   /** Z: neither running nor ready to run: waiting for a database, another service, a timer. */
   readonly waitMs: number;
-  /** CPU time of master and fronts. */
+  /** CPU time of master and fronts; of a pool, of the workers' main threads too. */
   readonly frontMs: number;
   /** CPU time of the load generator on the cores of the server: 0 where it has cores of its own. */
   readonly generatorMs: number;
@@ -24,8 +28,13 @@ export interface Costs {
 }
 
 /** How long a request holds its thread when nothing is in its way. */
-export function slotMs({ lockedMs, freeMs, waitMs }: Costs): number {
-  return lockedMs + freeMs + waitMs;
+export function slotMs({ lockedMs, blockedMs, freeMs, waitMs }: Costs): number {
+  return lockedMs + blockedMs + freeMs + waitMs;
+}
+
+/** What a worker can do for one request after the other only, however many threads it has. */
+export function serialMs({ kind, lockedMs, blockedMs, frontMs }: Costs): number {
+  return kind === 'pool' ? frontMs : lockedMs + blockedMs;
 }
 
 /** CPU time per request on the cores of the server, of everybody. */
@@ -42,10 +51,11 @@ export function capacity(
   cores: number,
 ): { readonly perSecond: number; readonly limit: Limit } {
   const bounds: readonly (readonly [Limit, number])[] = [
-    ['threads', (cell.workers * cell.threads) / slotMs(costs)],
-    ['lock', cell.workers / costs.lockedMs],
+    // An event loop has as many requests under way as come.
+    ['threads', costs.kind === 'async' ? Number.POSITIVE_INFINITY : (cell.workers * cell.threads) / slotMs(costs)],
+    [costs.kind === 'pool' ? 'fronts' : 'lock', cell.workers / serialMs(costs)],
     ['cores', cores / cpuMs(costs)],
-    ['fronts', cell.fronts / costs.frontMs],
+    ['fronts', costs.kind === 'python' ? cell.fronts / costs.frontMs : Number.POSITIVE_INFINITY],
   ];
   const [limit, perMs] = bounds.reduce((least, bound) => (bound[1] < least[1] ? bound : least));
   return { perSecond: perMs * 1000, limit };
@@ -54,14 +64,19 @@ export function capacity(
 /** A measured count is rounded up to a whole one, but not for a rest this small: 2.05 workers are 2. */
 const ROUNDING_SLACK = 0.1;
 
+/** Where event loops stand still most of the time, cores would ask for hundreds. */
+const MAX_WORKERS = 64;
+
 /** The fewest workers that can use all cores in spite of the lock. */
 export function kneeWorkers(costs: Costs, cores: number): number {
-  return Math.max(1, Math.ceil((cores * costs.lockedMs) / cpuMs(costs) - ROUNDING_SLACK));
+  const workers = Math.ceil((cores * serialMs(costs)) / cpuMs(costs) - ROUNDING_SLACK);
+  return Math.min(MAX_WORKERS, Math.max(1, workers));
 }
 
 /** The fewest threads with which so many workers reach what lock and cores allow: T* = 1 + (Z + G) / C for one worker. */
 export function kneeThreads(costs: Costs, workers: number, cores: number): number {
-  const perMs = Math.min(cores / cpuMs(costs), workers / costs.lockedMs);
+  if (costs.kind === 'async') return 1;
+  const perMs = Math.min(cores / cpuMs(costs), workers / serialMs(costs));
   return Math.max(1, Math.ceil((perMs * slotMs(costs)) / workers - ROUNDING_SLACK));
 }
 
@@ -98,11 +113,19 @@ export function waitP99Ms(slots: number, perSecond: number, serviceMs: number, v
   return (Math.log(waits / 0.01) / perMs) * ((1 + variation ** 2) / 2);
 }
 
+/** 99 % of the requests at this rate take so long at most, in ms, as long as the threads of a worker do not slow each other. */
+export function responseP99Ms(costs: Costs, { workers, threads }: Cell, perSecond: number): number {
+  const [slots, serviceMs] = costs.kind === 'async' ? [workers, serialMs(costs)] : [workers * threads, slotMs(costs)];
+  return waitP99Ms(slots, perSecond, serviceMs, 0) + slotMs(costs);
+}
+
 /** What one window of the first cell, and one with many threads, tell of the costs. */
 export interface ProbeWindow {
   readonly perSecond: number;
   /** CPU time per request, in ms. */
   readonly workerMs: number;
+  /** The part of `workerMs` that the event loop used; 0 where there is none. */
+  readonly loopMs: number;
   readonly frontMs: number;
   readonly generatorMs: number;
   /** Per request: threads of the worker were ready to run and no core was free. */
@@ -114,20 +137,58 @@ const BEYOND_THE_LOCK = 1.15;
 /** The machine is what limits from here on. */
 const CORES_FULL = 0.9;
 
+type RequestCosts = Omit<Costs, 'kind' | 'workerMb' | 'threadMb' | 'baseMb'>;
+
 /**
+ * Of threads.
+ *
  * @param one saturated, one worker with one thread
  * @param many saturated, one worker with many threads; undefined where it was not measured (on one core it tells nothing: there
  *   CPU time is CPU time, whoever holds the lock)
  */
-export function requestCosts(
-  one: ProbeWindow,
-  many: ProbeWindow | undefined,
-  cores: number,
-): Pick<Costs, 'lockedMs' | 'freeMs' | 'waitMs' | 'frontMs' | 'generatorMs'> {
-  const waitMs = Math.max(0, 1000 / one.perSecond - one.workerMs - one.delayMs);
-  const { frontMs, generatorMs } = one;
-  const locked = many === undefined ? one.workerMs : Math.min(one.workerMs, lockedShare(many, cores) * one.workerMs);
-  return { lockedMs: locked, freeMs: one.workerMs - locked, waitMs, frontMs, generatorMs };
+export function requestCosts(one: ProbeWindow, many: ProbeWindow | undefined, cores: number): RequestCosts {
+  const { workerMs, frontMs, generatorMs } = one;
+  const locked = many === undefined ? workerMs : Math.min(workerMs, lockedShare(many, cores) * workerMs);
+  return { lockedMs: locked, blockedMs: 0, freeMs: workerMs - locked, waitMs: waitOf(one), frontMs, generatorMs };
+}
+
+/** Of the threads of a pool, which share no lock. @param one saturated, one worker with one thread */
+export function poolCosts(one: ProbeWindow): RequestCosts {
+  const { workerMs, frontMs, generatorMs } = one;
+  return { lockedMs: 0, blockedMs: 0, freeMs: workerMs, waitMs: waitOf(one), frontMs, generatorMs };
+}
+
+/** Of the time an event loop was busy: less is within what timers and accounting miss. */
+const BLOCKED = 0.15;
+
+/**
+ * Of an event loop.
+ *
+ * @param alone one request at a time
+ * @param full so many at a time that it was busy
+ * @param held the same again, and how long the event loop was busy per request, waiting for a core included
+ */
+export function loopCosts(
+  alone: ProbeWindow,
+  full: ProbeWindow,
+  held: { readonly busyMs: number; readonly loopMs: number; readonly delayMs: number },
+): RequestCosts {
+  const stood = held.busyMs - held.loopMs - held.delayMs;
+  const blockedMs = stood > BLOCKED * held.busyMs ? stood : 0;
+  const { workerMs, loopMs, frontMs, generatorMs } = full;
+  return {
+    lockedMs: loopMs,
+    blockedMs,
+    freeMs: Math.max(0, workerMs - loopMs),
+    waitMs: Math.max(0, waitOf(alone) - blockedMs),
+    frontMs,
+    generatorMs,
+  };
+}
+
+/** Of a window in which one slot was always taken. */
+function waitOf({ perSecond, workerMs, delayMs }: ProbeWindow): number {
+  return Math.max(0, 1000 / perSecond - workerMs - delayMs);
 }
 
 /** Which share of its CPU time a worker needs the lock for. */

@@ -2,16 +2,17 @@
 import { EXIT, NunicornError } from '../errors.ts';
 import { parseCommandLine } from '../settings/command-line.ts';
 import { loadSettings } from '../settings/load.ts';
-import { SETTINGS, type SettingName, type Settings } from '../settings/table.ts';
+import type { SettingName } from '../settings/table.ts';
 import type { Cell } from './cell.ts';
 import { readReport } from './check.ts';
+import { checkMeasurable, type Served } from './measured.ts';
 import { parseOwn, withoutOutput } from './own-options.ts';
 import type { RateInfo, Report } from './report.ts';
 import { parseSlo, type Slo } from './slo.ts';
 import type { TrafficSource } from './traffic.ts';
 
 export interface SizeOptions {
-  readonly app: string;
+  readonly served: Served;
   readonly traffic: TrafficSource;
   readonly host: string | undefined;
   readonly headers: readonly string[];
@@ -32,34 +33,12 @@ export interface SizeOptions {
   /** Workers and threads that the user has set: one of the cells. */
   readonly configured: Pick<Cell, 'workers' | 'threads'> | undefined;
   readonly base: Pick<Cell, 'fronts' | 'preload'>;
-  /** The server's options as they were given, without those that a cell sets. */
-  readonly serve: readonly string[];
-  /** The same for a server that is measured: nothing of it may reach the user's addresses, files and collectors. */
-  readonly measured: readonly string[];
-  readonly python: string | null;
-  readonly cwd: string;
-  /** Of the application. */
-  readonly chdir: string;
-  readonly env: Readonly<Record<string, string>>;
-  readonly loaded: Awaited<ReturnType<typeof loadSettings>>;
 }
 
 export type SizeRequest =
   | { readonly kind: 'help'; readonly text: string }
   | { readonly kind: 'import'; readonly files: readonly string[]; readonly slo: Slo }
   | { readonly kind: 'size'; readonly argv: readonly string[]; readonly options: SizeOptions };
-
-/** What a cell or the measurement itself sets, whatever the user says. */
-const SET_BY_CELL: ReadonlySet<string> = new Set<string>([
-  'bind',
-  'workers',
-  'threads',
-  'fronts',
-  'preload_app',
-  'pidfile',
-  'daemon',
-  'worker_class',
-]);
 
 /**
  * @param argv the words after `nunicorn size`
@@ -92,13 +71,16 @@ export async function parseSizeOptions(
     throw new NunicornError(`--${commandLine.request} is for nunicorn itself: nunicorn size --help`, EXIT.USAGE);
   const loaded = await loadSettings(words, env, cwd);
   const { settings, sources } = loaded;
-  if (loaded.nodeApp !== null)
-    throw new NunicornError(
-      `${loaded.app} is a Node app: nunicorn size measures Python apps only, so far. Under async as many --workers as ` +
-        'processors are a good start; --admin-bind shows how busy they are',
-      EXIT.USAGE,
-    );
+  checkMeasurable(settings);
+  const kind = loaded.nodeApp === null ? 'python' : settings.worker_class === 'async' ? 'async' : 'pool';
   const set = (name: SettingName): boolean => sources.get(name)?.kind !== 'default';
+  const compareGunicorn = text('compare') === 'gunicorn';
+  if (compareGunicorn && kind !== 'python') throw usage(`--compare gunicorn: ${loaded.app} is a Node app`);
+  if (kind === 'async' && text('max-connections-db') !== undefined)
+    throw usage(
+      '--max-connections-db counts workers x threads, but an async worker has a pool of connections: set its size to ' +
+        'the connections there are, divided by the workers recommended',
+    );
   const traffic = trafficSource(list('path'), text('har'), text('replay'));
   const headers = list('header');
   for (const header of headers)
@@ -107,7 +89,7 @@ export async function parseSizeOptions(
     kind: 'size',
     argv: withoutOutput(all),
     options: {
-      app: loaded.app,
+      served: { kind, app: loaded.app, values: commandLine.values, loaded, cwd },
       traffic,
       host: text('host'),
       headers,
@@ -120,7 +102,7 @@ export async function parseSizeOptions(
         Math.floor(number('max-connections-db', value, 1)),
       ),
       expectedPerSecond: optional(text('rate'), (value) => number('rate', value, 0.1)),
-      compareGunicorn: text('compare') === 'gunicorn',
+      compareGunicorn,
       json: text('json'),
       html: text('html'),
       exportK6: text('export') === 'k6',
@@ -129,54 +111,12 @@ export async function parseSizeOptions(
         set('workers') || set('threads')
           ? { workers: Math.max(1, settings.workers), threads: settings.threads }
           : undefined,
-      base: { fronts: set('fronts') ? settings.fronts : 1, preload: settings.preload_app },
-      serve: serveWords(commandLine.values, SET_BY_CELL),
-      measured: measuredWords(commandLine.values, settings),
-      python: settings.python,
-      cwd,
-      chdir: settings.chdir,
-      env: loaded.env,
-      loaded,
+      base:
+        kind === 'python'
+          ? { fronts: set('fronts') ? settings.fronts : 1, preload: settings.preload_app }
+          : { fronts: 1, preload: false },
     },
   };
-}
-
-/** The server's options in one form, but for some. */
-function serveWords(
-  values: ReadonlyMap<SettingName, string | readonly string[] | boolean>,
-  without: ReadonlySet<string>,
-): readonly string[] {
-  const words: string[] = [];
-  for (const [name, value] of values) {
-    if (without.has(name)) continue;
-    const flags: readonly string[] = SETTINGS[name].flags;
-    const flag = flags.find((each) => each.startsWith('--')) ?? '';
-    if (value === true) words.push(flag);
-    else for (const each of typeof value === 'string' ? [value] : value === false ? [] : value) words.push(flag, each);
-  }
-  return words;
-}
-
-/** Settings that reach out of a server. What a configuration file says of them is taken back by an empty value. */
-const REACHES_OUT: Readonly<Record<string, string>> = {
-  pidfile: '--pid=',
-  admin_bind: '--admin-bind=',
-  statsd_host: '--statsd-host=',
-  control_socket: '--control-socket=',
-};
-
-/** @throws {NunicornError} for what cannot be taken back */
-function measuredWords(
-  values: ReadonlyMap<SettingName, string | readonly string[] | boolean>,
-  settings: Settings,
-): readonly string[] {
-  for (const name of ['daemon', 'reload'] as const)
-    if (settings[name])
-      throw new NunicornError(`${name} is set: a server that is measured runs without it; leave it out`);
-  const words = serveWords(values, new Set([...SET_BY_CELL, ...Object.keys(REACHES_OUT), 'accesslog', 'errorlog']));
-  const set = new Map<string, unknown>(Object.entries(settings));
-  const back = Object.entries(REACHES_OUT).filter(([name]) => (set.get(name) ?? null) !== null);
-  return [...words, ...back.map(([, word]) => word)];
 }
 
 function trafficSource(paths: readonly string[], har: string | undefined, replay: string | undefined): TrafficSource {

@@ -63,6 +63,22 @@ export function planCells(costs: Costs, limits: Limits, base: Pick<Cell, 'fronts
     const cell: Cell = { server: 'nunicorn', ...base, workers, threads: Math.min(threads, MAX_THREADS), ...more };
     if (!wanted.some((other) => nameOf(other.cell) === nameOf(cell))) wanted.push({ cell, why });
   };
+  if (costs.kind === 'async') wantLoops(costs, limits, want);
+  else wantThreads(costs, limits, base, want);
+
+  const cells: PlannedCell[] = [];
+  const leftOut: LeftOut[] = [];
+  for (const planned of wanted) {
+    const because = whyNot(planned.cell, costs, limits);
+    if (because !== undefined) leftOut.push({ ...planned, because });
+    else if (cells.length < count) cells.push(planned);
+  }
+  return { cells, leftOut };
+}
+
+type Want = (why: Reason, workers: number, threads: number, more?: Partial<Cell>) => void;
+
+function wantThreads(costs: Costs, limits: Limits, base: Pick<Cell, 'fronts' | 'preload'>, want: Want): void {
   const workers = fittingWorkers(costs, limits);
   const threads = (of: number): number => kneeThreads(costs, of, limits.cores);
   const knee = threads(workers);
@@ -77,23 +93,29 @@ export function planCells(costs: Costs, limits: Limits, base: Pick<Cell, 'fronts
   want('other workers', workers - 1, threads(workers - 1));
   want('before the knee', workers, threadStep(Math.ceil(knee / 2)));
   want('other workers', workers + 1, stepFrom(threads(workers + 1), 1));
-  const best: Cell = { server: 'nunicorn', ...base, workers, threads: knee };
-  if ((capacity(costs, best, limits.cores).perSecond / 1000) * costs.frontMs > FRONT_FULL * base.fronts)
-    want('more fronts', workers, knee, { fronts: base.fronts + 1 });
-  if (workers > 1 && !base.preload) want('preload', workers, knee, { preload: true });
+  if (costs.kind === 'python') {
+    const best: Cell = { server: 'nunicorn', ...base, workers, threads: knee };
+    if ((capacity(costs, best, limits.cores).perSecond / 1000) * costs.frontMs > FRONT_FULL * base.fronts)
+      want('more fronts', workers, knee, { fronts: base.fronts + 1 });
+    if (workers > 1 && !base.preload) want('preload', workers, knee, { preload: true });
+  }
   want('other workers', workers + 2, threads(workers + 2));
   want('before the knee', workers, 1);
   want('other workers', 2 * workers, 1);
   want('past the knee', workers, stepFrom(knee, 5));
+}
 
-  const cells: PlannedCell[] = [];
-  const leftOut: LeftOut[] = [];
-  for (const planned of wanted) {
-    const because = whyNot(planned.cell, costs, limits);
-    if (because !== undefined) leftOut.push({ ...planned, because });
-    else if (cells.length < count) cells.push(planned);
-  }
-  return { cells, leftOut };
+/** Event loops have no threads: workers only. */
+function wantLoops(costs: Costs, limits: Limits, want: Want): void {
+  const workers = fittingWorkers(costs, limits);
+  want('control', CONTROL.workers, 1);
+  want('predicted knee', workers, 1);
+  want('past the knee', workers + 1, 1);
+  want('2 x cores + 1', ruleWorkers(limits.cores), 1);
+  want('past the knee', workers + 2, 1);
+  want('before the knee', workers - 1, 1);
+  want('past the knee', 2 * workers, 1);
+  want('before the knee', Math.ceil(workers / 2), 1);
 }
 
 /** As many workers as the knee asks for, or as the limits leave room for. */
@@ -124,11 +146,11 @@ export function whyNot(
 export function neighbours(best: Cell, known: readonly Cell[], costs: Costs, limits: Limits): readonly PlannedCell[] {
   const names = new Set(known.map(nameOf));
   const around: readonly Cell[] = [
-    { ...best, threads: stepFrom(best.threads, 1) },
-    { ...best, threads: stepFrom(best.threads, -1) },
+    ...(costs.kind === 'async' ? [] : [{ ...best, threads: stepFrom(best.threads, 1) }]),
+    ...(costs.kind === 'async' ? [] : [{ ...best, threads: stepFrom(best.threads, -1) }]),
     { ...best, workers: best.workers + 1 },
     { ...best, workers: Math.max(1, best.workers - 1) },
-    { ...best, threads: stepFrom(best.threads, 2) },
+    costs.kind === 'async' ? { ...best, workers: best.workers + 2 } : { ...best, threads: stepFrom(best.threads, 2) },
   ];
   return around
     .filter((cell) => !names.has(nameOf(cell)) && whyNot(cell, costs, limits) === undefined)

@@ -99,6 +99,17 @@ export function runDelayNsOf(processes: readonly Process[]): number {
   return processes.reduce((total, { pid }) => total + threadsNs(pid, 1), 0);
 }
 
+/** CPU time, and time ready to run without a core, of the main thread of each process, in ns. */
+export function mainThreadNsOf(processes: readonly Process[]): { readonly cpuNs: number; readonly delayNs: number } {
+  let [cpuNs, delayNs] = [0, 0];
+  for (const { pid } of processes) {
+    const [cpu = '0', delay = '0'] = read(`/proc/${pid}/task/${pid}/schedstat`)?.split(' ') ?? [];
+    cpuNs += Number(cpu);
+    delayNs += Number(delay);
+  }
+  return { cpuNs, delayNs };
+}
+
 /** Sum over the threads of a field of /proc/PID/task/TID/schedstat: 0 is sum_exec_runtime, 1 is run_delay. */
 function threadsNs(pid: number, field: 0 | 1): number {
   let sum = 0;

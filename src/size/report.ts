@@ -3,9 +3,9 @@
  * to a file is as good as the one of this run.
  */
 import { arch, cpus, release, totalmem, type } from 'node:os';
-import { type Cell, nameOf, slotsOf } from './cell.ts';
+import { type Cell, nameOf } from './cell.ts';
 import type { Imposed } from './impose.ts';
-import { type Costs, slotMs, waitP99Ms } from './model.ts';
+import { type Costs, responseP99Ms } from './model.ts';
 import type { Limits } from './plan.ts';
 import type { Estimate } from './rate-search.ts';
 import type { CellFindings, Findings, Window } from './session.ts';
@@ -30,7 +30,8 @@ export interface Machine {
   readonly memoryMb: number;
   readonly system: string;
   readonly node: string;
-  readonly python: string;
+  /** Null: it is a Node app. */
+  readonly python: string | null;
 }
 
 export interface RateInfo {
@@ -122,7 +123,7 @@ export interface ReportInput {
   readonly limits: Limits;
   readonly imposed: Imposed;
   readonly nunicorn: string;
-  readonly python: string;
+  readonly python: string | null;
   readonly app: string;
   readonly argv: readonly string[];
   readonly cwd: string;
@@ -189,7 +190,7 @@ export function makeReport(input: ReportInput): Report {
   };
 }
 
-export function machineOf(python: string): Machine {
+export function machineOf(python: string | null): Machine {
   return {
     cpu: cpus()[0]?.model ?? 'unknown',
     cores: cpus().length,
@@ -224,7 +225,7 @@ function cellReport(found: CellFindings, findings: Findings, carried: Estimate |
             perSecond: referencePerSecond,
             p50Ms: median(reference.map(({ load }) => load.latency.p50Ms)),
             p99Ms: median(reference.map(({ load }) => load.latency.p99Ms)),
-            predictedP99Ms: costs === undefined ? 0 : predictedP99(costs, cell, referencePerSecond),
+            predictedP99Ms: costs === undefined ? 0 : responseP99Ms(costs, cell, referencePerSecond),
           },
         }),
     ...(carried === undefined ? {} : { carried: { perSecond: carried.perSecond, interval: carried.interval } }),
@@ -241,12 +242,6 @@ function cellReport(found: CellFindings, findings: Findings, carried: Estimate |
     ...(failed === undefined ? {} : { failed }),
     remarks: cellRemarks(found),
   };
-}
-
-/** What Erlang C expects: the wait for a slot and the service itself. Without a word on threads that slow each other. */
-function predictedP99(costs: Costs, cell: Cell, perSecond: number): number {
-  const service = slotMs(costs);
-  return waitP99Ms(slotsOf(cell), perSecond, service, 0) + service;
 }
 
 function failuresOf(failures: Readonly<Record<string, number>>): number {

@@ -1,17 +1,19 @@
 /** The bench that measures real servers: starts them under the limits, puts the generator's load on them, reads /proc. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EXIT, NunicornError } from '../errors.ts';
 import { type Cell, nameOf, slotsOf } from './cell.ts';
 import { Generator } from './generator.ts';
 import type { Imposed } from './impose.ts';
+import type { Kind } from './kind.ts';
 import type { Arrivals, LoadOptions, LoadResult, PlannedRequest } from './load/load.ts';
-import { coresBusyNs, cpuNsOf, memoryInfoMb, type Process, readTree, runDelayNsOf } from './proc.ts';
-import { type Command, ServerUnderTest } from './server.ts';
+import { coresBusyNs, cpuNsOf, memoryInfoMb, type Process, readTree } from './proc.ts';
+import { type Command, ServerUnderTest, type Used } from './server.ts';
 import { type Bench, type Calibration, CellError, type CellMemory, type Window } from './session.ts';
 import { requestText, type TrafficEntry } from './traffic.ts';
 
@@ -25,12 +27,17 @@ export interface ServerBenchOptions {
   readonly warmUpMs: number;
   /** A request that takes longer counts as a failure. */
   readonly timeoutMs: number;
-  /** How to start a server, without the limits. */
-  readonly command: (cell: Cell, port: number) => Command;
+  readonly kind: Kind;
+  /** How to start a server, without the limits; `counts`: it is to tell its metrics at `adminSocket`. */
+  readonly command: (cell: Cell, port: number, counts: boolean) => Command;
+  readonly adminSocket: (port: number) => string;
 }
 
 const HOST = '127.0.0.1';
-const CONNECTIONS = 512;
+/** Event loops take as many as come. */
+const CONNECTIONS = { python: 512, pool: 512, async: 4096 } as const;
+/** Under way for each event loop while it is warmed: compiling takes some hundred requests. */
+const WARM_PER_LOOP = 16;
 const BARE_SERVER = join(import.meta.dirname, 'load', 'bare-server.js');
 const IDLE_WATCH_MS = 300;
 /** Connections open and code compiles before a window counts. */
@@ -95,36 +102,68 @@ export class ServerBench implements Bench {
       this.#pool.set(name, running);
       return;
     }
-    const port = await freePort();
-    const command = this.#options.command(cell, port);
-    const words = this.#options.imposed.server(command.words);
-    const server = await ServerUnderTest.start(cell, port, { ...command, words }, () => this.#answers(port));
+    const server = await this.#boot(cell, false);
     this.#pool.set(name, server);
-    this.#planned ??= await this.#look(port);
-    const warmUp = { kind: 'closed', inFlight: 2 * slotsOf(cell) } as const;
-    const { answeredInAll } = await this.#generator.run(this.#load(port, warmUp, this.#options.warmUpMs));
-    server.answered += answeredInAll;
+    await this.#warm(server);
     await this.#evict(name);
   }
 
-  async measure(cell: Cell, arrivals: Arrivals, ms: number, seed: number): Promise<Window> {
-    const server = this.#running(cell);
-    const before = read(server);
+  async #boot(cell: Cell, counts: boolean): Promise<ServerUnderTest> {
+    const port = await freePort();
+    const command = this.#options.command(cell, port, counts);
+    const words = this.#options.imposed.server(command.words);
+    return ServerUnderTest.start(cell, port, { ...command, words }, () => this.#answers(port));
+  }
+
+  async #warm(server: ServerUnderTest): Promise<void> {
+    const { cell, port } = server;
+    this.#planned ??= await this.#look(port);
+    const inFlight = this.#options.kind === 'async' ? WARM_PER_LOOP * cell.workers : 2 * slotsOf(cell);
+    const load = this.#load(port, { kind: 'closed', inFlight }, this.#options.warmUpMs);
+    const { answeredInAll } = await this.#generator.run(load);
+    server.answered += answeredInAll;
+  }
+
+  async holding(
+    cell: Cell,
+    arrivals: Arrivals,
+    ms: number,
+  ): Promise<{ readonly busyMs: number; readonly window: Window }> {
+    const server = await this.#boot(cell, true);
+    try {
+      const admin = this.#options.adminSocket(server.port);
+      await this.#warm(server);
+      const before = await busySeconds(admin);
+      const window = await this.#window(server, arrivals, ms, 1);
+      const after = await busySeconds(admin);
+      return { busyMs: ((after - before) * 1000) / Math.max(1, window.load.answeredInAll), window };
+    } finally {
+      await server.stop();
+    }
+  }
+
+  measure(cell: Cell, arrivals: Arrivals, ms: number, seed: number): Promise<Window> {
+    return this.#window(this.#running(cell), arrivals, ms, seed);
+  }
+
+  async #window(server: ServerUnderTest, arrivals: Arrivals, ms: number, seed: number): Promise<Window> {
+    const before = server.used();
     const throttledBefore = this.#options.imposed.throttledMs();
     const watch = this.#watch();
     const load = await this.#generator.run({ ...this.#load(server.port, arrivals, ms), seed });
     const { othersShare, generatorMs, elapsedMs } = watch();
     const throttled = this.#options.imposed.throttledMs() - throttledBefore;
     server.check();
-    const after = read(server);
+    const after = server.used();
     server.answered += load.answeredInAll;
-    const perAnswer = (part: 'workersNs' | 'baseNs' | 'delayNs'): number =>
+    const perAnswer = (part: keyof Used): number =>
       (after[part] - before[part]) / 1e6 / Math.max(1, load.answeredInAll);
     return {
       arrivals,
       load,
       perSecond: load.completed / load.seconds,
       workerMs: perAnswer('workersNs'),
+      loopMs: perAnswer('loopNs'),
       frontMs: perAnswer('baseNs'),
       delayMs: perAnswer('delayNs'),
       generatorMs: this.#options.imposed.shared ? generatorMs / Math.max(1, load.answeredInAll) : 0,
@@ -174,7 +213,7 @@ export class ServerBench implements Bench {
       arrivals,
       durationMs,
       warmUpMs: LEAD_MS,
-      connections: CONNECTIONS,
+      connections: CONNECTIONS[this.#options.kind],
       keepAlive: true,
       timeoutMs: this.#options.timeoutMs,
       spin: !this.#options.imposed.shared,
@@ -256,9 +295,14 @@ function badStatus(path: string, status: number, host: string): NunicornError {
   );
 }
 
-function read(server: ServerUnderTest): { workersNs: number; baseNs: number; delayNs: number } {
-  const { workers, base } = server.parts();
-  return { workersNs: cpuNsOf(workers), baseNs: cpuNsOf(base), delayNs: runDelayNsOf(workers) };
+/** How long the event loops of the server with this admin socket were busy so far. */
+async function busySeconds(socketPath: string): Promise<number> {
+  const asked = request({ socketPath, path: '/metrics', timeout: ASK_MS });
+  asked.end();
+  const [response] = (await once(asked, 'response')) as [IncomingMessage];
+  const value = /^nunicorn_busy_seconds_total (\S+)$/m.exec(await text(response))?.[1];
+  if (value === undefined) throw new CellError('its metrics do not tell how busy its event loop is');
+  return Number(value);
 }
 
 function ask(

@@ -2,13 +2,34 @@
 import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cell } from './cell.ts';
-import { cpuNsOf, isAlive, memoryOf, type Process, readTree, sameProgram } from './proc.ts';
+import type { Kind } from './kind.ts';
+import {
+  cpuNsOf,
+  isAlive,
+  mainThreadNsOf,
+  memoryOf,
+  type Process,
+  readTree,
+  runDelayNsOf,
+  sameProgram,
+} from './proc.ts';
 import { CellError, type CellMemory } from './session.ts';
 
 export interface Command {
+  readonly kind: Kind;
   readonly words: readonly string[];
   readonly cwd: string;
   readonly env: NodeJS.ProcessEnv;
+}
+
+/** CPU time so far, in ns. */
+export interface Used {
+  readonly workersNs: number;
+  /** The part of `workersNs` that event loops used. */
+  readonly loopNs: number;
+  readonly baseNs: number;
+  /** Threads that run the application were ready to run and no core was free. */
+  readonly delayNs: number;
 }
 
 const BOOT_MS = 60_000;
@@ -26,12 +47,14 @@ export class ServerUnderTest {
   readonly pid: number;
   /** Requests that it has answered. */
   answered = 0;
+  readonly #kind: Kind;
   #output = '';
   #ended: string | undefined;
   readonly #exit: Promise<void>;
 
-  private constructor(cell: Cell, port: number, { words, cwd, env }: Command) {
+  private constructor(cell: Cell, port: number, { kind, words, cwd, env }: Command) {
     this.cell = cell;
+    this.#kind = kind;
     this.port = port;
     const [file = '', ...args] = words;
     // A session of its own: Ctrl-C in the terminal is for us, and we end the servers.
@@ -106,9 +129,21 @@ export class ServerUnderTest {
   /** Those that run the application, and those that do not: master and fronts, or gunicorn's arbiter. */
   parts(): { readonly workers: readonly Process[]; readonly base: readonly Process[] } {
     const tree = this.tree();
-    const base =
-      this.cell.server === 'gunicorn' ? tree.filter(({ pid }) => pid === this.pid) : sameProgram(this.pid, tree);
+    const fronts = this.cell.server === 'nunicorn' && this.#kind === 'python';
+    const base = fronts ? sameProgram(this.pid, tree) : tree.filter(({ pid }) => pid === this.pid);
     return { workers: tree.filter((each) => !base.includes(each)), base };
+  }
+
+  used(): Used {
+    const { workers, base } = this.parts();
+    const workersNs = cpuNsOf(workers);
+    const baseNs = cpuNsOf(base);
+    const delayNs = runDelayNsOf(workers);
+    if (this.#kind === 'python') return { workersNs, loopNs: 0, baseNs, delayNs };
+    const main = mainThreadNsOf(workers);
+    return this.#kind === 'async'
+      ? { workersNs, loopNs: main.cpuNs, baseNs, delayNs: main.delayNs }
+      : { workersNs: workersNs - main.cpuNs, loopNs: 0, baseNs: baseNs + main.cpuNs, delayNs: delayNs - main.delayNs };
   }
 
   memory(): CellMemory {

@@ -3,9 +3,19 @@
  * It decides and a `Bench` does; a test gives it a bench that only simulates a server.
  */
 import { type Cell, nameOf, slotsOf, stepFrom } from './cell.ts';
+import type { Kind } from './kind.ts';
 import type { Arrivals, LoadResult } from './load/load.ts';
 import { randomOf } from './load/load.ts';
-import { type Costs, capacity, memoryMb, type ProbeWindow, requestCosts, slotMs } from './model.ts';
+import {
+  type Costs,
+  capacity,
+  loopCosts,
+  memoryMb,
+  type ProbeWindow,
+  poolCosts,
+  requestCosts,
+  slotMs,
+} from './model.ts';
 import {
   byCost,
   CONTROL,
@@ -28,6 +38,8 @@ export interface Window {
   readonly perSecond: number;
   /** CPU time per good answer, in ms; `delayMs`: worker threads were ready to run and no core was free. */
   readonly workerMs: number;
+  /** The part of `workerMs` that event loops used; 0 where there are none. */
+  readonly loopMs: number;
   readonly frontMs: number;
   readonly delayMs: number;
   /** Only where the generator runs on cores of the server; else 0. */
@@ -63,6 +75,11 @@ export interface Bench {
   start(cell: Cell): Promise<void>;
   /** @param seed the same seed, the same arrivals but for their rate: what chance gives to one cell it gives to the others */
   measure(cell: Cell, arrivals: Arrivals, ms: number, seed: number): Promise<Window>;
+  /**
+   * How long an event loop is busy for each good answer, in ms, as it says itself, beside that window. A server of its own:
+   * one that counts costs a little more.
+   */
+  holding(cell: Cell, arrivals: Arrivals, ms: number): Promise<{ readonly busyMs: number; readonly window: Window }>;
   memory(cell: Cell): Promise<CellMemory>;
 }
 
@@ -70,6 +87,7 @@ export interface Bench {
 export class CellError extends Error {}
 
 export interface SessionOptions {
+  readonly kind: Kind;
   readonly budgetMs: number;
   readonly slo: Slo | undefined;
   readonly limits: Limits;
@@ -147,6 +165,8 @@ const MAX_NEIGHBOURS = 3;
 /** Windows are long enough for so many requests, where the limits of length allow. */
 const WINDOW_REQUESTS = 200;
 const WINDOW_MS = { least: 500, most: 4000 } as const;
+/** Requests under way for each event loop, at least and at most. */
+const PER_LOOP = [16, 1000] as const;
 /** A finalist's search is over after so many windows that were near the answer. */
 const ENOUGH_NEAR = 10;
 const FEW_NEAR = 4;
@@ -189,6 +209,8 @@ export class Session {
   #referencePerSecond = 0;
   /** From asking for a server to its first measurement. */
   #startMs = 1000;
+  /** Requests under way that keep an event loop busy, with some to spare. */
+  #perLoop: number = PER_LOOP[0];
 
   constructor(bench: Bench, options: SessionOptions, tell: (progress: Progress) => void, signal: AbortSignal) {
     this.#bench = bench;
@@ -249,33 +271,46 @@ export class Session {
     if (alone.load.completed === 0) throw new CellError('not one request was answered in the time of a window');
     this.#unhinderedMs = alone.load.latency.p50Ms;
     if (this.#options.slo === undefined) this.#slo = defaultSlo(this.#unhinderedMs);
-    const slotsMs = 1000 / alone.perSecond;
-    await this.#saturate(found, clamp(probeMs, 10 * slotsMs, 2 * WINDOW_MS.most));
-    await this.#saturate(found, clamp(probeMs, 10 * slotsMs, 2 * WINDOW_MS.most));
-    const one = averageOf(found.capacity);
+    const requestMs = 1000 / alone.perSecond;
+    if (alone.loopMs > 0) this.#perLoop = clamp(Math.ceil((2 * requestMs) / alone.loopMs), ...PER_LOOP);
+    for (let i = 0; i < 2; i++) await this.#saturate(found, clamp(probeMs, 10 * requestMs, 2 * WINDOW_MS.most));
+    const full = averageOf(found.capacity);
+    const { kind } = this.#options;
+    if (kind === 'async') {
+      const arrivals = { kind: 'closed', inFlight: this.#inFlight(control) } as const;
+      const { busyMs, window } = await this.#step(() => this.#bench.holding(control, arrivals, probeMs));
+      await this.#weigh(found);
+      this.#costs = { kind, ...loopCosts(alone, full, { ...window, busyMs }), ...memoryOf(found), threadMb: 0 };
+    } else {
+      const { window, threadMb } = await this.#probeThreads(found, full, probeMs);
+      const costs = kind === 'pool' ? poolCosts(full) : requestCosts(full, window, limits.cores);
+      this.#costs = { kind, ...costs, ...memoryOf(found), threadMb };
+    }
+    this.#tell({ kind: 'costs', costs: this.#costs });
+  }
 
+  /** One worker with many threads: what they hinder each other by, and what each weighs. */
+  async #probeThreads(
+    found: Mutable,
+    one: ProbeWindow,
+    probeMs: number,
+  ): Promise<{ readonly window: ProbeWindow | undefined; readonly threadMb: number }> {
+    const { limits } = this.#options;
+    const control = found.planned.cell;
     const threads = threadsToFillTheLock(one, limits);
-    const many: Cell = { ...control, threads };
-    let manyWindow: ProbeWindow | undefined;
-    let threadMb = 0;
+    let window: ProbeWindow | undefined;
+    let other: Mutable | undefined;
     if (threads > 1) {
-      const other = this.#add({ cell: many, why: 'past the knee' });
+      other = this.#add({ cell: { ...control, threads }, why: 'past the knee' });
       if (await this.#tryStart(other)) {
         await this.#saturate(other, probeMs);
-        if (limits.cores > 1) manyWindow = averageOf(other.capacity);
+        if (limits.cores > 1 && other.capacity.length > 0) window = averageOf(other.capacity);
         await this.#weigh(other);
       }
-      await this.#weigh(found);
-      if (other.memory !== undefined && found.memory !== undefined)
-        threadMb = Math.max(0, (other.memory.workersMb - found.memory.workersMb) / (threads - 1));
-    } else await this.#weigh(found);
-    this.#costs = {
-      ...requestCosts(one, manyWindow, limits.cores),
-      workerMb: found.memory?.workersMb ?? 0,
-      baseMb: found.memory?.baseMb ?? 0,
-      threadMb,
-    };
-    this.#tell({ kind: 'costs', costs: this.#costs });
+    }
+    await this.#weigh(found);
+    const more = (other?.memory?.workersMb ?? 0) - (found.memory?.workersMb ?? 0);
+    return { window, threadMb: other?.memory === undefined ? 0 : Math.max(0, more / (threads - 1)) };
   }
 
   async #screen(): Promise<void> {
@@ -447,9 +482,14 @@ export class Session {
   }
 
   async #saturate(found: Mutable, ms?: number): Promise<void> {
-    const slots = slotsOf(found.planned.cell);
-    const window = await this.#measure(found, { kind: 'closed', inFlight: 2 * slots + 2 }, ms ?? this.#windowMs(0));
+    const arrivals = { kind: 'closed', inFlight: this.#inFlight(found.planned.cell) } as const;
+    const window = await this.#measure(found, arrivals, ms ?? this.#windowMs(0));
     if (window !== undefined) found.capacity.push(window);
+  }
+
+  /** Requests under way that leave nothing of a cell idle. */
+  #inFlight(cell: Cell): number {
+    return this.#options.kind === 'async' ? cell.workers * this.#perLoop : 2 * slotsOf(cell) + 2;
   }
 
   async #measure(found: Mutable, arrivals: Arrivals, ms: number): Promise<Window | undefined> {
@@ -555,10 +595,15 @@ function averageOf(windows: readonly Window[]): ProbeWindow {
   return {
     perSecond: of(({ perSecond }) => perSecond),
     workerMs: of(({ workerMs }) => workerMs),
+    loopMs: of(({ loopMs }) => loopMs),
     frontMs: of(({ frontMs }) => frontMs),
     delayMs: of(({ delayMs }) => delayMs),
     generatorMs: of(({ generatorMs }) => generatorMs),
   };
+}
+
+function memoryOf({ memory }: Mutable): Pick<Costs, 'workerMb' | 'baseMb'> {
+  return { workerMb: memory?.workersMb ?? 0, baseMb: memory?.baseMb ?? 0 };
 }
 
 function capacityOf({ capacity }: { readonly capacity: readonly Window[] }): number {

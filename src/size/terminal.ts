@@ -1,4 +1,6 @@
 /** The report as text for a terminal. Pure. */
+import { type Kind, WORDS } from './kind.ts';
+import type { Costs } from './model.ts';
 import type { CellReport, RateInfo, Report } from './report.ts';
 import { showSlo } from './slo.ts';
 import { percent } from './verdict.ts';
@@ -20,14 +22,32 @@ function costLines({ costs, machine, limits, traffic, slo, sloGiven }: Report): 
     `Measured on ${cores}${memory}: ${what}, ${showSlo(slo)}${sloGiven ? '' : ' (not given: ten times an unhindered request)'}.`,
   ];
   if (costs === undefined) return lines;
-  const { lockedMs, freeMs, waitMs, frontMs, workerMb, threadMb, baseMb } = costs;
-  const free = freeMs > 0.05 * lockedMs ? ` + ${ms(freeMs)} outside the GIL` : '';
+  const { kind, workerMb, threadMb, baseMb } = costs;
+  const thread = kind === 'async' ? '' : `, each further thread ${threadMb < 0.05 ? '0 MB' : mb(threadMb)}`;
   lines.push(
-    `A request takes ${ms(lockedMs)} of CPU time${free} and waits ${ms(waitMs)}; the front takes ${ms(frontMs)}.`,
-    `Memory: a worker ${mb(workerMb)}, each further thread ${threadMb < 0.05 ? '0 MB' : mb(threadMb)}, master and front ${mb(baseMb)}.`,
+    `${costText(costs)}.`,
+    `Memory: a worker ${mb(workerMb)}${thread}, ${WORDS[kind].base} ${mb(baseMb)}.`,
     '',
   );
   return lines;
+}
+
+/** What a request costs, in one sentence without its point. */
+export function costText({ kind, lockedMs, blockedMs, freeMs, waitMs, frontMs }: Costs): string {
+  const { lock, front } = WORDS[kind];
+  switch (kind) {
+    case 'python':
+    case 'pool': {
+      const free = kind === 'python' && freeMs > 0.05 * lockedMs ? ` + ${ms(freeMs)} outside ${lock}` : '';
+      const computes = kind === 'pool' ? freeMs : lockedMs;
+      return `A request takes ${ms(computes)} of CPU time${free} and waits ${ms(waitMs)}; ${front} takes ${ms(frontMs)}`;
+    }
+    case 'async': {
+      const stands = blockedMs > 0 ? `, holds it for ${ms(blockedMs)} without computing (synchronous calls)` : '';
+      const free = freeMs > 0.05 * lockedMs ? `, takes ${ms(freeMs)} of CPU time outside of it` : '';
+      return `A request takes ${ms(lockedMs)} of CPU time in ${lock}${stands}${free} and waits ${ms(waitMs)}`;
+    }
+  }
 }
 
 function cellTable(report: Report): string[] {
@@ -85,9 +105,7 @@ function verdictLines(report: Report): string[] {
   ];
   if (recommendation === undefined) return lines;
   const sure = verdict.kind === 'too noisy to say' ? 'If you must choose now' : 'Recommendation';
-  lines.push(
-    `${sure}: ${plural(recommendation.workers, 'worker')}, ${plural(recommendation.threads, 'thread')}${recommendation.preload ? ', preload' : ''}: ${carried(recommendation)}.`,
-  );
+  lines.push(`${sure}: ${settingText(recommendation, kindOf(report), ', ')}: ${carried(recommendation)}.`);
   if (runnerUp !== undefined) lines.push(`Runner-up: ${runnerUp.name}: ${carried(runnerUp)}.`);
   if (cheapest !== undefined)
     lines.push(
@@ -103,27 +121,49 @@ function verdictLines(report: Report): string[] {
     '',
     `    ${recommendation.command}`,
     '',
-    'or in gunicorn.conf.py:',
+    `or in ${configFile(kindOf(report))}:`,
     '',
-    ...configLines(recommendation).map((line) => `    ${line}`),
+    ...configLines(recommendation, kindOf(report)).map((line) => `    ${line}`),
   );
   return lines;
 }
 
-export function configLines({ workers, threads, fronts, preload }: RateInfo): readonly string[] {
-  return [
-    `workers = ${workers}`,
-    `threads = ${threads}`,
-    ...(fronts > 1 ? [`fronts = ${fronts}`] : []),
-    ...(preload ? ['preload_app = True'] : []),
-  ];
+/** What is recommended was measured, so its costs are known. */
+export function kindOf({ costs }: Report): Kind {
+  return costs?.kind ?? 'python';
+}
+
+/** E.g. `2 workers, 4 threads, preload`. */
+export function settingText({ workers, threads, preload }: RateInfo, kind: Kind, between: string): string {
+  const parts = [plural(workers, 'worker'), ...(kind === 'async' ? [] : [plural(threads, 'thread')])];
+  return `${parts.join(between)}${preload ? ', preload' : ''}`;
+}
+
+export function configFile(kind: Kind): string {
+  return kind === 'python' ? 'gunicorn.conf.py' : 'nunicorn.config.mjs';
+}
+
+export function configLines({ workers, threads, fronts, preload }: RateInfo, kind: Kind): readonly string[] {
+  switch (kind) {
+    case 'python':
+      return [
+        `workers = ${workers}`,
+        `threads = ${threads}`,
+        ...(fronts > 1 ? [`fronts = ${fronts}`] : []),
+        ...(preload ? ['preload_app = True'] : []),
+      ];
+    case 'async':
+      return [`export default { workers: ${workers} };`];
+    case 'pool':
+      return [`export default { worker_class: 'gthread', workers: ${workers}, threads: ${threads} };`];
+  }
 }
 
 function carried({ perSecond: rate, interval: range, memoryMb }: RateInfo): string {
   return `${perSecond(rate)} within the SLO (95 %: ${interval(range)})${memoryMb === undefined ? '' : `, ${mb(memoryMb)}`}`;
 }
 
-function plural(count: number, noun: string): string {
+export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 

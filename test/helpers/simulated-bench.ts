@@ -4,11 +4,16 @@
  * time is taken from the same cores in slices, and one front serves everybody first.
  */
 import { type Cell, nameOf, slotsOf } from '../../src/size/cell.ts';
+import type { Kind } from '../../src/size/kind.ts';
 import { type Arrivals, type LoadResult, randomOf } from '../../src/size/load/load.ts';
 import { type Bench, type Calibration, CellError, type CellMemory, type Window } from '../../src/size/session.ts';
 import { mean, quantile } from '../../src/size/statistics.ts';
 
 export interface SimulatedApp {
+  /** Default: python. */
+  readonly kind?: Kind;
+  /** Holds the lock without computing. */
+  readonly blockedMs?: number;
   readonly lockedMs: number;
   readonly freeMs: number;
   readonly waitMs: number;
@@ -68,6 +73,12 @@ export class SimulatedBench implements Bench {
     return simulate(this.#app, cell, arrivals, ms, slow, this.#random, randomOf(seed));
   }
 
+  async holding(cell: Cell, arrivals: Arrivals, ms: number): Promise<{ busyMs: number; window: Window }> {
+    this.#now += START_MS;
+    const window = await this.measure(cell, arrivals, ms, 1);
+    return { busyMs: window.loopMs + (this.#app.blockedMs ?? 0), window };
+  }
+
   memory(cell: Cell): Promise<CellMemory> {
     const { workerMb = 30, threadMb = 0.1 } = this.#app;
     const workersMb = cell.workers * (workerMb + (cell.threads - 1) * threadMb);
@@ -83,7 +94,7 @@ interface Request {
   readonly arrivedAt: number;
   worker: number;
   /** What is left to do, in order. */
-  readonly todo: { kind: 'front' | 'locked' | 'free' | 'wait'; ms: number }[];
+  readonly todo: { kind: 'front' | 'locked' | 'blocked' | 'free' | 'wait'; ms: number }[];
 }
 
 export function simulate(
@@ -96,7 +107,8 @@ export function simulate(
   arrivalRandom: () => number,
 ): Window {
   const events = new Heap();
-  const threads = new Array<number>(cell.workers).fill(cell.threads);
+  const running = new Array<number>(cell.workers).fill(0);
+  const most = app.kind === 'async' ? Number.POSITIVE_INFINITY : cell.threads;
   const locks = Array.from({ length: cell.workers }, () => ({ held: false, queue: [] as Request[] }));
   const queue: Request[] = [];
   const cpuQueue: { request: Request; ms: number; done: () => void }[] = [];
@@ -151,6 +163,7 @@ export function simulate(
         cpu(request, step.ms, go);
         return;
       case 'locked':
+      case 'blocked':
         if (lock === undefined) return;
         request.todo.unshift(step);
         lock.queue.push(request);
@@ -166,20 +179,23 @@ export function simulate(
     if (request === undefined || step === undefined) return;
     lock.held = true;
     const wanting = Math.min(lock.queue.length, 8);
-    cpu(request, step.ms * (1 + (app.convoy ?? 0) * wanting), () => {
+    const over = (): void => {
       lock.held = false;
       next(request);
       takeLock(worker);
-    });
+    };
+    if (step.kind === 'blocked') events.push(now + step.ms, over);
+    else cpu(request, step.ms * (1 + (app.convoy ?? 0) * wanting), over);
   };
   const dispatch = (): void => {
     while (queue.length > 0) {
       // The least busy worker.
-      const worker = threads.indexOf(Math.max(...threads));
-      if ((threads[worker] ?? 0) === 0) return;
+      const least = Math.min(...running);
+      const worker = running.indexOf(least);
+      if (least >= most) return;
       const request = queue.shift();
       if (request === undefined) return;
-      threads[worker] = (threads[worker] ?? 0) - 1;
+      running[worker] = least + 1;
       request.worker = worker;
       next(request);
     }
@@ -190,21 +206,23 @@ export function simulate(
   const arrive = (): void => {
     count(1);
     intended++;
-    const { lockedMs, freeMs, waitMs, frontMs } = app;
+    const { lockedMs, blockedMs = 0, freeMs, waitMs, frontMs } = app;
+    const locked = () => (lockedMs > 0 ? [{ kind: 'locked' as const, ms: (lockedMs / 2) * jitter() }] : []);
     next({
       arrivedAt: now,
       worker: -1,
       todo: [
         { kind: 'front', ms: frontMs * slow },
-        { kind: 'locked', ms: (lockedMs / 2) * jitter() },
+        ...locked(),
+        ...(blockedMs > 0 ? [{ kind: 'blocked' as const, ms: blockedMs * jitter() }] : []),
         { kind: 'wait', ms: waitMs * (0.9 + 0.2 * random()) },
         ...(freeMs > 0 ? [{ kind: 'free' as const, ms: freeMs * jitter() }] : []),
-        { kind: 'locked', ms: (lockedMs / 2) * jitter() },
+        ...locked(),
       ],
     });
   };
   const finish = (request: Request): void => {
-    threads[request.worker] = (threads[request.worker] ?? 0) + 1;
+    running[request.worker] = (running[request.worker] ?? 0) - 1;
     count(-1);
     latencies.push(now - request.arrivedAt);
     if (now < ms) completed++;
@@ -256,11 +274,13 @@ export function simulate(
     generatorCpu: 0.1,
   };
   const perRequest = answered === 0 ? 0 : busyMs / answered;
+  const workerMs = Math.max(0, perRequest - app.frontMs * slow);
   return {
     arrivals,
     load,
     perSecond: completed / (ms / 1000),
-    workerMs: Math.max(0, perRequest - app.frontMs * slow),
+    workerMs,
+    loopMs: app.kind === 'async' ? (workerMs * app.lockedMs) / (app.lockedMs + app.freeMs) : 0,
     frontMs: app.frontMs * slow,
     delayMs: 0,
     generatorMs: 0,

@@ -8,6 +8,7 @@ import { compareReports } from '../../src/size/check.ts';
 import { toHtml } from '../../src/size/html.ts';
 import { impose } from '../../src/size/impose.ts';
 import { highestKept, k6Script, k6Text, readK6 } from '../../src/size/k6.ts';
+import { adviceCommand, measuredCommand } from '../../src/size/measured.ts';
 import { parseSizeOptions } from '../../src/size/options.ts';
 import { littleError, type RateInfo, type Report } from '../../src/size/report.ts';
 import { shellCommand } from '../../src/size/shell.ts';
@@ -63,11 +64,17 @@ describe('the mix of requests', () => {
 describe('the command line', () => {
   const parse = (...words: string[]) => parseSizeOptions(words, {}, process.cwd(), 80);
 
-  it('does not measure a Node app', async () => {
-    await assert.rejects(
-      parse('--path', '/', 'test/fixtures/node/listener.cjs'),
-      /listener\.cjs is a Node app: nunicorn size measures Python apps/,
-    );
+  it('knows a Node app, and what of the options has no meaning for it', async () => {
+    const app = 'test/fixtures/node/listener.cjs';
+    const kindOf = async (...words: string[]): Promise<string> => {
+      const request = await parse('--path', '/', ...words, app);
+      return request.kind === 'size' ? request.options.served.kind : request.kind;
+    };
+    assert.equal(await kindOf(), 'async');
+    assert.equal(await kindOf('--threads', '4'), 'pool');
+    assert.equal(await kindOf('-k', 'gthread'), 'pool');
+    await assert.rejects(parse('--path', '/', '--compare', 'gunicorn', app), /listener\.cjs is a Node app/);
+    await assert.rejects(parse('--path', '/', '--max-connections-db', '9', app), /pool of connections/);
   });
 
   it("keeps the server's options apart from its own, in any order", async () => {
@@ -87,12 +94,40 @@ describe('the command line', () => {
     );
     assert(request.kind === 'size');
     const { options } = request;
-    assert.equal(options.app, 'shop.wsgi');
+    assert.equal(options.served.app, 'shop.wsgi');
+    assert.equal(options.served.kind, 'python');
     assert.deepEqual(options.traffic, { kind: 'paths', paths: ['/', '/b'] });
-    assert.deepEqual(options.serve, ['--timeout', '5']);
+    const cell = { server: 'nunicorn', workers: 2, threads: 4, fronts: 1, preload: false } as const;
+    assert.equal(adviceCommand(cell, options.served), 'nunicorn --timeout 5 --workers 2 --threads 4 shop.wsgi');
     assert.deepEqual(options.configured, { workers: 3, threads: 1 });
     assert.equal(options.budgetMs, 40_000);
     assert.equal(options.memoryMb, 1024);
+  });
+
+  it("keeps what is measured away from the user's files, addresses and collectors", async () => {
+    const request = await parse(
+      ...['--path', '/', '--pid', '/run/x.pid', '--statsd-host', 'collector:8125', '--log-syslog', '--log-syslog-to'],
+      ...['udp://logs:514', '--access-logfile', 'access.log', '--error-logfile', 'error.log', '--admin-bind'],
+      ...['127.0.0.1:9100', '--admin-token', 'secret', '--control-socket', '/run/x.ctl', '--timeout', '7', 'shop.wsgi'],
+    );
+    assert(request.kind === 'size');
+    const cell = { server: 'nunicorn', workers: 2, threads: 4, fronts: 1, preload: false } as const;
+    const around = { temporary: '/tmp/x', sinkPort: 5140, python: '/usr/bin/python3' };
+    const { words } = measuredCommand(cell, 8001, request.options.served, around);
+    const text = words.slice(2).join(' ');
+    assert.doesNotMatch(text, /x\.pid|collector|logs:514|error\.log|9100|secret|x\.ctl/);
+    assert.match(text, /^--timeout 7 /);
+    assert.match(text, / --statsd-host=127\.0\.0\.1:5140 /);
+    assert.match(text, / --log-syslog --log-syslog-to=udp:\/\/127\.0\.0\.1:5140 /);
+    assert.match(text, / --access-logfile=\/tmp\/x\/access\.log /);
+    // Counting costs: a server that counts is measured as one.
+    assert.match(text, / --admin-bind= .*--admin-bind=unix:\/tmp\/x\/admin-8001\.sock /);
+    assert.match(adviceCommand(cell, request.options.served), /--pid \/run\/x\.pid/);
+  });
+
+  it('refuses what cannot be measured', async () => {
+    await assert.rejects(parse('--path', '/', '--daemon', 'shop.wsgi'), /daemon is set/);
+    await assert.rejects(parse('--path', '/', '--reload', 'shop.wsgi'), /reload is set/);
   });
 
   it('says what is missing or wrong', async () => {

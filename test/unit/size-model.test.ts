@@ -7,8 +7,11 @@ import {
   erlangC,
   kneeThreads,
   kneeWorkers,
+  loopCosts,
   memoryMb,
+  poolCosts,
   requestCosts,
+  responseP99Ms,
   waitP99Ms,
 } from '../../src/size/model.ts';
 import { byCost, planCells } from '../../src/size/plan.ts';
@@ -17,6 +20,8 @@ import { defaultSlo, isWithin, parseSlo } from '../../src/size/slo.ts';
 import { median, pooledVariation, quantile } from '../../src/size/statistics.ts';
 
 const COSTS: Costs = {
+  kind: 'python',
+  blockedMs: 0,
   lockedMs: 5,
   freeMs: 0,
   waitMs: 20,
@@ -53,6 +58,39 @@ describe('capacity', () => {
   });
 });
 
+describe('capacity of a Node app', () => {
+  const loops: Costs = { ...COSTS, kind: 'async', lockedMs: 2, waitMs: 500, frontMs: 0 };
+
+  it('under async is bound by event loops and cores, never by how many requests wait', () => {
+    assert.deepEqual(capacity(loops, cell(1, 1), 4), { perSecond: 500, limit: 'lock' });
+    assert.deepEqual(capacity(loops, cell(8, 1), 4), { perSecond: 2000, limit: 'cores' });
+    assert.equal(kneeWorkers(loops, 4), 4);
+    assert.equal(kneeThreads(loops, 4, 4), 1);
+  });
+
+  it('needs more event loops than cores where they stand still in synchronous calls', () => {
+    assert.equal(kneeWorkers({ ...loops, blockedMs: 4 }, 2), 6);
+  });
+
+  it('under gthread is bound by threads, then by cores, and by the main thread of each worker', () => {
+    const pool: Costs = { ...COSTS, kind: 'pool', lockedMs: 0, freeMs: 5, waitMs: 5, frontMs: 0.5 };
+    assert.deepEqual(capacity(pool, cell(1, 2), 4), { perSecond: 200, limit: 'threads' });
+    assert.equal(capacity(pool, cell(1, 16), 4).limit, 'cores');
+    assert.deepEqual(capacity({ ...pool, freeMs: 0.1, waitMs: 0 }, cell(1, 16), 4), {
+      perSecond: 2000,
+      limit: 'fronts',
+    });
+    assert.equal(kneeWorkers(pool, 4), 1);
+    assert.equal(kneeThreads(pool, 1, 4), 8);
+  });
+
+  it('has a p99 of waiting for an event loop, and of all that a request takes', () => {
+    const alone = responseP99Ms(loops, cell(2, 1), 1);
+    assert.equal(alone, 502);
+    assert(responseP99Ms(loops, cell(2, 1), 900) > 510);
+  });
+});
+
 describe('Erlang C', () => {
   it('gives the mean waits of the published table: 8 slots of 50 ms, one queue', () => {
     for (const [busy, meanWaitMs] of [
@@ -74,7 +112,7 @@ describe('Erlang C', () => {
 });
 
 describe('costs of a request', () => {
-  const window = { perSecond: 40, workerMs: 5, frontMs: 0.2, generatorMs: 0, delayMs: 0 };
+  const window = { perSecond: 40, workerMs: 5, loopMs: 0, frontMs: 0.2, generatorMs: 0, delayMs: 0 };
 
   it('waiting is what is left of the time of a slot', () => {
     const costs = requestCosts(window, undefined, 1);
@@ -93,6 +131,20 @@ describe('costs of a request', () => {
     assert(Math.abs(costs.freeMs - 20 / 3) < 0.01);
     assert.equal(requestCosts(one, { ...one, perSecond: 98 }, 8).freeMs, 0);
   });
+
+  it('of threads that share no lock are all theirs', () => {
+    const { lockedMs, freeMs, waitMs } = poolCosts(window);
+    assert.deepEqual([lockedMs, freeMs, waitMs], [0, 5, 20]);
+  });
+
+  it('of an event loop: what it computes, what it stands still for, and what is waited for beside it', () => {
+    const alone = { ...window, loopMs: 4 };
+    const full = { ...window, perSecond: 200, loopMs: 4 };
+    const { lockedMs, blockedMs, freeMs, waitMs } = loopCosts(alone, full, { busyMs: 10, loopMs: 4, delayMs: 1 });
+    assert.deepEqual([lockedMs, blockedMs, freeMs, waitMs], [4, 5, 1, 15]);
+    // Busy for hardly longer than it computes: no synchronous calls.
+    assert.equal(loopCosts(alone, full, { busyMs: 4.3, loopMs: 4, delayMs: 0 }).blockedMs, 0);
+  });
 });
 
 describe('the plan', () => {
@@ -102,6 +154,14 @@ describe('the plan', () => {
     for (const name of ['1x1', '1x5', '3x1']) assert(names.includes(name), `${name} in ${names}`);
     assert(cells.filter(({ why }) => why === 'past the knee').length >= 2);
     assert(cells.length <= 12);
+  });
+
+  it('of event loops holds workers only', () => {
+    const { cells } = planCells({ ...COSTS, kind: 'async' }, { cores: 2 }, { fronts: 1, preload: false }, 12);
+    assert.deepEqual(new Set(cells.map(({ cell: { threads } }) => threads)), new Set([1]));
+    const workers = cells.map(({ cell }) => cell.workers).sort((a, b) => a - b);
+    assert.deepEqual(workers, [1, 2, 3, 4, 5]);
+    assert(cells.filter(({ why }) => why === 'past the knee').length >= 2);
   });
 
   it('leaves out what does not fit, and says why', () => {

@@ -11,6 +11,7 @@ async function size(app: SimulatedApp, more: Partial<SessionOptions> = {}) {
   const bench = new SimulatedBench(app);
   const limits = { cores: app.cores, ...more.limits };
   const options: SessionOptions = {
+    kind: app.kind ?? 'python',
     budgetMs: 60_000,
     slo: undefined,
     base: { fronts: 1, preload: false },
@@ -32,6 +33,18 @@ const APPS: Readonly<Record<string, SimulatedApp>> = {
   'waits much, two cores': { lockedMs: 5, freeMs: 0, waitMs: 20, frontMs: 0.2, cores: 2, convoy: 0.01 },
   'only computes, one core': { lockedMs: 4, freeMs: 0, waitMs: 0, frontMs: 0.2, cores: 1, convoy: 0.01 },
   'only computes, four cores': { lockedMs: 4, freeMs: 0, waitMs: 0, frontMs: 0.2, cores: 4, convoy: 0.01 },
+  'event loop that waits, two cores': {
+    kind: 'async',
+    ...{ lockedMs: 2, freeMs: 0, waitMs: 30, frontMs: 0.01, cores: 2 },
+  },
+  'event loop with work in other threads, four cores': {
+    kind: 'async',
+    ...{ lockedMs: 3, freeMs: 3, waitMs: 0, frontMs: 0.01, cores: 4 },
+  },
+  'pool of Node threads that compute and wait, two cores': {
+    kind: 'pool',
+    ...{ lockedMs: 0, freeMs: 5, waitMs: 10, frontMs: 0.05, cores: 2 },
+  },
   'computes outside the lock': { lockedMs: 1, freeMs: 9, waitMs: 0, frontMs: 0.2, cores: 2, convoy: 0.01 },
 };
 
@@ -40,7 +53,15 @@ describe('finds the setting that the maths give, within one step', () => {
     for (const seed of [1, 2]) {
       it(`${name}, seed ${seed}`, async () => {
         const { verdict, findings } = await size({ ...app, noise: 0.02, seed });
-        const costs = { ...app, generatorMs: 0, workerMb: 30, threadMb: 0.1, baseMb: 30 };
+        const costs = {
+          kind: 'python' as const,
+          blockedMs: 0,
+          ...app,
+          generatorMs: 0,
+          workerMb: 30,
+          threadMb: 0.1,
+          baseMb: 30,
+        };
         const workers = kneeWorkers(costs, app.cores);
         const threads = kneeThreads(costs, workers, app.cores);
         const found = verdict.recommended?.cell;
@@ -135,6 +156,13 @@ it('measures at least two settings past the knee', async () => {
   assert(past.length >= 2, past.map(({ cell }) => nameOf(cell)).join());
 });
 
+it('takes more event loops than cores where they stand still in synchronous calls', async () => {
+  const app = { kind: 'async', lockedMs: 4, blockedMs: 8, freeMs: 0, waitMs: 0, frontMs: 0.01, cores: 1 } as const;
+  const { verdict, findings } = await size(app);
+  assert(Math.abs((findings.costs?.blockedMs ?? 0) - 8) < 1, JSON.stringify(findings.costs));
+  assert((verdict.recommended?.cell.workers ?? 0) >= 3, show(verdict));
+});
+
 it('climbs to the best setting when the prediction was wrong', async () => {
   // With threads in each other's way the knee lies earlier than the costs of a single thread say.
   const { verdict, findings } = await size({
@@ -162,6 +190,7 @@ it('gives what is there when it is stopped', async () => {
   const bench = new SimulatedBench(app);
   const abort = new AbortController();
   const options: SessionOptions = {
+    kind: app.kind ?? 'python',
     budgetMs: 60_000,
     slo: undefined,
     limits: { cores: 1 },
