@@ -80,7 +80,8 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
   if (process.platform !== 'linux') throw new NunicornError('nunicorn size reads /proc: it works on Linux only');
   const traffic = readTraffic(options.traffic);
   const { served } = options;
-  const { settings } = served.loaded;
+  const { settings, warnings } = served.loaded;
+  for (const warning of warnings) console.error(`Warning: ${warning}`);
   const python = served.kind === 'python' ? await findPython(settings.python, process.env, served.cwd) : undefined;
   const imposed = impose({
     ...(options.cpus === undefined ? {} : { cpus: options.cpus }),

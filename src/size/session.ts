@@ -165,7 +165,7 @@ const MAX_NEIGHBOURS = 3;
 /** Windows are long enough for so many requests, where the limits of length allow. */
 const WINDOW_REQUESTS = 200;
 const WINDOW_MS = { least: 500, most: 4000 } as const;
-/** Requests under way for each event loop, at least and at most. */
+/** Of `perLoop`. */
 const PER_LOOP = [16, 1000] as const;
 /** A finalist's search is over after so many windows that were near the answer. */
 const ENOUGH_NEAR = 10;
@@ -209,7 +209,7 @@ export class Session {
   #referencePerSecond = 0;
   /** From asking for a server to its first measurement. */
   #startMs = 1000;
-  /** Requests under way that keep an event loop busy, with some to spare. */
+  /** Requests under way that keep the event loop of a worker busy, with some to spare. */
   #perLoop: number = PER_LOOP[0];
 
   constructor(bench: Bench, options: SessionOptions, tell: (progress: Progress) => void, signal: AbortSignal) {
@@ -487,9 +487,10 @@ export class Session {
     if (window !== undefined) found.capacity.push(window);
   }
 
-  /** Requests under way that leave nothing of a cell idle. */
+  /** Requests under way that leave nothing of a cell idle. The kernel gives connections to Node's workers, and not evenly. */
   #inFlight(cell: Cell): number {
-    return this.#options.kind === 'async' ? cell.workers * this.#perLoop : 2 * slotsOf(cell) + 2;
+    const forSlots = 2 * slotsOf(cell) + 2;
+    return this.#options.kind === 'python' ? forSlots : Math.max(forSlots, cell.workers * this.#perLoop);
   }
 
   async #measure(found: Mutable, arrivals: Arrivals, ms: number): Promise<Window | undefined> {

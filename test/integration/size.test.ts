@@ -40,6 +40,24 @@ def picky(environ, start_response):
     return application(environ, start_response)
 `;
 
+/** 2 ms of work, 4 ms of standing still, 10 ms of waiting. */
+const NODE_APP = `
+const cell = new Int32Array(new SharedArrayBuffer(4));
+
+export default (request, response) => {
+  const before = process.cpuUsage();
+  const used = () => {
+    const { user, system } = process.cpuUsage(before);
+    return user + system;
+  };
+  while (used() < 2000);
+  Atomics.wait(cell, 0, 0, 4);
+  setTimeout(() => response.end('ok'), 10);
+};
+`;
+
+const PYTHON_APP = ['--python', PYTHON];
+
 interface Ended {
   readonly code: number | null;
   readonly stdout: string;
@@ -61,7 +79,8 @@ async function run(
   const marker = randomUUID();
   try {
     writeFileSync(join(folder, 'sized.py'), APP);
-    const child = spawn(process.execPath, [NUNICORN, 'size', '--python', PYTHON, ...args], {
+    writeFileSync(join(folder, 'sized.mjs'), NODE_APP);
+    const child = spawn(process.execPath, [NUNICORN, 'size', ...args], {
       cwd: folder,
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, TMPDIR: temporary, PYTHONDONTWRITEBYTECODE: '1', NUNICORN_TEST_MARKER: marker },
@@ -91,11 +110,15 @@ async function run(
   }
 }
 
+function readReport(folder: string): Report {
+  return JSON.parse(readFileSync(join(folder, 'report.json'), 'utf8')) as Report;
+}
+
 it('measures an application and recommends a command line, with the evidence as JSON', { skip }, async () => {
   await run(
-    ['--path', '/', '--slo', 'p50<5s', '--budget', '20s', '--json', 'report.json', 'sized'],
+    ['--path', '/', '--slo', 'p50<5s', '--budget', '20s', '--json', 'report.json', ...PYTHON_APP, 'sized'],
     ({ code, stdout, stderr, folder }) => {
-      const report = JSON.parse(readFileSync(join(folder, 'report.json'), 'utf8')) as Report;
+      const report = readReport(folder);
       const { recommendation, costs } = report;
       assert(costs !== undefined, stdout);
       // However busy the machine: sleeping takes at least as long as it was told to, and the work at least its CPU time.
@@ -122,9 +145,34 @@ it('measures an application and recommends a command line, with the evidence as 
   );
 });
 
+it('measures a Node app: the event loop under async, threads under gthread', { skip }, async () => {
+  const load = ['--path', '/', '--slo', 'p50<5s', '--budget', '15s', '--json', 'report.json'];
+  await run([...load, './sized.mjs'], ({ stdout, folder }) => {
+    const { costs, cells, machine, recommendation } = readReport(folder);
+    assert(costs?.kind === 'async', stdout);
+    assert(costs.lockedMs > 1.9, `CPU ${costs.lockedMs} ms`);
+    // What the event loop says of itself: busy for longer than it computes.
+    assert(costs.blockedMs > 3, `stands still for ${costs.blockedMs} ms\n${stdout}`);
+    assert(costs.waitMs > 5, `waits ${costs.waitMs} ms`);
+    assert(cells.length >= 3);
+    assert(cells.every(({ cell }) => cell.threads === 1));
+    assert.equal(machine.python, null);
+    if (recommendation !== undefined)
+      assert.equal(recommendation.command, `nunicorn --workers ${recommendation.workers} ./sized.mjs`);
+  });
+  await run([...load, '-k', 'gthread', './sized.mjs'], ({ stdout, folder }) => {
+    const { costs, cells, recommendation } = readReport(folder);
+    assert(costs?.kind === 'pool', stdout);
+    assert(costs.freeMs > 1.5, `CPU ${costs.freeMs} ms`);
+    assert(costs.waitMs > 10, `waits ${costs.waitMs} ms`);
+    assert(cells.some(({ cell }) => cell.threads > 1));
+    if (recommendation !== undefined) assert.match(recommendation.command, /^nunicorn --worker-class gthread /);
+  });
+});
+
 it('gives the report of what is there when it is interrupted', { skip }, async () => {
   await run(
-    ['--path', '/', '--budget', '100s', 'sized'],
+    ['--path', '/', '--budget', '100s', ...PYTHON_APP, 'sized'],
     ({ stdout, stderr }) => {
       assert.match(stdout, /Stopped after \d+ s\./);
       assert.match(stderr, /stopping/);
@@ -141,11 +189,11 @@ it('gives the report of what is there when it is interrupted', { skip }, async (
 });
 
 it('says what an answer of 400 and one of 500 mean', { skip }, async () => {
-  await run(['--path', '/', '--budget', '10s', 'sized:broken'], ({ code, stderr }) => {
+  await run(['--path', '/', '--budget', '10s', ...PYTHON_APP, 'sized:broken'], ({ code, stderr }) => {
     assert.equal(code, 1);
     assert.match(stderr, /\/ is answered with 500/);
   });
-  await run(['--path', '/', '--budget', '10s', 'sized:picky'], ({ code, stderr }) => {
+  await run(['--path', '/', '--budget', '10s', ...PYTHON_APP, 'sized:picky'], ({ code, stderr }) => {
     assert.equal(code, 1);
     assert.match(stderr, /ALLOWED_HOSTS .* --host/);
   });
