@@ -61,7 +61,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .heat td.best { outline: 2px solid var(--ink); outline-offset: -3px; font-weight: 700; }
 svg { display: block; width: 100%; height: auto; margin-top: 8px; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
-svg .axis { stroke: var(--line); } svg .slo { stroke: var(--warm); stroke-dasharray: 5 4; }
+svg .axis { stroke: var(--line); } svg .slo { stroke: var(--warm); stroke-dasharray: 5 4; } svg .same { stroke: var(--soft); stroke-dasharray: 2 4; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13px; margin-top: 6px; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
 ul { margin: 6px 0 0; padding-left: 20px; }
@@ -161,36 +161,54 @@ interface Point {
   readonly y: number;
 }
 
-const WIDTH = 1000;
-const HEIGHT = 320;
+interface Size {
+  readonly width: number;
+  readonly height: number;
+}
+
+const WIDE: Size = { width: 1000, height: 320 };
+/** Half of the page. */
+const HALF: Size = { width: 540, height: 340 };
 const LEFT = 64;
 const BOTTOM = 40;
 const TOP = 12;
 const RIGHT = 16;
 
-/** Scales and axes of a chart; `y` may be logarithmic. */
-function chart(xMost: number, yLeast: number, yMost: number, logarithmic: boolean, labels: readonly [string, string]) {
-  const f = logarithmic ? Math.log10 : (value: number): number => value;
-  const x = (value: number): number => LEFT + (value / xMost) * (WIDTH - LEFT - RIGHT);
-  const y = (value: number): number =>
-    HEIGHT - BOTTOM - ((f(value) - f(yLeast)) / (f(yMost) - f(yLeast) || 1)) * (HEIGHT - BOTTOM - TOP);
-  const yTicks = logarithmic ? decades(yLeast, yMost) : round(yMost).filter((tick) => tick >= yLeast);
+interface Scale {
+  /** Where on the axis, 0 to 1. */
+  readonly at: (value: number) => number;
+  readonly ticks: readonly number[];
+}
+
+function linear(most: number): Scale {
+  return { at: (value) => value / most, ticks: round(most) };
+}
+
+function logarithmic(least: number, most: number): Scale {
+  const [from, to] = [Math.log10(least), Math.log10(most)];
+  return { at: (value) => (Math.log10(value) - from) / (to - from || 1), ticks: decades(least, most) };
+}
+
+/** Axes of a chart, and where values lie in it. */
+function chart(along: Scale, up: Scale, labels: readonly [string, string], { width, height } = WIDE) {
+  const x = (value: number): number => LEFT + along.at(value) * (width - LEFT - RIGHT);
+  const y = (value: number): number => height - BOTTOM - up.at(value) * (height - BOTTOM - TOP);
   const axes = [
-    ...round(xMost).map(
-      (tick) => `<text x="${x(tick).toFixed(1)}" y="${HEIGHT - BOTTOM + 18}" text-anchor="middle">${tick}</text>`,
+    ...along.ticks.map(
+      (tick) => `<text x="${x(tick).toFixed(1)}" y="${height - BOTTOM + 18}" text-anchor="middle">${tick}</text>`,
     ),
-    ...yTicks.map(
+    ...up.ticks.map(
       (tick) =>
-        `<line class="axis" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(tick).toFixed(1)}" y2="${y(tick).toFixed(1)}"/><text x="${LEFT - 8}" y="${(y(tick) + 4).toFixed(1)}" text-anchor="end">${tick}</text>`,
+        `<line class="axis" x1="${LEFT}" x2="${width - RIGHT}" y1="${y(tick).toFixed(1)}" y2="${y(tick).toFixed(1)}"/><text x="${LEFT - 8}" y="${(y(tick) + 4).toFixed(1)}" text-anchor="end">${tick}</text>`,
     ),
-    `<text x="${WIDTH - RIGHT}" y="${HEIGHT - 6}" text-anchor="end">${text(labels[0])}</text>`,
+    `<text x="${width - RIGHT}" y="${height - 6}" text-anchor="end">${text(labels[0])}</text>`,
     `<text x="4" y="${TOP}">${text(labels[1])}</text>`,
   ].join('');
   return {
     x,
     y,
     wrap: (inner: string, name: string) =>
-      `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${text(name)}">${axes}${inner}</svg>`,
+      `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${text(name)}">${axes}${inner}</svg>`,
   };
 }
 
@@ -226,14 +244,14 @@ function curves(report: Report): string {
   const { slo } = report;
   const yLeast = Math.min(...all.map(({ y }) => y), slo.ms) / 1.3;
   const yMost = Math.max(...all.map(({ y }) => y), slo.ms) * 1.3;
-  const { x, y, wrap } = chart(Math.max(...all.map((point) => point.x)) * 1.05, yLeast, yMost, true, [
+  const { x, y, wrap } = chart(linear(Math.max(...all.map((point) => point.x)) * 1.05), logarithmic(yLeast, yMost), [
     'requests per second',
     'p99, ms',
   ]);
   const lines = searched.map(({ cell, points }, i) => series(points, i, x, y, cell.name)).join('');
   const limit =
     slo.percentile === 99
-      ? `<line class="slo" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(slo.ms).toFixed(1)}" y2="${y(slo.ms).toFixed(1)}"/><text x="${LEFT + 6}" y="${(y(slo.ms) - 6).toFixed(1)}">${text(showSlo(slo))}</text>`
+      ? `<line class="slo" x1="${LEFT}" x2="${WIDE.width - RIGHT}" y1="${y(slo.ms).toFixed(1)}" y2="${y(slo.ms).toFixed(1)}"/><text x="${LEFT + 6}" y="${(y(slo.ms) - 6).toFixed(1)}">${text(showSlo(slo))}</text>`
       : '';
   return `<section><h2>Latency against rate</h2><p class="soft">each dot is one open-loop window; latency counts from the intended start of a request</p>${wrap(limit + lines, 'p99 against requests per second')}${legend(searched.map(({ cell }) => cell.name))}</section>`;
 }
@@ -259,25 +277,77 @@ function legend(names: readonly string[]): string {
 }
 
 function predictions(report: Report): string {
-  const points = report.cells.flatMap(({ name, predicted, capacity, cell }) =>
+  const rates = report.cells.flatMap(({ name, predicted, capacity, cell }) =>
     capacity === undefined || cell.server !== 'nunicorn'
       ? []
-      : [{ name, x: predicted.perSecond, y: capacity, limit: predicted.limit }],
+      : [{ name, x: predicted.perSecond, y: capacity, note: `limit: ${predicted.limit}` }],
   );
-  if (points.length === 0) return '';
-  const most = Math.max(...points.map((point) => Math.max(point.x, point.y))) * 1.08;
-  const { x, y, wrap } = chart(most, 0, most, false, ['predicted, requests per second', 'measured']);
-  const dots = points.map(
-    (point) =>
-      `<circle cx="${x(point.x).toFixed(1)}" cy="${y(point.y).toFixed(1)}" r="4.5" fill="var(--hue)"><title>${text(point.name)}: predicted ${text(perSecond(point.x))} (limit: ${text(point.limit)}), measured ${text(perSecond(point.y))}</title></circle><text x="${(x(point.x) + 7).toFixed(1)}" y="${(y(point.y) + 4).toFixed(1)}">${text(point.name)}</text>`,
+  if (rates.length === 0) return '';
+  const latencies = report.cells.flatMap(({ name, reference, cell }) =>
+    reference === undefined || cell.server !== 'nunicorn' || !Number.isFinite(reference.predictedP99Ms ?? Number.NaN)
+      ? []
+      : [{ name, x: reference.predictedP99Ms, y: reference.p99Ms, note: '' }],
   );
-  const diagonal = `<line class="slo" x1="${x(0)}" y1="${y(0)}" x2="${x(most)}" y2="${y(most)}"/>`;
   const error = report.predictionError;
   const words =
     error === null
       ? 'bounds from the costs of one request; past the knee they promise more than threads can do'
       : `before the knee off by ${percent(error.median)} (median of ${error.cells}); past it the bounds promise more than threads can do`;
-  return `<section><h2>Prediction beside measurement</h2><p class="soft">${text(words)}</p>${wrap(diagonal + dots.join(''), 'predicted against measured requests per second')}</section>`;
+  const most = Math.max(...rates.map((point) => Math.max(point.x, point.y))) * 1.15;
+  return `<div class="pair">
+<section><h2>Prediction beside measurement: full speed</h2><p class="soft">${text(words)}</p>${scatter(rates, linear(most), 0, most, perSecond, ['predicted, requests per second', 'measured'])}</section>
+${p99Prediction(report, latencies)}
+</div>`;
+}
+
+interface Predicted extends Point {
+  readonly name: string;
+  readonly note: string;
+}
+
+function p99Prediction(report: Report, points: readonly Predicted[]): string {
+  if (points.length === 0) return '';
+  const values = points.flatMap((point) => [point.x, point.y]).filter((value) => value > 0);
+  const [least, most] = [Math.min(...values) / 1.5, Math.max(...values) * 1.8];
+  return `<section><h2>Prediction beside measurement: p99 at ${text(perSecond(report.referencePerSecond))}</h2><p class="soft">waiting for a free slot (Erlang C) and the time of one request; above the line: requests slow each other, or the machine was busy</p>${scatter(points, logarithmic(least, most), least, most, ms, ['predicted, ms', 'measured, ms'])}</section>`;
+}
+
+/** Both axes alike, and the line on which prediction and measurement are the same. */
+function scatter(
+  points: readonly Predicted[],
+  scale: Scale,
+  least: number,
+  most: number,
+  show: (value: number) => string,
+  labels: readonly [string, string],
+): string {
+  const { x, y, wrap } = chart(scale, scale, labels, HALF);
+  const dots = points.map(
+    (point) =>
+      `<circle cx="${x(point.x).toFixed(1)}" cy="${y(point.y).toFixed(1)}" r="4.5" fill="var(--hue)"><title>${text(point.name)}: predicted ${text(show(point.x))}${point.note === '' ? '' : ` (${text(point.note)})`}, measured ${text(show(point.y))}</title></circle>`,
+  );
+  const diagonal = `<line class="same" x1="${x(least)}" y1="${y(least)}" x2="${x(most)}" y2="${y(most)}"/>`;
+  return wrap(
+    diagonal + dots.join('') + names(points.map((point) => ({ name: point.name, x: x(point.x), y: y(point.y) }))),
+    `${labels[0]} against ${labels[1]}`,
+  );
+}
+
+const LINE = 13;
+
+/** Names beside their dots, each below the last one that it would cover. */
+function names(dots: readonly (Point & { readonly name: string })[]): string {
+  const placed: Point[] = [];
+  return [...dots]
+    .sort((a, b) => a.y - b.y)
+    .map(({ name, x, y }) => {
+      let at = y + 4;
+      while (placed.some((other) => Math.abs(other.x - x) < 60 && Math.abs(other.y - at) < LINE)) at += LINE / 2;
+      placed.push({ x, y: at });
+      const left = x > HALF.width - 70;
+      return `<text x="${(left ? x - 8 : x + 8).toFixed(1)}" y="${at.toFixed(1)}"${left ? ' text-anchor="end"' : ''}>${text(name)}</text>`;
+    })
+    .join('');
 }
 
 function memory(report: Report): string {
