@@ -93,7 +93,13 @@ export async function fullSpeed(target: Target, load: FullSpeed): Promise<Outcom
 
 export async function constantRate(
   target: Target,
-  load: { readonly perSecond: number; readonly connections: number; readonly seconds: number; readonly spin?: boolean },
+  load: {
+    readonly perSecond: number;
+    readonly connections: number;
+    readonly seconds: number;
+    /** False: starts are kept to half a millisecond only, but the server has the cores for itself. */
+    readonly spin?: boolean;
+  },
 ): Promise<Outcome> {
   const options: LoadOptions = {
     host: HOST,

@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 
-_LOOKS = 20
+# A thirtieth of a second at most: where processors are short, the threads take their time until they sleep.
+_LOOKS = 150
 _PAUSE_MICROSECONDS = 200
 # Condition variables and mutexes of the lock lie together.
 _NEAR_BYTES = 512

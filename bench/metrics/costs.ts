@@ -1,0 +1,123 @@
+/**
+ * What counting costs a request in the front. In whole servers: two run side by side and get full speed in turns, for a second
+ * each, so that what disturbs the machine disturbs both; new pairs, since no two processes of a program are equally fast. And
+ * alone: the calls that a request makes, in a loop.
+ */
+import { createSocket } from 'node:dgram';
+import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { cpuNsOf, type Process, readTree } from '../../src/size/proc.ts';
+import { mean, median, quantile, resample } from '../../src/size/statistics.ts';
+import { fullSpeed } from '../loads.ts';
+import { runToEnd } from '../programs.ts';
+import { type Running, start, targetOf } from './servers.ts';
+
+const CONNECTIONS = 32;
+const LIMIT_US = 1;
+/** Front and worker on one core, the load on another: nothing wanders. */
+const CORES = availableParallelism() > 1 ? { server: '1', load: '0' } : { server: '0', load: '0' };
+
+interface Rounds {
+  readonly pairs: number;
+  /** Of a second each, for each server of a pair. */
+  readonly slices: number;
+}
+
+interface Side {
+  readonly running: Running;
+  readonly front: readonly Process[];
+  readonly scraped: boolean;
+  readonly us: number[];
+}
+
+/** Processor time of the front for each request, in microseconds, of each pair: the median of its slices. */
+interface Pair {
+  readonly without: number;
+  readonly counting: number;
+}
+
+export async function costs(rounds: Rounds): Promise<string[]> {
+  const sink = createSocket('udp4');
+  sink.bind(0, '127.0.0.1');
+  await new Promise((bound) => sink.once('listening', bound));
+  try {
+    const counting = await pairs('--admin-bind', ['--admin-bind', 'ADMIN'], true, rounds);
+    const statsd = await pairs('--statsd-host', ['--statsd-host', `127.0.0.1:${sink.address().port}`], false, rounds);
+    const alone = await callsAlone();
+    return [
+      '## What counting costs',
+      '',
+      `Processor time of the front for each request in µs, hello world, ${CONNECTIONS} connections at full speed. ${rounds.pairs} pairs of servers, each`,
+      `loaded in turns, ${rounds.slices} times a second each; of a pair the median. Difference: mean over the pairs, and in which interval it is`,
+      'with 95 % (bootstrap over the pairs). Scraped each second.',
+      '',
+      '| | without | with | difference |',
+      '| --- | --- | --- | --- |',
+      tableRow('`--admin-bind`', counting),
+      tableRow('`--statsd-host`', statsd),
+      '',
+      `Alone, in a loop: what a request adds to counters takes ${alone.toFixed(2)} µs. The limit for counting is ${LIMIT_US} µs.`,
+      '',
+    ];
+  } finally {
+    sink.close();
+  }
+}
+
+function tableRow(name: string, list: readonly Pair[]): string {
+  const differences = list.map(({ without, counting }) => counting - without);
+  const random = Math.random;
+  const means = Array.from({ length: 4000 }, () => mean(resample(differences, random)));
+  const [low, high] = [quantile(means, 0.025), quantile(means, 0.975)];
+  const cells = [
+    median(list.map(({ without }) => without)).toFixed(2),
+    median(list.map(({ counting }) => counting)).toFixed(2),
+    `${mean(differences).toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`,
+  ];
+  return `| ${name} | ${cells.join(' | ')} |`;
+}
+
+async function pairs(name: string, args: readonly string[], scraped: boolean, rounds: Rounds): Promise<Pair[]> {
+  const list: Pair[] = [];
+  for (let round = 0; round < rounds.pairs; round++) {
+    const [without, counting] = [await side([], false), await side(args, scraped)];
+    for (let slice = 0; slice < rounds.slices; slice++)
+      for (const one of slice % 2 === 0 ? [without, counting] : [counting, without]) one.us.push(await measure(one));
+    for (const { running } of [without, counting]) await running.program.stop();
+    const pair = { without: median(without.us), counting: median(counting.us) };
+    console.error(
+      `${round + 1}/${rounds.pairs} ${name}: ${pair.without.toFixed(2)} and ${pair.counting.toFixed(2)} us`,
+    );
+    list.push(pair);
+  }
+  return list;
+}
+
+async function side(args: readonly string[], scraped: boolean): Promise<Side> {
+  const more = ['-w', '1', '--threads', '4', ...args];
+  const running = await start('hello:application', { args: more, cores: CORES.server });
+  await fullSpeed(targetOf(running.port, CORES.load), { connections: CONNECTIONS, seconds: 2 });
+  const front = readTree(running.program.pid).filter(({ pid }) => titleOf(pid).includes(': front'));
+  return { running, front, scraped, us: [] };
+}
+
+async function measure({ running, front, scraped }: Side): Promise<number> {
+  const { port, admin } = running;
+  const scrape = scraped ? sleep(500).then(() => fetch(`http://127.0.0.1:${admin}/metrics`)) : null;
+  const before = cpuNsOf(front);
+  const { requests } = await fullSpeed(targetOf(port, CORES.load), { connections: CONNECTIONS, seconds: 1 });
+  const after = cpuNsOf(front);
+  await (await scrape)?.arrayBuffer();
+  return (after - before) / 1000 / requests;
+}
+
+function titleOf(pid: number): string {
+  return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+}
+
+/** In a process of its own, as a front is: what else this one has done would slow it down. */
+async function callsAlone(): Promise<number> {
+  const command = [process.execPath, new URL('calls.js', import.meta.url).pathname];
+  return Number(await runToEnd(command, { cores: CORES.server, timeoutMs: 60_000 }));
+}
