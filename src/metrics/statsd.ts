@@ -2,6 +2,7 @@
  * Metrics to a statsd server, through hot-shots: Gunicorn's names and types, and nunicorn's own under the same prefix. Fronts
  * send what they answer, the master the rest. Lines are gathered into datagrams; what a server that is gone does not get is lost.
  */
+import { getSystemErrorName } from 'node:util';
 import type { StatsD } from 'hot-shots';
 import { NunicornError } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
@@ -29,39 +30,33 @@ export class Statsd {
   /** @throws {NunicornError} if this machine cannot send to such an address */
   static async open({ address, prefix, tags }: StatsdSettings, log: ErrorLog): Promise<Statsd> {
     const { StatsD } = await import('hot-shots');
-    let told = false;
+    let first: Error | null = null;
     const failed = (error: Error): void => {
-      if (!told)
-        log.warning(`statsd at ${textOf(address)} cannot be reached (${error.message}); metrics are lost meanwhile`);
-      told = true;
+      if (first !== null) return;
+      first = error;
+      if (needsUnixDgram(error)) return;
+      log.warning(`statsd at ${textOf(address)} cannot be reached (${reasonOf(error)}); metrics are lost meanwhile`);
     };
-    try {
-      const client: unknown = new StatsD({
-        ...(address.kind === 'udp'
-          ? { protocol: 'udp', host: address.host, port: address.port, cacheDns: true }
-          : { protocol: 'uds', path: address.path, udsGracefulErrorHandling: true }),
-        prefix,
-        globalTags: tags === '' ? [] : tags.split(','),
-        // What DD_ENTITY_ID and the like hold is not what the user asked for; Gunicorn does not add it.
-        includeDataDogTags: false,
-        maxBufferSize: MAX_DATAGRAM_BYTES,
-        bufferFlushInterval: FLUSH_MS,
-        errorHandler: failed,
-      });
-      return new Statsd(client as Client, prefix);
-    } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
-      if (/unix_dgram/.test(message)) {
-        throw new NunicornError(
-          `--statsd-host ${textOf(address)}: Node needs the package unix-dgram for Unix sockets. ` +
-            'It is installed with nunicorn where there is a C++ compiler; or use HOST:PORT',
-        );
-      }
-      // The socket is not there (yet): a statsd server that is gone costs nothing.
-      failed(error instanceof Error ? error : new Error(message));
-      const mock: unknown = new StatsD({ mock: true });
-      return new Statsd(mock as Client, prefix);
+    // It makes its socket now. A server of a Unix socket that is not there is looked for again at each datagram.
+    const client: unknown = new StatsD({
+      ...(address.kind === 'udp'
+        ? { protocol: 'udp', host: address.host, port: address.port, cacheDns: true }
+        : { protocol: 'uds', path: address.path, udsGracefulErrorHandling: true }),
+      prefix,
+      globalTags: tags === '' ? [] : tags.split(','),
+      // What DD_ENTITY_ID and the like hold is not what the user asked for; Gunicorn does not add it.
+      includeDataDogTags: false,
+      maxBufferSize: MAX_DATAGRAM_BYTES,
+      bufferFlushInterval: FLUSH_MS,
+      errorHandler: failed,
+    });
+    if (first !== null && needsUnixDgram(first)) {
+      throw new NunicornError(
+        `--statsd-host ${textOf(address)}: Node needs the package unix-dgram for Unix sockets, and it is not there: ` +
+          'npm install unix-dgram, with a C++ compiler, make and Python; or use HOST:PORT',
+      );
     }
+    return new Statsd(client as Client, prefix);
   }
 
   private constructor(client: Client, prefix: string) {
@@ -94,6 +89,16 @@ export class Statsd {
   close(): Promise<void> {
     return new Promise((resolve) => this.client.close(() => resolve()));
   }
+}
+
+function needsUnixDgram(error: Error): boolean {
+  return error.message.includes('unix_dgram');
+}
+
+/** unix-dgram's errors have negative numbers of the system as their codes. */
+function reasonOf(error: Error): string {
+  const code: unknown = 'code' in error ? error.code : undefined;
+  return typeof code === 'number' && code < 0 ? getSystemErrorName(code) : error.message;
 }
 
 function textOf(address: StatsdAddress): string {

@@ -1,14 +1,18 @@
 // --statsd-host: what Gunicorn sends for a scenario, nunicorn sends too.
 import { strict as assert } from 'node:assert';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { KINDS, NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { FIXTURES } from '../helpers/paths.ts';
 import { freePort } from '../helpers/ports.ts';
-import { type Kind, withServer } from '../helpers/server.ts';
+import { type Kind, Server, withServer } from '../helpers/server.ts';
 
 /** A statsd server that keeps the lines it gets. */
 class Listener {
@@ -42,6 +46,43 @@ class Listener {
     return this.shapes().filter((line) => line === shape).length;
   }
 }
+
+/** A statsd server at a Unix socket, which Node's own modules cannot be. */
+class UnixListener {
+  readonly lines: string[] = [];
+  private readonly child: ChildProcess;
+
+  private constructor(child: ChildProcess) {
+    this.child = child;
+  }
+
+  static async open(path: string): Promise<UnixListener> {
+    const child = spawn('python3', ['-c', UNIX_LISTENER, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const listener = new UnixListener(child);
+    createInterface({ input: child.stdout }).on('line', (line) => listener.lines.push(line));
+    await until(() => listener.lines.shift() === 'listens', 'the Unix socket');
+    return listener;
+  }
+
+  /** Its socket is gone too. */
+  async close(): Promise<void> {
+    this.child.kill('SIGTERM');
+    await once(this.child, 'exit');
+  }
+}
+
+const UNIX_LISTENER = `
+import os, signal, socket, sys
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+sock.bind(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+print("listens", flush=True)
+try:
+    while True:
+        print(sock.recv(65536).decode("ascii").rstrip(), flush=True)
+finally:
+    os.unlink(sys.argv[1])
+`;
 
 async function scenario(kind: Kind): Promise<{ shapes: string[]; lines: string[] }> {
   const listener = await Listener.open();
@@ -112,6 +153,64 @@ describe('statsd', () => {
       );
     });
     listener.socket.close();
+  });
+
+  it('at a Unix socket gets the same lines, also when it comes late or again', { skip: !NUNICORN_RUNS }, async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'statsd-'));
+    const path = join(folder, 'statsd.sock');
+    const args = ['--statsd-host', `unix://${path}`, '--statsd-prefix', 'shop', '--dogstatsd-tags', 'a:b'];
+    try {
+      await withServer({ app: 'pathology.faults:application', args }, async (server) => {
+        await until(() => /statsd at unix:\/\/\S+ cannot be reached \(ENOENT\)/.test(server.log), 'the warning');
+        for (let turn = 0; turn < 2; turn++) {
+          const listener = await UnixListener.open(path);
+          await until(
+            async () => {
+              assert.equal((await server.get('/pid')).status, 200);
+              return [
+                'shop.gunicorn.requests:1|c|@1.0|#a:b',
+                'shop.gunicorn.request.status.200:1|c|@1.0|#a:b',
+                // Gauges that do not change come every 10 s.
+                ...(turn === 0 ? ['shop.gunicorn.workers:1|g|#a:b'] : []),
+              ].every((line) => listener.lines.includes(line));
+            },
+            () => `lines of a request\n${listener.lines.join('\n')}\n${server.log}`,
+          );
+          assert(listener.lines.some((line) => /^shop\.gunicorn\.request\.duration:[\d.]+\|ms\|#a:b$/.test(line)));
+          await listener.close();
+        }
+      });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('at a Unix socket is refused where Node cannot send to one', { skip: !NUNICORN_RUNS }, async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'statsd-'));
+    try {
+      const without = join(folder, 'without.cjs');
+      writeFileSync(
+        without,
+        `const Module = require('node:module');
+const resolve = Module._resolveFilename;
+Module._resolveFilename = function (name, ...rest) {
+  if (name === 'unix-dgram') throw new Error("Cannot find module 'unix-dgram'");
+  return resolve.call(this, name, ...rest);
+};`,
+      );
+      const server = await Server.spawn({
+        app: 'pathology.faults:application',
+        args: ['--statsd-host', 'unix:///run/statsd.sock'],
+        env: { NODE_OPTIONS: `--require ${without}` },
+      });
+      assert.equal((await server.exit()).code, 1);
+      assert.match(
+        server.log,
+        /--statsd-host unix:\/\/\/run\/statsd\.sock: Node needs the package unix-dgram.*npm install/,
+      );
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('that is not there costs nothing and is told of once', { skip: !NUNICORN_RUNS }, async () => {
