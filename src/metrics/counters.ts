@@ -41,8 +41,8 @@ export const REQUEST_CELLS = CODE_CLASSES.length * OUTCOMES.length;
 
 /** Upper bounds of the histograms' buckets, in milliseconds; above the last one is one more bucket. */
 export const BOUNDS_MS: readonly number[] = [
-  0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000,
-  7000, 10_000, 15_000, 20_000, 30_000, 60_000,
+  0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000,
+  3000, 5000, 7000, 10_000, 15_000, 20_000, 30_000, 60_000,
 ];
 
 /** A histogram is a cell for each bucket, then the sum in milliseconds. */
@@ -83,6 +83,19 @@ export const WORKER_AT = {
 
 export const WORKER_CELLS = 3;
 
+/** What cells mean, as a text: where it differs, so does the meaning. */
+export const LAYOUT = JSON.stringify([OUTCOMES, CODE_CLASSES, BOUNDS_MS, FRONT_AT, WORKER_AT]);
+
+/** The cells of a worker, which begin at 0. */
+export function cellsOf(workers: Map<number, Float64Array>, number: number): Float64Array {
+  let cells = workers.get(number);
+  if (cells === undefined) {
+    cells = new Float64Array(WORKER_CELLS);
+    workers.set(number, cells);
+  }
+  return cells;
+}
+
 /** Adds a duration to the histogram that begins at `at`. */
 export function observe(cells: Float64Array, at: number, milliseconds: number): void {
   let bucket = 0;
@@ -98,12 +111,7 @@ export class FrontCounters {
   readonly workers = new Map<number, Float64Array>();
 
   worker(number: number): Float64Array {
-    let cells = this.workers.get(number);
-    if (cells === undefined) {
-      cells = new Float64Array(WORKER_CELLS);
-      this.workers.set(number, cells);
-    }
-    return cells;
+    return cellsOf(this.workers, number);
   }
 
   /** A request is over. `status` 0: nothing was sent. */

@@ -142,7 +142,8 @@ export class MasterMetrics {
 
   /** What the master before this one has counted. */
   takeOver(before: TotalsSnapshot): void {
-    this.totals.restore(before);
+    if (!this.totals.restore(before))
+      this.log.warning('The old master is of a version that counts other metrics: counters begin anew');
   }
 
   // ---- what is asked
@@ -314,6 +315,7 @@ export class MasterMetrics {
     const reports = [...this.reports.values()];
     const workers: (WorkerView & { memory: MemoryStatus })[] = view
       .workers()
+      .toSorted((one, other) => one.number - other.number || one.serial - other.serial)
       .map((worker) => ({ ...worker, memory: memory.of(worker.pid) }));
     const fronts = view.fronts();
     return {

@@ -4,7 +4,7 @@
  * when another master goes on with the `snapshot` of this one.
  */
 import type { Reason } from '../policy/reasons.ts';
-import { FRONT_CELLS, WORKER_CELLS } from './counters.ts';
+import { cellsOf, FRONT_CELLS, LAYOUT } from './counters.ts';
 import type { FrontReport } from './report.ts';
 
 /** Where the time of a worker's threads goes, in milliseconds. */
@@ -19,6 +19,8 @@ export interface ThreadTimes {
 
 /** A snapshot as JSON. */
 export interface TotalsSnapshot {
+  /** Of `front` and `workers`. */
+  readonly layout: string;
   readonly startedAt: number;
   readonly front: readonly number[];
   /** By worker number. */
@@ -78,12 +80,7 @@ export class Totals {
   }
 
   worker(number: number): Float64Array {
-    let cells = this.workers.get(number);
-    if (cells === undefined) {
-      cells = new Float64Array(WORKER_CELLS);
-      this.workers.set(number, cells);
-    }
-    return cells;
+    return cellsOf(this.workers, number);
   }
 
   count(kind: 'spawns' | 'exits', reason: Reason): void {
@@ -99,6 +96,7 @@ export class Totals {
 
   snapshot(): TotalsSnapshot {
     return {
+      layout: LAYOUT,
       startedAt: this.startedAt,
       front: Array.from(this.front),
       workers: Object.fromEntries(Array.from(this.workers, ([number, cells]) => [number, Array.from(cells)])),
@@ -112,8 +110,9 @@ export class Totals {
     };
   }
 
-  /** Adds what another master had counted before this one, or counts on beside it. */
-  restore(before: TotalsSnapshot): void {
+  /** Adds what another master had counted before this one, or counts on beside it. False: it counts otherwise, being of another version. */
+  restore(before: TotalsSnapshot): boolean {
+    if (before.layout !== LAYOUT) return false;
     this.startedAt = Math.min(this.startedAt, before.startedAt);
     addDifference(this.front, before.front, []);
     for (const [number, cells] of Object.entries(before.workers)) addDifference(this.worker(Number(number)), cells, []);
@@ -135,6 +134,7 @@ export class Totals {
     this.slotMs += before.slotMs;
     this.masterCpuMs += before.masterCpuMs;
     addDifference(this.masterLag, before.masterLag, []);
+    return true;
   }
 }
 

@@ -127,7 +127,8 @@ describe('totals', () => {
     const after = new Totals(2000, HISTOGRAM_CELLS);
     after.count('spawns', 'boot');
     after.threads.set(3, { cpuMs: 1, cpuWaitMs: 1, gilWaitMs: null, ioMs: 1 });
-    after.restore(JSON.parse(JSON.stringify(before.snapshot())));
+    assert.equal(after.restore(JSON.parse(JSON.stringify(before.snapshot()))), true);
+    assert.equal(after.restore({ ...before.snapshot(), layout: 'of another version' }), false);
     assert.equal(ofOutcome(after, 'answered'), 1);
     assert.equal(after.worker(3)[WORKER_AT.busyMs], 3);
     assert.equal(after.spawns.get('boot'), 2);
