@@ -3,7 +3,7 @@ import { now } from '../clock.ts';
 import type { Dispatcher, Slot } from '../dispatch/dispatcher.ts';
 import type { Access } from '../log/access.ts';
 import { FRONT_AT, FrontCounters, OUTCOME, observe } from '../metrics/counters.ts';
-import type { FrontReport, WorkerReport } from '../metrics/report.ts';
+import type { FrontReport, ProcessReport, WorkerReport } from '../metrics/report.ts';
 import type { Statsd } from '../metrics/statsd.ts';
 import type { RequestPhase, RequestStatus, SlotState } from '../metrics/status.ts';
 import type { ClientServer } from './client-server.ts';
@@ -164,13 +164,16 @@ export class FrontMetrics {
   }
 }
 
-function processesOf(attached: readonly Attached[]): WorkerReport['processes'] {
-  const slots = new Map<number, SlotState[]>();
+function processesOf(attached: readonly Attached[]): ProcessReport[] {
+  const processes = new Map<number, { slots: SlotState[]; busy: number }>();
   for (const { address, worker, draining } of attached.toSorted((one, other) => one.firstThread - other.firstThread)) {
-    const states = worker.slots.map((slot) => stateOf(slot, draining));
-    slots.set(address.serial, [...(slots.get(address.serial) ?? []), ...states]);
+    const { slots, busy } = processes.get(address.serial) ?? { slots: [], busy: 0 };
+    processes.set(address.serial, {
+      slots: [...slots, ...worker.slots.map((slot) => stateOf(slot, draining))],
+      busy: busy + worker.slots.filter(({ requests }) => requests.length > 0).length,
+    });
   }
-  return Array.from(slots, ([serial, slots]) => ({ serial, slots }));
+  return Array.from(processes, ([serial, process]) => ({ serial, ...process }));
 }
 
 function phaseOf(exchange: Exchange, begun: boolean): RequestPhase {

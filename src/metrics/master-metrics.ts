@@ -13,7 +13,7 @@ import type { ForeignMetric, Format } from './exposition.ts';
 import { Memory } from './memory.ts';
 import { PrometheusReader } from './prometheus-reader.ts';
 import { Recent } from './recent.ts';
-import type { FrontReport } from './report.ts';
+import type { FrontReport, ProcessReport } from './report.ts';
 import { ofCodeClass, ofOutcome, type Present, type Samples, samplesOf } from './samples.ts';
 import {
   type MemoryStatus,
@@ -190,7 +190,7 @@ export class MasterMetrics {
       if (silent.includes(id)) silentFronts.push(number);
       else requests.push(...(this.reports.get(id)?.requests ?? []));
     }
-    return { requests, silentFronts };
+    return { requests: requests.toSorted((one, other) => other.age - one.age), silentFronts };
   }
 
   async status(): Promise<Status> {
@@ -216,7 +216,7 @@ export class MasterMetrics {
         age: ageMs / 1000,
         bootTime: bootMs === null ? null : bootMs / 1000,
         requests: served,
-        slots: this.slotsOf(worker.serial),
+        slots: this.processOf(worker.serial)?.slots ?? [],
       })),
       fronts: view.fronts().map(({ id, number, pid, silentMs }) => {
         const report = this.reports.get(id);
@@ -297,8 +297,11 @@ export class MasterMetrics {
 
   private countSlots(): void {
     const time = performance.now();
-    const ready = this.view.workers().filter(({ state }) => state === 'ready').length;
-    this.totals.slotMs += ready * this.settings.threads * (time - this.slotsCountedAt);
+    let slots = 0;
+    // What a worker that leaves still runs is busy time, and so counts as a slot. What it does not run is no slot any more.
+    for (const { state, serial } of this.view.workers())
+      slots += state === 'ready' ? this.settings.threads : (this.processOf(serial)?.busy ?? 0);
+    this.totals.slotMs += slots * (time - this.slotsCountedAt);
     this.slotsCountedAt = time;
   }
 
@@ -336,14 +339,14 @@ export class MasterMetrics {
     };
   }
 
-  private slotsOf(serial: number): readonly SlotState[] {
+  private processOf(serial: number): ProcessReport | undefined {
     for (const { workers } of this.reports.values()) {
       for (const { processes } of workers) {
         const found = processes.find((one) => one.serial === serial);
-        if (found !== undefined) return found.slots;
+        if (found !== undefined) return found;
       }
     }
-    return [];
+    return undefined;
   }
 
   private slotsByState(): Record<SlotState, number> {

@@ -18,5 +18,12 @@ export interface WorkerReport {
   readonly number: number;
   readonly cells: readonly number[];
   /** Of each process in that seat that the front is connected to: its threads. */
-  readonly processes: readonly { readonly serial: number; readonly slots: readonly SlotState[] }[];
+  readonly processes: readonly ProcessReport[];
+}
+
+export interface ProcessReport {
+  readonly serial: number;
+  readonly slots: readonly SlotState[];
+  /** Slots that have a request, whatever their state. */
+  readonly busy: number;
 }

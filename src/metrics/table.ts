@@ -54,7 +54,7 @@ const FACTS = {
   nunicorn_busy_seconds_total: { kind: 'counter', help: 'Time that threads had a request, summed.', labels: [] },
   nunicorn_slot_seconds_total: {
     kind: 'counter',
-    help: 'Time that threads of ready workers were there, busy or not, summed. Busy seconds by this is the utilisation.',
+    help: 'Time that threads were there, summed: of ready workers, and of those that leave while they have a request. Busy seconds by this is the utilisation.',
     labels: [],
   },
 

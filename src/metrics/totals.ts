@@ -51,7 +51,7 @@ export class Totals {
   readonly spawns = new Map<Reason, number>();
   readonly exits = new Map<Reason, number>();
   frontRestarts = 0;
-  /** Time that slots of ready workers were there. */
+  /** Time that slots of ready workers, and busy ones of those that leave, were there. */
   slotMs = 0;
   /** Of masters before this one. */
   masterCpuMs = 0;

@@ -78,7 +78,13 @@ export class AsyncMetrics {
     return {
       ...(asked === null ? {} : { asked }),
       cells: Array.from(cells),
-      workers: [{ number, cells: Array.from(worker), processes: [{ serial, slots: [slot] }] }],
+      workers: [
+        {
+          number,
+          cells: Array.from(worker),
+          processes: [{ serial, slots: [slot], busy: requests.length > 0 ? 1 : 0 }],
+        },
+      ],
       queueDepth: 0,
       connections,
       ...(withRequests

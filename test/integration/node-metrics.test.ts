@@ -174,7 +174,7 @@ for (const [kind, threads] of [
         await until(async () => {
           await look();
           return exits('reload') >= 2;
-        }, 'a reload');
+        }, 'a reload', 60_000);
         await load.stop();
         // Without load nobody is leaving anyway: the worker that is killed is one that serves.
         const serving = async (): Promise<(number | null)[]> => {
