@@ -171,10 +171,14 @@ for (const [kind, threads] of [
           () => `recycled workers; ${exits('max_requests')} so far`,
         );
         server.kill('SIGHUP');
-        await until(async () => {
-          await look();
-          return exits('reload') >= 2;
-        }, 'a reload', 60_000);
+        await until(
+          async () => {
+            await look();
+            return exits('reload') >= 2;
+          },
+          'a reload',
+          60_000,
+        );
         await load.stop();
         // Without load nobody is leaving anyway: the worker that is killed is one that serves.
         const serving = async (): Promise<(number | null)[]> => {
