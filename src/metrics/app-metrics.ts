@@ -22,9 +22,10 @@ interface Shown extends Omit<AppMetric, 'series'> {
 }
 
 export class AppMetrics {
-  /** What workers that are gone had counted. */
+  /** What workers that are gone had counted, and masters before this one. */
   private readonly gone = new Map<string, Shown>();
   private readonly living = new Map<number, readonly AppMetric[]>();
+  private handedOver: ReadonlyMap<string, Shown> = new Map();
 
   heard(serial: number, metrics: readonly AppMetric[]): void {
     this.living.set(serial, metrics);
@@ -34,20 +35,49 @@ export class AppMetrics {
   ended(serial: number): void {
     const metrics = this.living.get(serial) ?? [];
     this.living.delete(serial);
+    this.takeOver(metrics);
+  }
+
+  /** For the master that follows: counters as far as it has not been given them yet. What is now stays here. */
+  handOver(): readonly AppMetric[] {
+    const shown = this.shown();
+    const more = Array.from(shown.values())
+      .filter(({ kind }) => kind !== 'gauge')
+      .map(({ values, ...facts }) => {
+        const before = this.handedOver.get(facts.name)?.values;
+        return {
+          ...facts,
+          series: Array.from(values, ([key, now]) => [JSON.parse(key), less(now, before?.get(key))] as const),
+        };
+      });
+    this.handedOver = shown;
+    return more;
+  }
+
+  /** What others have counted. Their gauges end with them. */
+  takeOver(metrics: readonly AppMetric[]): void {
     for (const metric of metrics) if (metric.kind !== 'gauge') add(this.gone, metric);
   }
 
   metrics(): readonly ForeignMetric[] {
-    const shown = new Map<string, Shown>();
-    for (const metric of this.gone.values()) shown.set(metric.name, { ...metric, values: new Map(metric.values) });
-    for (const metrics of this.living.values()) for (const metric of metrics) add(shown, metric);
-    return Array.from(shown.values(), (metric) => ({
+    return Array.from(this.shown().values(), (metric) => ({
       name: metric.name,
       kind: metric.kind,
       help: metric.help,
       samples: Array.from(metric.values).flatMap(([key, values]) => samplesOf(metric, JSON.parse(key), values)),
     }));
   }
+
+  private shown(): Map<string, Shown> {
+    const shown = new Map<string, Shown>();
+    for (const metric of this.gone.values()) shown.set(metric.name, { ...metric, values: new Map(metric.values) });
+    for (const metrics of this.living.values()) for (const metric of metrics) add(shown, metric);
+    return shown;
+  }
+}
+
+function less(now: readonly number[], before: readonly number[] = []): readonly number[] {
+  return now.map((value, at) => value - (before[at] ?? 0));
 }
 
 /** A metric of the same name that is of another kind is left out: the first one counts. */

@@ -1,22 +1,22 @@
 /** USR2: what the old master has counted goes to the new one over the channel between them, when it lets go of its admin address. */
 import type { ChildProcess } from 'node:child_process';
-import type { TotalsSnapshot } from './totals.ts';
+import type { Counted } from './master-metrics.ts';
 
 interface Message {
   readonly op: 'metrics';
-  readonly totals: TotalsSnapshot;
+  readonly counted: Counted;
 }
 
 /** Of the old master. Resolves when it has left this process, or nobody takes it. */
-export function sendTotals(newMaster: ChildProcess, totals: TotalsSnapshot): Promise<void> {
+export function sendCounted(newMaster: ChildProcess, counted: Counted): Promise<void> {
   return new Promise((resolve) => {
     if (!newMaster.connected) resolve();
-    else newMaster.send({ op: 'metrics', totals } satisfies Message, () => resolve());
+    else newMaster.send({ op: 'metrics', counted } satisfies Message, () => resolve());
   });
 }
 
 /** Of the new master: `taken` is called for each part, `free` once, when the old master has let go of its address. */
-export function awaitTotals(taken: (totals: TotalsSnapshot) => void, free: () => void): void {
+export function awaitCounted(taken: (counted: Counted) => void, free: () => void): void {
   let isFree = false;
   const letGo = (): void => {
     if (!isFree) free();
@@ -24,7 +24,7 @@ export function awaitTotals(taken: (totals: TotalsSnapshot) => void, free: () =>
   };
   process.on('message', (message: Message) => {
     if (message.op !== 'metrics') return;
-    taken(message.totals);
+    taken(message.counted);
     letGo();
   });
   // Killed: it has let go without a word.

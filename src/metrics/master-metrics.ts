@@ -38,6 +38,12 @@ export interface Readiness {
   readonly reasons: readonly string[];
 }
 
+/** What one master hands to the next. */
+export interface Counted {
+  readonly totals: TotalsSnapshot;
+  readonly app: readonly AppMetric[];
+}
+
 export class MasterMetrics {
   private readonly view: ServerView;
   private readonly log: ErrorLog;
@@ -132,17 +138,18 @@ export class MasterMetrics {
   }
 
   /** For the master that follows this one: what it has not been given yet. */
-  async handOver(): Promise<TotalsSnapshot> {
+  async handOver(): Promise<Counted> {
     await this.refresh(false);
     const now = { ...this.totals.snapshot(), masterCpuMs: this.masterCpuMs() };
-    const more = this.handedOver === null ? now : difference(now, this.handedOver);
+    const totals = this.handedOver === null ? now : difference(now, this.handedOver);
     this.handedOver = now;
-    return more;
+    return { totals, app: this.app.handOver() };
   }
 
   /** What the master before this one has counted. */
-  takeOver(before: TotalsSnapshot): void {
-    if (!this.totals.restore(before))
+  takeOver({ totals, app }: Counted): void {
+    this.app.takeOver(app);
+    if (!this.totals.restore(totals))
       this.log.warning('The old master is of a version that counts other metrics: counters begin anew');
   }
 

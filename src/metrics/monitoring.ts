@@ -7,7 +7,7 @@ import type { SwitchableLog } from '../log/switchable-log.ts';
 import { controlSocketPath, statsdSettings } from '../settings/admin.ts';
 import type { Settings } from '../settings/table.ts';
 import { AdminServer } from './admin-server.ts';
-import { awaitTotals, sendTotals } from './handover.ts';
+import { awaitCounted, sendCounted } from './handover.ts';
 import { MasterMetrics } from './master-metrics.ts';
 import type { ServerView } from './view.ts';
 
@@ -35,8 +35,8 @@ export class Monitoring {
   ): Promise<Monitoring> {
     const monitoring = new Monitoring(view, actions, settings, log);
     if (isUpgrade) {
-      awaitTotals(
-        (totals) => monitoring.metrics.takeOver(totals),
+      awaitCounted(
+        (counted) => monitoring.metrics.takeOver(counted),
         () => void monitoring.openLater(),
       );
     } else await monitoring.open();
@@ -55,7 +55,7 @@ export class Monitoring {
   /** The new master is to be asked from now on, and goes on with what was counted here. */
   async yieldTo(newMaster: ChildProcess): Promise<void> {
     this.shut();
-    await sendTotals(newMaster, await this.metrics.handOver());
+    await sendCounted(newMaster, await this.metrics.handOver());
   }
 
   /** The master serves again, after a rest. */

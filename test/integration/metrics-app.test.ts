@@ -8,6 +8,7 @@ import { it } from 'node:test';
 import { Admin, wentBack } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { isAlive } from '../helpers/processes.ts';
 import { withServer } from '../helpers/server.ts';
 
 const APP = 'metrics_app:application';
@@ -88,4 +89,27 @@ it('the folder of prometheus_client is the one that the user names, and begins e
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+it("an app's counters go on at USR2", { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: admin.args }, async (server) => {
+    for (let i = 0; i < 3; i++) await server.get('/order?1');
+    await admin.reaches('shop_orders_total{kind="book"}', 3);
+    const from = server.log.length;
+    server.kill('SIGUSR2');
+    await server.waitForLog(/Started: all workers are ready/, { from });
+    const next = Number(/new master is pid (\d+)/.exec(server.log)?.[1]);
+    server.kill('SIGTERM');
+    await until(() => !isAlive(server.pid), 'the end of the old master');
+    await until(
+      async () => (await admin.status().catch(() => null))?.server.pid === next,
+      'the new one at the address',
+    );
+    await server.get('/order?1');
+    await admin.reaches('shop_orders_total{kind="book"}', 4);
+    await admin.reaches('shop_price_euros_count', 4);
+    process.kill(next, 'SIGTERM');
+    await until(() => !isAlive(next), 'the end of the new master');
+  });
 });
