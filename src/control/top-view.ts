@@ -1,5 +1,5 @@
 /** What `nunicorn top` shows, as lines of text: a pure function of a server's status and the size of the terminal. */
-import type { Percentiles, SlotState, Status, WorkerStatus } from '../metrics/status.ts';
+import type { Percentiles, PerRequest, SlotState, Status, WorkerStatus } from '../metrics/status.ts';
 import { duration } from './format.ts';
 
 export interface View {
@@ -43,10 +43,12 @@ export function topView(status: Status, { columns, rows, colors }: View): string
     percentileLine('whole', recent.latency),
     percentileLine('in queue', recent.queueTime),
     percentileLine('in app', recent.appTime),
+    ...(recent.perRequest === null ? [] : ['', partsLine(recent.perRequest)]),
     '',
     paint(WORKER_HEAD.padEnd(columns), 'reverse'),
     ...status.workers.map((worker) => workerLine(worker, (mark, color) => paint(mark, color))),
     '',
+    `master    pid ${server.pid}   ${megabytes(server.memory.pss ?? server.memory.rss)} MB`,
     ...status.fronts.map(
       (front) =>
         `front ${front.number}   pid ${front.pid ?? '-'}   ${front.connections} connections   ${megabytes(front.memory.pss ?? front.memory.rss)} MB`,
@@ -84,11 +86,22 @@ function workerLine(worker: WorkerStatus, paint: (mark: string, color: Color) =>
 
 function percentileLine(name: string, times: Percentiles | null): string {
   if (times === null) return `${name.padEnd(10)}${'-'.padStart(9)}`;
-  const shown = [times.mean, times.p50, times.p90, times.p99].map((seconds) => {
-    const ms = seconds * 1000;
-    return ms.toFixed(ms < 10 ? 2 : ms < 100 ? 1 : 0).padStart(9);
-  });
+  const shown = [times.mean, times.p50, times.p90, times.p99].map((seconds) => milliseconds(seconds).padStart(9));
   return `${name.padEnd(10)}${shown.join('')}`;
+}
+
+/** What a thread's time goes into, for each request. */
+function partsLine({ cpu, gilWait, cpuWait, io }: PerRequest): string {
+  const parts = { processor: cpu, GIL: gilWait, 'no processor': cpuWait, 'I/O and sleep': io };
+  const shown = Object.entries(parts).map(([name, seconds]) =>
+    seconds === null ? '' : `   ${name} ${milliseconds(seconds)}`,
+  );
+  return `thread's time${shown.join('')}`;
+}
+
+function milliseconds(seconds: number): string {
+  const ms = seconds * 1000;
+  return ms.toFixed(ms < 10 ? 2 : ms < 100 ? 1 : 0);
 }
 
 function megabytes(bytes: number | null): string {

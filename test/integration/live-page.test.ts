@@ -81,6 +81,11 @@ it('shows workers and threads as they work, and follows them', { skip }, async (
       await held.response();
       held.close();
       await page.waitForFunction(`document.querySelectorAll('.worker .threads .busy').length === 0`, SOON);
+      assert.match(await text(page, '#tiles'), /Memory\d+ MB/);
+      if (process.platform === 'linux') {
+        await page.waitForSelector('#parts .bar span', SOON);
+        assert.match(await text(page, '#parts'), /processor[\d.]+ ms/);
+      }
       server.kill('SIGTTIN');
       await page.waitForFunction(`document.querySelectorAll('.worker').length === 3`, SOON);
       await page.waitForFunction(`document.querySelector('#events')?.textContent?.includes('scale up') === true`, SOON);
