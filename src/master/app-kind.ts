@@ -67,8 +67,8 @@ export interface AppHandler {
   /** With --reload: files that the app consists of. */
   files(paths: readonly string[]): void;
   readonly workers: WorkerEvents;
-  /** Every address is listened at. Called once. */
-  listening(): void;
+  /** Every address is listened at. Called once. Resolves when the app may be loaded. */
+  listening(): Promise<void>;
   /** Whoever serves the clients could not be started. */
   failed(): void;
   /** A front tells what it has counted. */

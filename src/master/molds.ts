@@ -11,6 +11,7 @@ import { unlink } from 'node:fs';
 import { join } from 'node:path';
 import { readStacks } from '../bridge/stacks.ts';
 import { EXIT } from '../errors.ts';
+import type { ListenerFacts } from '../hooks/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { Renewal } from './app-kind.ts';
 import type { ControlConnection, HookCall } from './control-server.ts';
@@ -22,11 +23,6 @@ export interface Origin {
   options: PythonAppOptions;
   /** Null: they are spawned. */
   mold: Mold | null;
-}
-
-export interface Listener {
-  readonly url: string;
-  readonly address: unknown;
 }
 
 export interface MoldsHandler {
@@ -44,7 +40,7 @@ export interface MoldsHandler {
   /** The server is to end with this exit code. */
   hookFailed(code: number): void;
   /** For when_ready. */
-  listeners(): readonly Listener[];
+  listeners(): readonly ListenerFacts[];
 }
 
 export class Molds {

@@ -95,7 +95,7 @@ export class NodeApp implements AppKind {
         return child.process.pid ?? null;
       },
       drain: () => this.drain(process),
-      leave: () => this.tell(process, { op: 'leave' }),
+      leave: (quick) => this.tell(process, { op: 'leave', quick }),
       reopenLogs: () => this.tell(process, { op: 'reopen-logs' }),
       ping: () => this.tell(process, { op: 'ping' }),
       stacks: (done) => done(UNKNOWN_STACKS),
@@ -235,7 +235,7 @@ export class NodeApp implements AppKind {
     process.ready = true;
     if (!this.listeningSaid) {
       this.listeningSaid = true;
-      this.handler.listening();
+      void this.handler.listening();
     }
     this.handler.workers.ready(process.facts.serial);
   }

@@ -2,17 +2,19 @@
 import { join, resolve } from 'node:path';
 import type { HeadLimits } from '../front/environ.ts';
 import type { TlsConfig } from '../front/messages.ts';
+import type { HooksConfig, ListenerFacts } from '../hooks/messages.ts';
 import type { AccessSettings } from '../log/access.ts';
 import { environNames } from '../log/access-format.ts';
 import type { ErrorLogSettings } from '../log/error-log.ts';
+import { formatAddress, parseAddress } from '../settings/address.ts';
 import { statsdSettings, wantsMetrics } from '../settings/admin.ts';
-import { hasLogDictionary, hasMasterHooks } from '../settings/hooks.ts';
+import { hasLogDictionary, hasNodeWorkerHooks, hasPythonMasterHooks } from '../settings/hooks.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import type { Python } from '../settings/python.ts';
 import type { Settings } from '../settings/table.ts';
 import { VERSION } from '../settings/version.ts';
 import type { FrontsSettings } from './fronts.ts';
-import type { ListeningSocket } from './listening-sockets.ts';
+import { describeSocket, type ListeningSocket } from './listening-sockets.ts';
 import type { LogProcess } from './log-process.ts';
 import type { MemoryWatchOptions } from './memory-watch.ts';
 import type { NodeAppOptions } from './node-app.ts';
@@ -164,7 +166,7 @@ export function pythonOptions(setup: Setup, runtime: Runtime): PythonAppOptions 
       app: loaded.app,
       reload: settings.reload,
       preload: settings.preload_app,
-      master_hooks: hasMasterHooks(loaded),
+      master_hooks: hasPythonMasterHooks(loaded),
       threads: settings.threads,
       workers: settings.workers,
       chdir: settings.chdir,
@@ -181,6 +183,34 @@ export function pythonOptions(setup: Setup, runtime: Runtime): PythonAppOptions 
       metrics: wantsMetrics(settings),
     },
   };
+}
+
+/** What the process of the hooks is told, and workers that have hooks. Null: none is a function of JavaScript. */
+export function hooksConfig({ loaded, logProcess }: Setup, role: string): HooksConfig | null {
+  const { settings, nodeHooks, cwd, app } = loaded;
+  if (nodeHooks === null) return null;
+  return {
+    file: nodeHooks,
+    cwd,
+    settings,
+    app,
+    masterPid: process.pid,
+    address: settings.bind.map((bind) => {
+      const address = parseAddress(bind);
+      return address.kind === 'tcp' ? [address.host, address.port] : formatAddress(address);
+    }),
+    listeners: [],
+    errorLog: errorLogSettings(loaded, logProcess),
+    title: titleOf(loaded, role),
+  };
+}
+
+/** What is listened at, for hooks. */
+export function listenerFacts({ sockets, loaded }: Setup): ListenerFacts[] {
+  return sockets.map((socket) => ({
+    url: describeSocket(socket, loaded.settings),
+    address: socket.facts.kind === 'tcp' ? [socket.facts.host, socket.facts.port] : socket.facts.path,
+  }));
 }
 
 export function nodeOptions(setup: Setup, runtime: Runtime): NodeAppOptions {
@@ -202,6 +232,7 @@ export function nodeOptions(setup: Setup, runtime: Runtime): NodeAppOptions {
       maxRequests: settings.max_requests,
       maxRequestsJitter: settings.max_requests_jitter,
       gracefulTimeoutMs: settings.graceful_timeout * 1000,
+      hooks: hasNodeWorkerHooks(loaded) ? hooksConfig(setup, 'worker') : null,
       front: frontsSettings(setup, runtime).config,
     },
   };

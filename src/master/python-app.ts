@@ -10,10 +10,9 @@ import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
 import type { AppHandler, AppKind, Renewal, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { type ControlConnection, type ControlHandler, ControlServer, type FromPython } from './control-server.ts';
 import { Fronts } from './fronts.ts';
-import { describeSockets } from './listening-sockets.ts';
 import type { Mold } from './mold.ts';
-import { type Listener, Molds } from './molds.ts';
-import { frontsSettings, pythonOptions, type Runtime, type Setup } from './options.ts';
+import { Molds } from './molds.ts';
+import { frontsSettings, listenerFacts, pythonOptions, type Runtime, type Setup } from './options.ts';
 import type { PythonSettings } from './python-settings.ts';
 
 /** Settings of a Python process, as `nunicorn_worker` takes them. */
@@ -102,10 +101,7 @@ export class PythonApp implements AppKind, ControlHandler {
         addresses: () => this.addresses(),
       },
       {
-        listening: () => {
-          this.handler.listening();
-          void this.release();
-        },
+        listening: () => void this.release(),
         failed: () => handler.failed(),
         stopped: () => handler.stopped(),
         report: (id, report) => handler.report(id, report),
@@ -131,7 +127,7 @@ export class PythonApp implements AppKind, ControlHandler {
         outdated: () => workers.outdated(),
         unbootable: (code) => workers.unbootable(code),
         hookFailed: (code) => handler.hookFailed(code),
-        listeners: () => this.listeners(),
+        listeners: () => listenerFacts(this.setup),
       },
       log,
     );
@@ -305,19 +301,12 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   private async release(): Promise<void> {
+    await this.handler.listening();
     await this.molds.release();
     this.released = true;
     for (const answer of this.waitingForRelease.splice(0)) answer();
     const { mold } = this.molds.present;
     if (mold !== null) this.forkWaiting(mold);
-  }
-
-  private listeners(): readonly Listener[] {
-    const { loaded, sockets } = this.setup;
-    return sockets.map((socket) => ({
-      url: describeSockets([socket], loaded.settings),
-      address: socket.facts.kind === 'tcp' ? [socket.facts.host, socket.facts.port] : socket.facts.path,
-    }));
   }
 
   private forkWaiting(mold: Mold): void {

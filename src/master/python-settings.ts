@@ -16,6 +16,8 @@ export function pythonSettings(loaded: LoadedSettings): PythonSettings {
   return {
     settings: {
       ...settings,
+      // Functions of JavaScript mean nothing there.
+      ...Object.fromEntries((loaded.nodeHooks?.names ?? []).map((name) => [name, null])),
       pythonpath: settings.pythonpath.length === 0 ? null : settings.pythonpath.join(','),
       statsd_host: pythonAddress(settings.statsd_host),
       user: settings.user ?? null,

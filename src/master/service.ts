@@ -12,18 +12,30 @@ import type { ErrorLog } from '../log/error-log.ts';
 import type { MasterMetrics } from '../metrics/master-metrics.ts';
 import type { PrometheusFolder } from '../metrics/prometheus-reader.ts';
 import type { FrontView, WorkerView } from '../metrics/view.ts';
-import { setHooks } from '../settings/hooks.ts';
-import type { AppHandler, AppKind } from './app-kind.ts';
+import { hasNodeMasterHooks, pythonHooks } from '../settings/hooks.ts';
+import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { MemoryWatch } from './memory-watch.ts';
 import { NodeApp } from './node-app.ts';
-import { errorLogPath, memoryOptions, prometheusPath, type Runtime, type Setup, workersOptions } from './options.ts';
+import {
+  errorLogPath,
+  hooksConfig,
+  listenerFacts,
+  memoryOptions,
+  prometheusPath,
+  type Runtime,
+  type Setup,
+  workersOptions,
+} from './options.ts';
 import { giveLog, type Owner } from './owner.ts';
 import { PythonApp } from './python-app.ts';
-import { Workers, type WorkersOptions } from './workers.ts';
+import { ServerHooks } from './server-hooks.ts';
+import { Workers } from './workers.ts';
 
 /** sun_path of unix(7) without the zero at its end; macOS takes less than Linux. */
 const LONGEST_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107;
 const LONGEST_SOCKET_NAME = '/nunicorn-XXXXXX/worker-99999999.sock';
+/** In the titles of processes: that of the hooks which are functions of JavaScript. */
+const HOOKS_ROLE = 'hooks';
 /** What running requests are given at a quick shutdown. */
 const QUICK_STOP_MS = 2000;
 /** After all requests are answered: what an app's exit handlers may take at least. */
@@ -53,6 +65,8 @@ export class Service {
   private readonly log: ErrorLog;
   private readonly workers: Workers;
   private readonly app: AppKind;
+  /** Null: no hook of the master is a function of JavaScript. */
+  private hooks: ServerHooks | null;
   private readonly memory: MemoryWatch;
   /** Null: nobody asked for metrics. */
   private readonly metrics: MasterMetrics | null;
@@ -79,10 +93,16 @@ export class Service {
     this.workers = new Workers(
       workersOptions(setup.loaded),
       {
-        startWorker: (facts) => this.app.startWorker(facts),
+        startWorker: (facts) => this.startWorker(facts),
         spawned: (serial, number, reason) => this.metrics?.spawned(serial, number, reason),
-        ready: (serial, number, reason) => this.metrics?.ready(serial, number, reason),
-        exited: (serial, number, reason) => this.metrics?.exited(serial, number, reason),
+        ready: (serial, number, reason) => {
+          this.hooks?.spawned(serial); // the pid of one that was forked was not known before
+          this.metrics?.ready(serial, number, reason);
+        },
+        exited: (serial, number, reason) => {
+          this.hooks?.ended(serial, number);
+          this.metrics?.exited(serial, number, reason);
+        },
         allReady: () => {
           this.app.settle(true);
           handler.ready();
@@ -99,12 +119,12 @@ export class Service {
     const appHandler: AppHandler = {
       workers: this.workers,
       files: (paths) => handler.files(paths),
-      listening: () => handler.listening(),
-      failed: () => this.bootFailed(EXIT.ERROR),
-      hookFailed: (code) => {
-        handler.hookFailed(code);
-        this.stop(false);
+      listening: async () => {
+        handler.listening();
+        if (setup.python !== null) await this.hooks?.whenReady();
       },
+      failed: () => this.bootFailed(EXIT.ERROR),
+      hookFailed: (code) => this.hookFailed(code),
       stopped: () => this.stopWorkers(),
       report: (id, report) => this.metrics?.report(id, report),
       frontEnded: (id, restarted) => this.metrics?.frontEnded(id, restarted),
@@ -115,6 +135,7 @@ export class Service {
       setup.loaded.nodeApp === null
         ? new PythonApp(setup, this.runtime, appHandler, log)
         : new NodeApp(setup, this.runtime, appHandler);
+    this.hooks = this.newHooks(setup);
     this.memory = new MemoryWatch(
       memoryOptions(setup.loaded),
       {
@@ -134,9 +155,12 @@ export class Service {
   /** What comes before an address is listened at. */
   async prepare(): Promise<void> {
     const { loaded, python } = this.setup;
-    const hooks = setHooks(loaded);
-    if (python === null && hooks.length > 0)
-      this.log.warning(`Server hooks run in Python processes, which a Node app has none of: ${hooks.join(', ')}`);
+    const ofPython = pythonHooks(loaded);
+    if (python === null && ofPython.length > 0)
+      this.log.warning(
+        `These server hooks are functions of Python, and a Node app has no process of Python: ${ofPython.join(', ')}`,
+      );
+    await this.hooks?.start(false);
     await this.app.prepare();
   }
 
@@ -145,9 +169,35 @@ export class Service {
     this.setup = setup;
     if (!this.isRunning()) return;
     await this.app.start(setup);
+    // The workers of a Node app are those that listen.
+    if (setup.python === null) await this.hooks?.whenReady();
     if (!this.isRunning()) return;
     this.workers.start();
     this.memory.start();
+  }
+
+  private newHooks(setup: Setup): ServerHooks | null {
+    const config = hasNodeMasterHooks(setup.loaded) ? hooksConfig(setup, HOOKS_ROLE) : null;
+    if (config === null) return null;
+    return new ServerHooks(
+      {
+        config: () => hooksConfig(this.setup, HOOKS_ROLE),
+        listeners: () => listenerFacts(this.setup),
+        failed: (code) => this.hookFailed(code),
+      },
+      config,
+      this.log,
+    );
+  }
+
+  private startWorker(facts: WorkerFacts): WorkerProcess {
+    const start = (): WorkerProcess => this.app.startWorker(facts);
+    return this.hooks === null ? start() : this.hooks.startWorker(facts, start, this.workers);
+  }
+
+  private hookFailed(code: number): void {
+    this.handler.hookFailed(code);
+    this.stop(false);
   }
 
   private isRunning(): boolean {
@@ -156,12 +206,13 @@ export class Service {
 
   /** Before a new master is started. False: a server hook does not want it. */
   async beforeUpgrade(): Promise<boolean> {
-    return await this.app.beforeUpgrade();
+    return (await this.app.beforeUpgrade()) && ((await this.hooks?.beforeUpgrade()) ?? true);
   }
 
   /** The very last thing, after `stopped`. `atEnd`: with the server hooks of the end. */
   async close(atEnd: boolean): Promise<void> {
     await this.app.close(atEnd);
+    await this.hooks?.end(atEnd);
     const { folder, spoolFolder } = this.runtime;
     for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
   }
@@ -172,14 +223,29 @@ export class Service {
     this.memory.limits = memoryOptions(setup.loaded);
     this.reloads++;
     await this.app.reload(setup);
-    void this.renewWorkers(workersOptions(setup.loaded));
+    void this.renewWorkers(setup);
   }
 
-  private async renewWorkers(options: WorkersOptions): Promise<void> {
+  private async renewWorkers(setup: Setup): Promise<void> {
     const renewal = await this.app.renew();
     if (this.stopPhase !== 'running' || renewal === 'overtaken') return;
-    if (renewal === 'renewed') this.workers.reload(options);
-    else this.handler.reloadFailed();
+    if (renewal === 'failed') {
+      this.handler.reloadFailed();
+      return;
+    }
+    await this.reloadHooks(setup);
+    if (this.isRunning()) this.workers.reload(workersOptions(setup.loaded));
+  }
+
+  private async reloadHooks(setup: Setup): Promise<void> {
+    const config = hasNodeMasterHooks(setup.loaded) ? hooksConfig(setup, HOOKS_ROLE) : null;
+    if (config === null) {
+      await this.hooks?.end(false);
+      this.hooks = null;
+    } else if (this.hooks === null) {
+      this.hooks = this.newHooks(setup);
+      await this.hooks?.start(true);
+    } else await this.hooks.reload(config);
   }
 
   views(): readonly WorkerView[] {
@@ -229,6 +295,7 @@ export class Service {
     // A worker that boots while the others leave would be told by nobody to leave.
     if (this.stopPhase !== 'running') return;
     this.app.workersChanged(this.workers.count + 1);
+    this.hooks?.workersChanged(this.workers.count + 1);
     this.workers.add();
   }
 
@@ -239,12 +306,14 @@ export class Service {
       await this.app.beforeWorkers(this.workers.count - 1);
       if (this.stopPhase !== 'running') return;
       this.app.workersChanged(this.workers.count - 1);
+      this.hooks?.workersChanged(this.workers.count - 1);
       this.workers.remove();
     });
   }
 
   reopenLogs(): void {
     this.app.reopenLogs();
+    this.hooks?.reopenLogs();
     this.workers.reopenLogs();
   }
 
@@ -272,6 +341,7 @@ export class Service {
   killAll(): void {
     this.workers.killAll();
     this.app.killAll();
+    this.hooks?.kill();
   }
 
   private bootFailed(code: 1 | 3 | 4): void {

@@ -42,7 +42,8 @@ export class AsyncWorker implements Engine {
       access,
       metrics,
     ).then(
-      (server) => {
+      async (server) => {
+        await handler.imported();
         this.server = server;
         for (const handle of this.handles.splice(0)) this.attach(server, handle);
       },

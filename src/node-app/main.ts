@@ -2,8 +2,9 @@
 import { EXIT, NunicornError } from '../errors.ts';
 import type { FrontConfig } from '../front/messages.ts';
 import { removeRemains } from '../front/remains.ts';
+import type { WorkerHooks } from '../hooks/worker-hooks.ts';
 import type { Access } from '../log/access.ts';
-import { openErrorLog } from '../log/error-log.ts';
+import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import type { Statsd } from '../metrics/statsd.ts';
@@ -27,6 +28,8 @@ export interface Engine {
 }
 
 export interface EngineHandler {
+  /** The app is imported. Resolves when clients may be served. */
+  imported(): Promise<void>;
   ready(): void;
   bootFailed(error: unknown): void;
   requestLimitReached(): void;
@@ -51,6 +54,7 @@ let access: Access | null = null;
 let statsd: Statsd | null = null;
 let appPath = '';
 let front: FrontConfig | null = null;
+let hooks: WorkerHooks | null = null;
 const held: { message: ToNodeWorker; handle: unknown }[] = [];
 
 function bootFailed(error: unknown): never {
@@ -72,11 +76,14 @@ async function start(config: NodeWorkerConfig): Promise<void> {
   try {
     access = accessSettings === null ? null : await (await import('../log/access.ts')).openAccess(accessSettings, log);
     statsd = await openStatsd(config, log);
+    hooks = await openHooks(config, log);
+    log.info(`Booting worker with pid: ${process.pid}`);
+    await hooks?.forked();
   } catch (error) {
     bootFailed(error);
   }
-  log.info(`Booting worker with pid: ${process.pid}`);
   const handler: EngineHandler = {
+    imported: async () => await hooks?.imported().catch(bootFailed),
     ready: () => tell({ op: 'ready' }),
     bootFailed,
     requestLimitReached: () => tell({ op: 'request-limit' }),
@@ -106,6 +113,16 @@ async function openStatsd({ front }: NodeWorkerConfig, log: SwitchableLog): Prom
   if (front.statsd === null) return null;
   const opened = await (await import('../metrics/statsd.ts')).Statsd.open(front.statsd, log);
   log.watch((level) => opened.count(`gunicorn.log.${level}`, 1));
+  return opened;
+}
+
+async function openHooks(
+  { hooks: config, serial, front }: NodeWorkerConfig,
+  log: ErrorLog,
+): Promise<WorkerHooks | null> {
+  if (config === null) return null;
+  const opened = await (await import('../hooks/worker-hooks.ts')).WorkerHooks.open(config, serial, front.number, log);
+  process.once('SIGABRT', () => void opened.aborted().then(() => process.abort()));
   return opened;
 }
 
@@ -162,11 +179,13 @@ function act(message: ToNodeWorker, handle: unknown): void {
       engine.reopenLogs();
       return;
     case 'leave':
-      void leave(engine);
+      void leave(engine, message.quick);
   }
 }
 
-async function leave(engine: Engine): Promise<void> {
+async function leave(engine: Engine, quick: boolean): Promise<void> {
+  if (quick) await hooks?.interrupted();
+  await hooks?.leaving();
   const byItself = await engine.end();
   await Promise.all([access?.close(), statsd?.close()]);
   if (!byItself) process.exit(0);

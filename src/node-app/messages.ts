@@ -1,5 +1,6 @@
 /** What the master and a worker of a Node app say to each other over node:cluster's channel, and a worker and its threads. */
 import type { FrontConfig } from '../front/messages.ts';
+import type { HooksConfig } from '../hooks/messages.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import type { NodeAppUri } from '../settings/app.ts';
 
@@ -16,6 +17,8 @@ export interface NodeAppConfig {
   readonly maxRequests: number;
   readonly maxRequestsJitter: number;
   readonly gracefulTimeoutMs: number;
+  /** Null: it has none that are functions of JavaScript. */
+  readonly hooks: HooksConfig | null;
   /** What a front has too: limits, logs, listeners. */
   readonly front: Omit<FrontConfig, 'number' | 'title'>;
 }
@@ -39,8 +42,8 @@ export type ToNodeWorker =
   | { readonly op: 'ping' }
   /** Answered with a report that has the number `asked`. */
   | { readonly op: 'report'; readonly asked: number; readonly requests: boolean }
-  /** What the app does at its end it does now. */
-  | { readonly op: 'leave' };
+  /** What the app does at its end it does now. `quick`: at a shutdown that does not wait for requests. */
+  | { readonly op: 'leave'; readonly quick: boolean };
 
 export type FromNodeWorker =
   | { readonly op: 'online' }

@@ -69,6 +69,7 @@ export class PoolWorker implements Engine {
   private lastSerial = 0;
   private readonly handles: { readonly index: number; readonly handle: unknown }[] = [];
   private everReady = false;
+  private serves = false;
   private listening = 0;
   private stoppedSaid = false;
   /** Called when the last thread has ended. */
@@ -118,9 +119,9 @@ export class PoolWorker implements Engine {
     return this.metrics?.report(this.access, asked, withRequests) ?? null;
   }
 
-  /** The handles are used when all threads are ready. */
+  /** The handles are used when all threads, and the hooks, are ready. */
   listen(index: number, handle: unknown): void {
-    if (this.everReady) this.attach(index, handle);
+    if (this.serves) this.attach(index, handle);
     else this.handles.push({ index, handle });
   }
 
@@ -185,6 +186,12 @@ export class PoolWorker implements Engine {
     if (before !== null) this.drain(before);
     if (this.everReady || this.seats.some(({ current }) => current === null)) return;
     this.everReady = true;
+    void this.serve();
+  }
+
+  private async serve(): Promise<void> {
+    await this.handler.imported();
+    this.serves = true;
     for (const { index, handle } of this.handles.splice(0)) this.attach(index, handle);
   }
 

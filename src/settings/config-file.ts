@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { delimiter, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { NunicornError } from '../errors.ts';
+import type { HookName } from './hook-names.ts';
 import { isNodeConfig, NODE_CONFIG_NAMES, readNodeConfig } from './node-config.ts';
 import { findPython, PYTHON_PACKAGE_DIR } from './python.ts';
 
@@ -26,6 +27,16 @@ export interface ConfigFile {
   readonly lines: ReadonlyMap<string, number>;
   /** What the file changed in `os.environ`. */
   readonly env: { readonly set: Readonly<Record<string, string>>; readonly unset: readonly string[] };
+  /** Null: it has no hooks that are functions of JavaScript. */
+  readonly nodeHooks: NodeHooks | null;
+}
+
+/** Server hooks that are functions of JavaScript, and the file that has them. */
+export interface NodeHooks {
+  readonly path: string;
+  /** As the user wrote it, for messages. */
+  readonly location: string;
+  readonly names: readonly HookName[];
 }
 
 const DEFAULT_FILE = 'gunicorn.conf.py';
@@ -78,7 +89,7 @@ export async function runConfigFile(
   }
   const values = Object.entries(report.values).map(([name, value]): [string, FileValue] => [name, decode(value)]);
   const lines = new Map(Object.entries(report.lines));
-  return { values: new Map(values), onlySettings: false, lines, env: report.env };
+  return { values: new Map(values), onlySettings: false, lines, env: report.env, nodeHooks: null };
 }
 
 /** The path of the file; undefined for a module. */

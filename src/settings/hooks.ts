@@ -1,40 +1,32 @@
 /** Gunicorn's server hooks: which there are, where they run, and which of them a configuration sets. */
+import { MASTER_HOOKS, type MasterHook, WORKER_HOOKS, type WorkerHook } from './hook-names.ts';
 import type { LoadedSettings } from './load.ts';
 import type { SettingName, Settings } from './table.ts';
 import { GUNICORN_LOGGER } from './types.ts';
 
-/** The hooks that run in a worker. */
-export const WORKER_HOOKS = [
-  'post_fork',
-  'post_worker_init',
-  'pre_request',
-  'post_request',
-  'worker_int',
-  'worker_abort',
-  'worker_exit',
-] as const satisfies readonly SettingName[];
-
-/** The hooks that run where workers are forked, as in gunicorn's master. */
-export const MASTER_HOOKS = [
-  'on_starting',
-  'when_ready',
-  'on_reload',
-  'nworkers_changed',
-  'pre_fork',
-  'child_exit',
-  'pre_exec',
-  'on_exit',
-] as const satisfies readonly SettingName[];
-
-export type MasterHook = (typeof MASTER_HOOKS)[number];
-
-/** The names of the hooks that are set. */
-export function setHooks({ settings }: LoadedSettings): readonly SettingName[] {
-  return [...MASTER_HOOKS, ...WORKER_HOOKS].filter((name) => settings[name] !== null);
+/** The hooks that are functions of Python. */
+export function pythonHooks({ settings, nodeHooks }: LoadedSettings): readonly (MasterHook | WorkerHook)[] {
+  return [...MASTER_HOOKS, ...WORKER_HOOKS].filter(
+    (name) => settings[name] !== null && !nodeHooks?.names.includes(name),
+  );
 }
 
-export function hasMasterHooks({ settings }: LoadedSettings): boolean {
-  return MASTER_HOOKS.some((name) => settings[name] !== null);
+/** Whether a process of Python has to run hooks of the master. */
+export function hasPythonMasterHooks(loaded: LoadedSettings): boolean {
+  const names: readonly string[] = MASTER_HOOKS;
+  return pythonHooks(loaded).some((name) => names.includes(name));
+}
+
+/** Whether a process of Node's has to run hooks of the master. */
+export function hasNodeMasterHooks({ nodeHooks }: LoadedSettings): boolean {
+  const names: readonly string[] = MASTER_HOOKS;
+  return nodeHooks?.names.some((name) => names.includes(name)) ?? false;
+}
+
+/** Whether the workers of a Node app have to run hooks. */
+export function hasNodeWorkerHooks({ nodeHooks }: LoadedSettings): boolean {
+  const names: readonly string[] = WORKER_HOOKS;
+  return nodeHooks?.names.some((name) => names.includes(name)) ?? false;
 }
 
 /** Beside hooks, what can be an object of Python. */
@@ -50,10 +42,7 @@ export function hasOwnLogger({ logger_class }: Settings): boolean {
   return logger_class !== GUNICORN_LOGGER;
 }
 
-function isSet(
-  name: (typeof MASTER_HOOKS | typeof WORKER_HOOKS | typeof LOGGING)[number],
-  settings: Settings,
-): boolean {
+function isSet(name: MasterHook | WorkerHook | (typeof LOGGING)[number], settings: Settings): boolean {
   if (name === 'logconfig_dict') return hasLogDictionary(settings);
   return name === 'logger_class' ? hasOwnLogger(settings) : settings[name] !== null;
 }

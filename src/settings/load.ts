@@ -11,7 +11,15 @@ import { checkAdmin } from './admin.ts';
 import { type NodeAppUri, parseAppUri, parseNodeApp } from './app.ts';
 import { type Counts, chooseCounts } from './auto.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
-import { type ConfigFile, configLocation, type FileValue, isConfigFile, runConfigFile } from './config-file.ts';
+import {
+  type ConfigFile,
+  configLocation,
+  type FileValue,
+  isConfigFile,
+  type NodeHooks,
+  runConfigFile,
+} from './config-file.ts';
+import { REQUEST_HOOKS, WORKER_HOOKS } from './hook-names.ts';
 import { nearest } from './nearest.ts';
 import type { Setting } from './setting.ts';
 import { shellWords } from './shell-words.ts';
@@ -37,6 +45,8 @@ export interface LoadedSettings {
   /** Null: it is a Python app. */
   readonly nodeApp: NodeAppUri | null;
   readonly sources: ReadonlyMap<SettingName, Source>;
+  /** Null: no server hook is a function of JavaScript. */
+  readonly nodeHooks: NodeHooks | null;
   /** The application's environment: that of the start, what the configuration file changed in it, and `raw_env`. */
   readonly env: Readonly<Record<string, string>>;
   /** The folder the server was started in. Not `settings.chdir`. */
@@ -81,6 +91,8 @@ export async function loadSettings(
   const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
   const { values, sources } = merge(layers, env, context);
   const { app, nodeApp } = appOf(commandLine, values, cwd);
+  const nodeHooks = file?.nodeHooks ?? null;
+  if (nodeHooks !== null) checkNodeHooks(nodeHooks, nodeApp !== null, sources);
   const counts = chooseCounts(...countsGiven(values), readMachine());
   const completed = complete(values, sources, counts, app);
   const given = (name: SettingName): boolean => sources.get(name)?.kind !== 'default';
@@ -98,7 +110,21 @@ export async function loadSettings(
     }
   }
   const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
-  return { settings, app, nodeApp, sources, env: applicationEnv(env, file, settings.raw_env), cwd, warnings, notices };
+  const appEnv = applicationEnv(env, file, settings.raw_env);
+  return { settings, app, nodeApp, sources, nodeHooks, env: appEnv, cwd, warnings, notices };
+}
+
+/** The workers of a Python app run Python alone, and a Node app sees its requests itself. */
+function checkNodeHooks({ names }: NodeHooks, isNodeApp: boolean, sources: ReadonlyMap<SettingName, Source>): void {
+  const refused: readonly string[] = isNodeApp ? REQUEST_HOOKS : WORKER_HOOKS;
+  const name = names.find((hook) => refused.includes(hook));
+  if (name === undefined) return;
+  const source = sources.get(name);
+  const reason = isNodeApp
+    ? `${name} is for Python apps: in a Node app a middleware, or a listener for 'request', sees each request`
+    : `${name} runs in the workers, and those of a Python app are Python: it cannot be a function of JavaScript. ` +
+      `Name one of Python here (${name}: 'my_hooks.${name}'), or write it in gunicorn.conf.py`;
+  throw new NunicornError(`${reason}${source === undefined ? '' : ` (from ${describeSource(source)})`}`);
 }
 
 /** `--check-config gunicorn.conf.py`, as guides write it: a file in the application's place is the file to check. */

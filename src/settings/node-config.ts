@@ -1,8 +1,10 @@
 /** A configuration file in Node's languages: nunicorn.config.ts, .js, .mjs or .json. Its default export holds the settings. */
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 import { NunicornError } from '../errors.ts';
 import type { ConfigFile, FileValue } from './config-file.ts';
+import { type HookName, hookArguments } from './hook-names.ts';
 
 export const NODE_CONFIG_NAMES = [
   'nunicorn.config.ts',
@@ -23,16 +25,41 @@ export function isNodeConfig(path: string): boolean {
  */
 export async function readNodeConfig(path: string, location: string): Promise<ConfigFile> {
   const before = { ...process.env };
-  const exported = path.endsWith('.json') ? parseJson(path, location) : await run(path, location);
-  const config: unknown = typeof exported === 'function' ? await exported() : exported;
-  if (typeof config !== 'object' || config === null || Array.isArray(config)) {
-    throw new NunicornError(
-      `the configuration file ${location} could not be used: it needs an object of settings${path.endsWith('.json') ? '' : ' as its default export'}`,
-    );
-  }
-  const values = Object.entries(config).map(([name, value]): [string, FileValue] => [name, fileValue(value)]);
+  const config = await runNodeConfig(path, location);
+  const values = Object.entries(config).map(([name, value]): [string, FileValue] => [name, fileValue(name, value)]);
   const lines = linesOf(path, Object.keys(config));
-  return { values: new Map(values), onlySettings: true, lines, env: changes(before, process.env) };
+  const names = values.filter(([, { kind }]) => kind === 'hook').map(([name]) => name as HookName);
+  return {
+    values: new Map(values),
+    onlySettings: true,
+    lines,
+    env: changes(before, process.env),
+    nodeHooks: names.length === 0 ? null : { path, location, names },
+  };
+}
+
+/**
+ * What the file exports.
+ *
+ * @param run the number of the run in this process: each runs the file anew
+ * @throws {NunicornError} if it cannot be run, or exports no object
+ */
+export async function runNodeConfig(
+  path: string,
+  location: string,
+  run = 1,
+): Promise<Readonly<Record<string, unknown>>> {
+  const exported = path.endsWith('.json') ? parseJson(path, location) : await importFile(path, location, run);
+  let config: unknown;
+  try {
+    config = typeof exported === 'function' ? await exported() : exported;
+  } catch (error) {
+    throw unusable(location, error);
+  }
+  if (typeof config === 'object' && config !== null && !Array.isArray(config)) return { ...config };
+  throw new NunicornError(
+    `the configuration file ${location} could not be used: it needs an object of settings${path.endsWith('.json') ? '' : ' as its default export'}`,
+  );
 }
 
 function parseJson(path: string, location: string): unknown {
@@ -43,14 +70,19 @@ function parseJson(path: string, location: string): unknown {
   }
 }
 
-async function run(path: string, location: string): Promise<unknown> {
+async function importFile(path: string, location: string, run: number): Promise<unknown> {
   if (/ts$/.test(path) && !('typescript' in process.features && process.features.typescript)) {
     throw new NunicornError(
       `the configuration file ${location} could not be used: Node ${process.versions.node} does not run TypeScript; Node 22.18 or newer does, or write it as nunicorn.config.mjs`,
     );
   }
   try {
-    const module: Readonly<Record<string, unknown>> = await import(pathToFileURL(path).href);
+    const url = pathToFileURL(path);
+    if (run > 1) {
+      url.searchParams.set('run', String(run));
+      delete createRequire(import.meta.url).cache[path]; // where the file is a CommonJS module
+    }
+    const module: Readonly<Record<string, unknown>> = await import(url.href);
     return module.default;
   } catch (error) {
     throw unusable(location, error);
@@ -64,8 +96,17 @@ function unusable(location: string, error: unknown): NunicornError {
   return new NunicornError(`the configuration file ${location} could not be used: ${lines.join('\n')}`);
 }
 
-function fileValue(value: unknown): FileValue {
-  if (typeof value === 'function') return { kind: 'other', type: 'function' };
+function fileValue(name: string, value: unknown): FileValue {
+  if (typeof value === 'function') {
+    const taken = hookArguments(name);
+    if (taken === undefined) return { kind: 'other', type: 'function' };
+    // Fewer are usual in JavaScript.
+    if (value.length <= taken.length) return { kind: 'hook', name: value.name || name };
+    return {
+      kind: 'bad',
+      problem: `the function takes ${value.length} arguments, but it is called as ${name}(${taken.join(', ')})`,
+    };
+  }
   return value === undefined ? { kind: 'value', value: null } : { kind: 'value', value };
 }
 

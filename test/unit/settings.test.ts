@@ -609,7 +609,17 @@ describe("the configuration file in Node's languages", () => {
     configFile('const f = () => {\n  throw new Error("lost");\n};\nf();\n', 'raises.mjs');
     await refused(load(['-c', 'raises.mjs', 'app']), 1, /Error: lost\n +at f \(file:\/\/.*raises\.mjs:2:9\)/);
     configFile('export default { post_fork() {} };', 'hooks.mjs');
-    await refused(load(['-c', 'hooks.mjs', 'app']), 1, /post_fork: a function cannot/);
+    await refused(
+      load(['-c', 'hooks.mjs', 'app']),
+      1,
+      /post_fork runs in the workers.*gunicorn\.conf\.py \(from hooks\.mjs:1\)/,
+    );
+    configFile('export default { on_exit(server, other) {} };', 'many.mjs');
+    await refused(
+      load(['-c', 'many.mjs', 'app']),
+      1,
+      /on_exit: the function takes 2 arguments, but it is called as on_exit\(server\)/,
+    );
   });
 });
 

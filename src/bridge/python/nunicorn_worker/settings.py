@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from . import hooks
+from .app import prepare_path
 from .log import Logger
 
 # Gunicorn's own logger does nothing that ours does not.
@@ -35,6 +36,8 @@ def load(process: dict[str, Any]) -> Config:
         values.update({name: found[name] for name in file["names"]})
         # This process has the environment of the start: the file has just made its own changes to it, and now those of raw_env.
         os.environ.update(entry.split("=", 1) for entry in values["raw_env"])
+    else:
+        prepare_path(process)  # a nunicorn.config file may name functions of the app's packages
     for name in hooks.ARGUMENTS:
         value = values.get(name)
         values[name] = hooks.nothing if value is None else hooks.find(name, value)
