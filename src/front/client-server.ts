@@ -18,6 +18,7 @@ import { Exchange } from './exchange.ts';
 import type { FirstBytes } from './first-bytes.ts';
 import type { FrontConfig, ListenerFacts } from './messages.ts';
 import type { ProxyHeader } from './proxy-protocol.ts';
+import { Request } from './request.ts';
 import { finishWithPage } from './respond.ts';
 import { Response } from './response.ts';
 import { SpoolFile } from './spool.ts';
@@ -43,8 +44,8 @@ export interface ClientHandler {
 
 /** A server of node:http or node:https. */
 export type HttpServer =
-  | import('node:http').Server<typeof IncomingMessage, typeof Response>
-  | import('node:https').Server<typeof IncomingMessage, typeof Response>;
+  | import('node:http').Server<typeof Request, typeof Response>
+  | import('node:https').Server<typeof Request, typeof Response>;
 
 /** What only some configurations need, and only then is loaded. */
 export interface ClientServerParts {
@@ -140,7 +141,8 @@ export class ClientServer {
   /** A server for one listening socket, to be attached to its handle by the caller. */
   createServer(listener: ListenerFacts): HttpServer {
     const { config, parts } = this;
-    const options: ServerOptions<typeof IncomingMessage, typeof Response> = {
+    const options: ServerOptions<typeof Request, typeof Response> = {
+      IncomingMessage: Request,
       ServerResponse: Response,
       keepAliveTimeout: 0, // `sweep` closes idle connections: one timer for all
       headersTimeout: config.headerTimeoutMs,
@@ -317,7 +319,7 @@ export class ClientServer {
     };
   }
 
-  private requested(request: IncomingMessage, response: Response, expectsContinue: boolean): void {
+  private requested(request: Request, response: Response, expectsContinue: boolean): void {
     const connection = request.socket.nunicorn;
     if (connection === undefined) return;
     if (connection.current !== null) {
@@ -329,12 +331,7 @@ export class ClientServer {
     this.begin(connection, request, response, expectsContinue);
   }
 
-  private begin(
-    connection: ClientConnection,
-    request: IncomingMessage,
-    response: Response,
-    expectsContinue: boolean,
-  ): void {
+  private begin(connection: ClientConnection, request: Request, response: Response, expectsContinue: boolean): void {
     connection.used = true;
     const startedAt = now();
     let head: ReturnType<EnvironBuilder['build']>;
@@ -360,6 +357,7 @@ export class ClientServer {
     const exchange = new Exchange(this.nextId(), request, response, connection, head.block, flags, startedAt);
     connection.current = exchange;
     if (!head.hasBody) {
+      request.bodiless = true;
       if (expectsContinue) response.writeContinue();
       this.handler.requestRead(exchange);
       return;

@@ -1,9 +1,9 @@
 /** One request and its answer, from the client's first byte to the last one sent. */
-import type { IncomingMessage } from 'node:http';
 import type { RequestFrame } from '../bridge/frames.ts';
 import type { Dispatched, Slot } from '../dispatch/dispatcher.ts';
 import type { TimedOutAt } from '../policy/deadline.ts';
 import type { ClientConnection } from './client-connection.ts';
+import type { Request } from './request.ts';
 import type { Response } from './response.ts';
 import type { SpoolFile } from './spool.ts';
 
@@ -19,7 +19,7 @@ export type Phase =
 
 export class Exchange implements RequestFrame, Dispatched {
   readonly id: number;
-  readonly request: IncomingMessage;
+  readonly request: Request;
   readonly response: Response;
   readonly connection: ClientConnection;
   readonly block: string;
@@ -61,7 +61,7 @@ export class Exchange implements RequestFrame, Dispatched {
 
   constructor(
     id: number,
-    request: IncomingMessage,
+    request: Request,
     response: Response,
     connection: ClientConnection,
     block: string,

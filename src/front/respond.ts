@@ -43,8 +43,8 @@ export function sendComplete(
 ): void {
   const { request, response } = exchange;
   exchange.bytesSent = body.length;
-  // What is not HTTP/1.1, or waits behind another answer of its connection, goes the long way.
-  if (request.httpVersion !== '1.1' || status < 200 || response.socket === null) {
+  // What waits behind another answer of its connection goes the long way.
+  if (request.httpVersionMajor !== 1 || status < 200 || response.socket === null) {
     sendHead(exchange, status, block, close);
     if (typeof body === 'string') response.end(body, 'latin1');
     else response.end(body);

@@ -1,6 +1,7 @@
 /** The response of node:http, with a shorter way for answers that are complete. */
-import { type IncomingMessage, ServerResponse } from 'node:http';
+import { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Request } from './request.ts';
 
 /** What node:http keeps of a response, as far as it is set here. */
 interface Internals {
@@ -9,7 +10,7 @@ interface Internals {
 }
 
 /** A response that can also leave at once. node:http makes one for each request. */
-export class Response extends ServerResponse<IncomingMessage> {
+export class Response extends ServerResponse<Request> {
   /**
    * Sends head and body, and ends the response as `end` would: node:http hears of it by `finish` and closes the connection,
    * or goes on with the next response. Its own way checks each header once more and goes through a stream.
@@ -25,8 +26,12 @@ export class Response extends ServerResponse<IncomingMessage> {
     }
     const internals = this as unknown as Internals;
     internals._header = head;
-    internals._last = close;
+    // Of what the kernel has taken nothing is lost by closing; shutting down before it, as node:http does, takes longer. TLS
+    // has a word of its own to send at the end.
+    const closeNow = close && socket.writableLength === 0 && !('encrypted' in socket);
+    internals._last = close && !closeNow;
     this.finished = true;
     this.emit('finish');
+    if (closeNow) socket.destroy();
   }
 }

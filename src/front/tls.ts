@@ -5,10 +5,10 @@ import type { TLSSocket } from 'node:tls';
 import type { TlsConfig } from './messages.ts';
 
 /** A server whose requests come over TLS 1.2 or newer. */
-export function createTlsServer<R extends typeof ServerResponse<IncomingMessage>>(
+export function createTlsServer<Q extends typeof IncomingMessage, R extends typeof ServerResponse<InstanceType<Q>>>(
   config: TlsConfig,
-  options: ServerOptions<typeof IncomingMessage, R>,
-): Server<typeof IncomingMessage, R> {
+  options: ServerOptions<Q, R>,
+): Server<Q, R> {
   return createServer({
     ...options,
     ...contextOptions(config),

@@ -71,6 +71,12 @@ class FakeSlot:
         self.wire += b"".join(self.out)
         self.out.clear()
 
+    def replace(self, header: bytes, new: bytes) -> bool:
+        if header not in self.out:
+            return False
+        self.out[self.out.index(header)] = new
+        return True
+
     def send_file_frame(self, header: bytes, fd: int, offset: int, size: int) -> None:
         data = os.pread(fd, size, offset)
         if len(data) < size:

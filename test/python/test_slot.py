@@ -12,7 +12,7 @@ import unittest
 from nunicorn_worker import wsgi
 from nunicorn_worker.frames import READY
 from nunicorn_worker.slot import Slot
-from support import ANSWER, DATA, HEAD, split_frames
+from support import ANSWER, DATA, END, HEAD, split_frames
 
 DEADLINE_S = 10
 
@@ -73,8 +73,18 @@ class ServingSlot(unittest.TestCase):
             self.go.acquire()
         if path.startswith("/shrinks"):
             return self.shrinking_file(environ, start_response)
+        if path.startswith("/pieces"):
+            return self.pieces(path, start_response)
         start_response("200 OK", [])
         return [path.encode()]
+
+    def pieces(self, path, start_response):
+        """A whole body in one piece; `/pieces/wait` waits before it ends."""
+        start_response("200 OK", [("Content-Length", "4")])
+        yield b"body"
+        if path == "/pieces/wait":
+            self.waiting.release()
+            self.go.acquire()
 
     def shrinking_file(self, environ, start_response):
         file = tempfile.NamedTemporaryFile()
@@ -149,6 +159,22 @@ class ServingSlot(unittest.TestCase):
     def test_a_lone_answer_leaves_at_once(self):
         self.front.sendall(request(1, "/a"))
         self.assertEqual(self.answers(self.front, 1)[0].kind, ANSWER)
+
+    def test_an_iterator_whose_end_follows_at_once_is_a_whole_answer(self):
+        self.slot.tail.is_short = True
+        self.front.sendall(request(1, "/pieces"))
+        answer = self.answers(self.front, 1)[0]
+        self.assertEqual((answer.kind, answer.status, answer.body), (ANSWER, 200, b"body"))
+
+    def test_an_answer_that_waits_for_its_end_is_sent_when_asked_for(self):
+        self.slot.tail.is_short = True
+        self.front.sendall(request(1, "/pieces/wait"))
+        self.await_waiting()
+        self.assertEqual(self.slot.take_back(), [])
+        head = self.answers(self.front, 1)[0]
+        self.assertEqual((head.kind, head.body), (HEAD, b"body"))
+        self.go.release()
+        self.assertEqual(self.answers(self.front, 1)[0].kind, END)
 
     def test_take_back_gives_what_has_not_begun_and_sends_what_is_ready(self):
         self.front.sendall(request(1, "/fast") + request(2, "/wait") + request(3, "/never") + request(4, "/never"))

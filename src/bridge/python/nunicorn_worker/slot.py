@@ -144,6 +144,15 @@ class Slot:
         self.out += pieces
         self.flush()
 
+    def replace(self, header, new):
+        """Puts another header before the last frame in `out`, of head and body. False if the control thread has sent it."""
+        with self._send_lock:
+            out = self.out
+            if len(out) < 3 or out[-3] is not header:
+                return False
+            out[-3] = new
+            return True
+
     def _send(self, data):
         try:
             self._sock.sendall(data)

@@ -121,7 +121,7 @@ class ReadFileWrapper(FileWrapper):
 class Answer:
     """The answer to one request: what `start_response` was told and how much of it is on its way."""
 
-    __slots__ = ("begun", "bodiless", "body_sent", "head", "id", "last_sent", "length", "method", "slot", "status")
+    __slots__ = ("begun", "bodiless", "body_sent", "head", "held", "id", "last_sent", "length", "method", "slot", "status")
 
     def __init__(self, slot, request_id, method):
         self.slot = slot
@@ -129,6 +129,7 @@ class Answer:
         self.method = method
         self.head = None
         self.begun = False  # the head is on its way
+        self.held = None  # the header of the HEAD frame that gathers with the whole body, as long as END is awaited
         self.body_sent = 0
         self.last_sent = False
 
@@ -185,9 +186,11 @@ class Answer:
             head = self.head.encode("latin-1")
             header = _pack(len(head) + len(data), HEAD, 0, self.status, self.id, len(head), 0)
             self.begun = True
-            if self.body_sent == self.length and self.slot.tail.is_short:
-                # The whole body: END is about to follow, and leaves with it.
+            if (self.bodiless or self.body_sent == self.length) and self.slot.tail.is_short:
+                # The whole body: END is about to follow, and makes an ANSWER of it.
                 self.slot.out += (header, head, data)
+                if len(data) <= MAX_ANSWER_BYTES:
+                    self.held = header
             else:
                 self.slot.send(header, head, data)
         elif data:
@@ -251,6 +254,10 @@ class Answer:
         if not self.begun:
             self.write(b"")
         short = self.length > self.body_sent and not self.bodiless
+        if self.held is not None and not cut:
+            length, _, _, status, request_id, head, _ = HEADER.unpack(self.held)
+            if self.slot.replace(self.held, _pack(length, ANSWER, 0, status, request_id, head, app_us)):
+                return
         self.slot.out.append(_pack(0, END, CUT if cut or short else 0, 0, self.id, 0, app_us))
 
     @property
