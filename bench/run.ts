@@ -38,6 +38,9 @@ const QUICK_RUN_LIMIT_MS = 4 * 60_000;
 const RESERVE_MS = 20_000;
 /** Of a run that may replace the published page. */
 const MIN_ROUNDS = 5;
+/** A compiler settles after some thousand requests: a server that was started a second ago is not what one runs. */
+const WARM_UP_REQUESTS = 3000;
+const MAX_WARM_UP_SECONDS = 5;
 const RESULTS = join(ROOT, 'bench', 'results');
 
 const { rounds, seconds } = options;
@@ -159,7 +162,11 @@ async function measure(turn: Turn, each: Case, program: Program, target: Target)
 async function warmUp(site: Site, target: Target): Promise<void> {
   const bursts = site.cases.flatMap(({ load }) => (load.kind === 'burst' ? [load.requests] : []));
   if (bursts[0] !== undefined) await burst(target, bursts[0], 1);
-  else await fullSpeed(target, { connections: 32, seconds: 1 });
+  else {
+    let requests = 0;
+    for (let passed = 0; requests < WARM_UP_REQUESTS && passed < MAX_WARM_UP_SECONDS; passed++)
+      requests += (await fullSpeed(target, { connections: 32, seconds: 1 })).requests;
+  }
 }
 
 function putLoad({ load }: Case, target: Target, halfRate: number): Promise<Outcome> {
