@@ -9,6 +9,7 @@ import type { ErrorLog } from '../log/error-log.ts';
 import type { WorkerView } from '../metrics/view.ts';
 import { Backoff } from '../policy/backoff.ts';
 import { type BootStep, bootIsOver, bootReport, type Reached } from '../policy/boot.ts';
+import { endStep } from '../policy/ending.ts';
 import { pingStep } from '../policy/liveness.ts';
 import { REASONS, type Reason, rank } from '../policy/reasons.ts';
 import { seatsToReplace, withJitter } from '../policy/replacement.ts';
@@ -77,8 +78,11 @@ interface Worker extends WorkerFacts {
   /** When it was asked what it has not answered yet. */
   pingedAt: number | null;
   answeredAt: number;
-  /** Each takes back a limit for its end. */
-  limits: (() => void)[];
+  /** Since it is to go: see ending.ts. */
+  until: number;
+  abortedAt: number | null;
+  /** Takes back the next look at how it goes. */
+  cancelLook: () => void;
 }
 
 interface Seat {
@@ -98,8 +102,6 @@ function newSeat(number: number): Seat {
   return { number, backoff: new Backoff(), begun: false, current: null, next: null, restart: null, notBefore: 0 };
 }
 
-/** From SIGABRT to SIGKILL. */
-const ABORT_MS = 1000;
 /** How often the workers are looked at. */
 const TICK_MS = 1000;
 
@@ -229,7 +231,7 @@ export class Workers implements WorkerEvents {
     const worker = this.bySerial.get(serial);
     if (worker === undefined) return;
     this.bySerial.delete(serial);
-    for (const cancel of worker.limits) cancel();
+    worker.cancelLook();
     const { seat } = worker;
     if (seat.current === worker) seat.current = null;
     if (seat.next === worker) seat.next = null;
@@ -435,7 +437,7 @@ export class Workers implements WorkerEvents {
   private giveUp(worker: Worker, reason: Reason): void {
     if (worker.stuck) return;
     worker.stuck = true;
-    if (worker.state === 'leaving') this.abort(worker);
+    this.advanceEnd(worker);
     this.wish(worker, reason);
     this.drain(worker, reason);
   }
@@ -472,7 +474,9 @@ export class Workers implements WorkerEvents {
       stuck: false,
       pingedAt: null,
       answeredAt: 0,
-      limits: [],
+      until: Number.POSITIVE_INFINITY,
+      abortedAt: null,
+      cancelLook: () => {},
     };
     this.bySerial.set(serial, worker);
     this.handler.spawned(serial, seat.number, reason);
@@ -491,8 +495,7 @@ export class Workers implements WorkerEvents {
     worker.end ??= reason;
     worker.state = 'draining';
     worker.process?.drain();
-    // Only a stuck thread, or a request that takes long, keeps it from being drained.
-    worker.limits.push(after(this.options.gracefulTimeoutMs, () => this.abort(worker)));
+    this.limitEnd(worker, this.options.gracefulTimeoutMs);
   }
 
   private leave(worker: Worker, limitMs = this.options.gracefulTimeoutMs): void {
@@ -500,12 +503,27 @@ export class Workers implements WorkerEvents {
       worker.state = 'leaving';
       worker.process?.leave(this.quick);
     }
-    worker.limits.push(after(worker.stuck ? 0 : limitMs, () => this.abort(worker)));
+    this.limitEnd(worker, limitMs);
   }
 
-  private abort(worker: Worker): void {
-    worker.process?.kill('SIGABRT');
-    worker.limits.push(after(ABORT_MS, () => worker.process?.kill('SIGKILL')));
+  private limitEnd(worker: Worker, limitMs: number): void {
+    worker.until = Math.min(worker.until, now() + limitMs);
+    this.advanceEnd(worker);
+  }
+
+  /** Has a worker that is to go do so. */
+  private advanceEnd(worker: Worker): void {
+    worker.cancelLook();
+    const { state, stuck, until, abortedAt } = worker;
+    if (state !== 'draining' && state !== 'leaving') return;
+    const step = endStep({ state, stuck, until, abortedAt }, now());
+    if (step.kind === 'wait') worker.cancelLook = after(step.ms, () => this.advanceEnd(worker));
+    else if (step.kind === 'kill') worker.process?.kill('SIGKILL');
+    else {
+      worker.abortedAt = now();
+      worker.process?.kill('SIGABRT');
+      this.advanceEnd(worker);
+    }
   }
 
   private logEnd(worker: Worker, code: number | null, signal: NodeJS.Signals | null): void {

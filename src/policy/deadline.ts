@@ -1,7 +1,7 @@
 /**
  * What becomes of a request that runs for too long. Pure: times come in as arguments, in milliseconds.
  *
- *   running ──--timeout──▶ timed out: 504, interrupted ──INTERRUPT_MS──▶ given up: its worker is replaced
+ *   running ──--timeout──▶ timed out: 504, interrupted ──INTERRUPT_MS──▶ given up: its worker is replaced, see ending.ts
  */
 
 /** How long a request may take to come back from an interruption before its worker is given up. */
