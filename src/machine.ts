@@ -60,12 +60,17 @@ export function readMemoryUse(read: ReadFile = readText): MemoryUse | null {
       const limit = number(read(join(folder, max)));
       const usage = number(read(join(folder, current)));
       if (limit === undefined || usage === undefined || limit <= 0 || limit >= NO_LIMIT) continue;
-      const cache = /^(?:total_)?inactive_file (\d+)$/m.exec(read(join(folder, 'memory.stat')) ?? '')?.[1];
-      const use = { used: usage - Number(cache ?? 0), limit };
+      const use = { used: usage - fileCache(read(join(folder, 'memory.stat')) ?? ''), limit };
       if (tightest === null || use.used / use.limit > tightest.used / tightest.limit) tightest = use;
     }
   }
   return tightest;
+}
+
+/** File cache that can be dropped, in bytes. The total of version 1 is with the groups below, as usage is; version 2 has no other. */
+function fileCache(stat: string): number {
+  const found = /^total_inactive_file (\d+)$/m.exec(stat) ?? /^inactive_file (\d+)$/m.exec(stat);
+  return Number(found?.[1] ?? 0);
 }
 
 /** In bytes. */
