@@ -1,12 +1,13 @@
 /** A control group of its own for a server under test, with a limit for its memory: what a container has. */
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { until } from './deadline.ts';
 
 export interface MemoryGroup {
   /** Runs `start` with this process in the group: what it starts is there and stays there. */
   within<T>(start: () => Promise<T>): Promise<T>;
-  /** When all its processes are gone. */
-  remove(): void;
+  /** Waits for the end of its processes. */
+  remove(): Promise<void>;
 }
 
 const ROOT = '/sys/fs/cgroup';
@@ -46,10 +47,22 @@ export function newMemoryGroup(limitBytes: number): MemoryGroup | string {
           move(parent);
         }
       },
-      remove: () => rmdirSync(group),
+      remove: async () => {
+        await until(() => hasRemoved(group), `the end of the processes in ${group}`);
+      },
     };
   }
   return 'there are no control groups for memory here';
+}
+
+/** False: it has processes. */
+function hasRemoved(group: string): boolean {
+  try {
+    rmdirSync(group);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function readOwn(): string {

@@ -49,6 +49,6 @@ it('the fattest worker is replaced before the kernel kills one, and no request i
       assert.doesNotMatch(server.log, /SIGKILL/);
     });
   } finally {
-    group.remove();
+    await group.remove();
   }
 });
