@@ -49,18 +49,30 @@ class Interruptible:
 
     def leave(self):
         """The app's code has ended: from the return of this call on, nothing interrupts. Returns the request, or 0."""
+        request_id = 0
         while True:
             try:
-                request_id = self._request
+                request_id = self._request or request_id
                 # First this, then the look at _wanted; `interrupt` does it the other way round. So one sees the other.
                 self._request = 0
-                if self._wanted and not self._is_main:
-                    while self._setting:
-                        time.sleep(0)
-                    _set_async_exc(self._thread, ctypes.py_object())  # takes back what has not been raised
+                if self._wanted == request_id and request_id and not self._is_main:
+                    self._take()
                 return request_id
             except RequestTimeout:
                 continue
+
+    def _take(self):
+        """Has an exception that may still be on its way be raised here."""
+        while self._setting:
+            time.sleep(0)
+        # Taking it back (with NULL) would leave the interpreter looking for it from then on: CPython up to 3.12 clears its
+        # flag only when one is raised. This takes the place of the other one, if that has not been raised.
+        try:
+            if _set_async_exc(self._thread, ctypes.py_object(RequestTimeout)):
+                while True:
+                    time.sleep(0)
+        except RequestTimeout:
+            pass
 
     def _signalled(self, _number, _frame):
         if self._request and self._request == self._wanted:
