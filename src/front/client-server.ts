@@ -31,8 +31,10 @@ declare module 'node:net' {
 }
 
 export interface ClientHandler {
-  /** The request has been read and may run. */
+  /** The request has been read and may run; or, with `bodyOpen`, as much of it as is kept in memory. */
   requestRead(exchange: Exchange): void;
+  /** Whether requests are handed over while their bodies still come: those larger than what is kept in memory. */
+  readonly takesOpenBodies?: boolean;
   /** The client left before its request was over. */
   clientLeft(exchange: Exchange): void;
   /** The exchange is over without having been handed over, or after. Called once for each. */
@@ -57,6 +59,8 @@ export interface ClientServerParts {
 const MAX_BODY_IN_MEMORY_BYTES = 256 * 1024;
 /** Bodies in memory, all together; beyond that every body goes to a file. */
 const MAX_BODIES_IN_MEMORY_BYTES = 32 * 1024 * 1024;
+/** A client that is slower than MAX_BODY_IN_MEMORY_BYTES in this time holds no thread: its body goes to a file. */
+const QUICK_CLIENT_MS = 1000;
 /** How long an idle connection may live on when the server stops: a request may be under way, and is answered. */
 const STOP_GRACE_MS = 100;
 /** What a refused request still sends is read, up to these limits, lest the answer be lost in a reset (RFC 9112, 9.6). */
@@ -245,12 +249,18 @@ export class ClientServer {
   }
 
   /** Answers with a page of our own and closes the connection; what the client still sends is read for a moment. */
-  refuse(exchange: Exchange, status: number, message: string): void {
+  refuse(
+    exchange: Exchange,
+    status: number,
+    message: string,
+    outcome: number = OUTCOME.refused,
+    extraHeaders: readonly string[] = [],
+  ): void {
     const request = exchange.request;
     exchange.connection.refused = true;
-    exchange.outcome = OUTCOME.refused;
+    exchange.outcome = outcome;
     if (request.complete) {
-      finishWithPage(exchange, status, message);
+      finishWithPage(exchange, status, message, undefined, extraHeaders);
       this.over(exchange);
       return;
     }
@@ -263,7 +273,7 @@ export class ClientServer {
     });
     request.once('close', () => clearTimeout(timer));
     request.resume();
-    finishWithPage(exchange, status, message, (end) => request.once('end', end));
+    finishWithPage(exchange, status, message, (end) => request.once('end', end), extraHeaders);
     this.over(exchange);
   }
 
@@ -389,7 +399,7 @@ export class ClientServer {
       );
     };
     exchange.pieceAt = now();
-    request.on('data', (piece: Buffer) => {
+    const read = (piece: Buffer): void => {
       if (exchange.phase !== 'reading') return;
       exchange.pieceAt = now();
       bytes += piece.length;
@@ -399,20 +409,27 @@ export class ClientServer {
       }
       if (exchange.spool === null) {
         pieces.push(piece);
-        if (bytes <= MAX_BODY_IN_MEMORY_BYTES && this.bodyBytesInMemory + bytes <= MAX_BODIES_IN_MEMORY_BYTES) return;
+        const fits = this.bodyBytesInMemory + bytes <= MAX_BODIES_IN_MEMORY_BYTES;
+        if (fits && bytes <= MAX_BODY_IN_MEMORY_BYTES) return;
+        if (fits && this.handler.takesOpenBodies && exchange.pieceAt - exchange.startedAt < QUICK_CLIENT_MS) {
+          request.pause();
+          request.off('data', read);
+          request.off('end', readAll);
+          exchange.bodyOpen = true;
+          this.bodyRead(exchange, pieces);
+          return;
+        }
         exchange.spool = new SpoolFile(this.config.spoolFolder, spoolFailed);
         piece = Buffer.concat(pieces);
         pieces = [];
       }
       if (!exchange.spool.write(piece, goOn)) request.pause();
-    });
-    request.on('end', () => {
+    };
+    const readAll = (): void => {
       if (exchange.phase !== 'reading') return;
       const spool = exchange.spool;
       if (spool === null) {
-        exchange.body = pieces.length === 1 && pieces[0] !== undefined ? pieces[0] : Buffer.concat(pieces);
-        this.bodyBytesInMemory += exchange.body.length;
-        this.handler.requestRead(exchange);
+        this.bodyRead(exchange, pieces);
         return;
       }
       spool.finish(() => {
@@ -422,7 +439,15 @@ export class ClientServer {
         exchange.flags |= BODY_IN_FILE;
         this.handler.requestRead(exchange);
       });
-    });
+    };
+    request.on('data', read);
+    request.on('end', readAll);
+  }
+
+  private bodyRead(exchange: Exchange, pieces: readonly Buffer[]): void {
+    exchange.body = pieces.length === 1 && pieces[0] !== undefined ? pieces[0] : Buffer.concat(pieces);
+    this.bodyBytesInMemory += exchange.body.length;
+    this.handler.requestRead(exchange);
   }
 
   private nextId(): number {
@@ -452,9 +477,13 @@ export class ClientServer {
       return;
     }
     this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
-    if (exchange !== null && exchange !== undefined && exchange.phase !== 'reading') {
+    if (exchange !== null && exchange !== undefined && exchange.phase !== 'reading' && !exchange.bodyOpen) {
       // It came behind a request that is being served: that one is answered, then the connection ends.
       exchange.closeAfter = true;
+      return;
+    }
+    if (exchange?.response.headersSent) {
+      socket.destroy();
       return;
     }
     this.handler.notUnderstood(status);

@@ -27,6 +27,8 @@ export class Exchange implements RequestFrame, Dispatched {
   readonly startedAt: number;
   flags: number;
   body: Buffer | null = null;
+  /** `body` is the beginning; the rest is still with the client, and `request` is paused. */
+  bodyOpen = false;
   spool: SpoolFile | null = null;
   phase: Phase = 'reading';
   slot: Slot<this> | null = null;

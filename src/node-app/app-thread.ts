@@ -90,7 +90,8 @@ export class AppThread {
       minor: request.httpVersionMinor,
       headers: request.rawHeaders,
       trailers: request.rawTrailers,
-      body: exchange.body === null || inFile ? null : this.forThread(exchange.body),
+      body: exchange.body === null || inFile ? null : forThread(exchange.body, this.transfer),
+      bodyOpen: exchange.bodyOpen,
       file: inFile && exchange.body !== null ? exchange.body.toString() : null,
       remoteAddress: connection.remoteAddress,
       remotePort: connection.socket.remotePort ?? 0,
@@ -107,6 +108,13 @@ export class AppThread {
 
   say(message: Exclude<ToThread, readonly ThreadRequest[]>): void {
     this.worker.postMessage(message);
+  }
+
+  /** More of the body of a request that has begun. */
+  sendPiece(id: number, piece: Buffer): void {
+    const transfer: ArrayBuffer[] = [];
+    const message: ToThread = { op: 'body', id, piece: forThread(piece, transfer) };
+    this.worker.postMessage(message, transfer);
   }
 
   /** The request has been answered. */
@@ -144,13 +152,14 @@ export class AppThread {
     }
     throw new Error(`thread ${this.number} has more requests than cells`);
   }
+}
 
-  private forThread(body: Buffer): string | Uint8Array {
-    if (body.length <= TEXT_BYTES) return body.toString('latin1');
-    // Memory of its own, or all that its buffer is a part of would be copied.
-    const own = new Uint8Array(body.length);
-    own.set(body);
-    this.transfer.push(own.buffer);
-    return own;
-  }
+/** Appends to `transfer` what changes hands. */
+function forThread(body: Buffer, transfer: ArrayBuffer[]): string | Uint8Array {
+  if (body.length <= TEXT_BYTES) return body.toString('latin1');
+  // Memory of its own, or all that its buffer is a part of would be copied.
+  const own = new Uint8Array(body.length);
+  own.set(body);
+  transfer.push(own.buffer);
+  return own;
 }

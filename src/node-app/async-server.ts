@@ -42,6 +42,8 @@ interface Client {
   request: IncomingMessage | null;
   response: ServerResponse | null;
   startedAt: number;
+  /** When the app was seen last to wait for more of that request's body. */
+  waitedAt: number;
   /** Of that request: which one of the worker's it was. */
   id: number;
   earlier: { readonly response: ServerResponse }[] | null;
@@ -202,6 +204,7 @@ export class AsyncServer {
       request: null,
       response: null,
       startedAt: 0,
+      waitedAt: 0,
       id: 0,
       earlier: null,
       idleSince: 0,
@@ -244,6 +247,7 @@ export class AsyncServer {
     client.request = request;
     client.response = response;
     client.startedAt = now();
+    client.waitedAt = 0;
     client.idleSince = 0;
     client.movedAt = 0;
     if (this.stopping || this.config.keepaliveMs === 0) response.shouldKeepAlive = false;
@@ -301,7 +305,10 @@ export class AsyncServer {
     }
     const answer = rawErrorAnswer(status, message);
     socket.end(answer);
-    request?.resume();
+    if (request !== null) {
+      abortSignal(request);
+      request.resume();
+    }
     setTimeout(() => socket.destroy(), LINGER_MS).unref();
     if (request !== null && this.access !== null) {
       this.logAccess(client, request, status, answer.length - answer.indexOf('\r\n\r\n') - 4);
@@ -355,6 +362,7 @@ export class AsyncServer {
       client.movedAt = 0;
       return false;
     }
+    if (sending) client.waitedAt = time;
     const bytes = socket.bytesRead + socket.bytesWritten - socket.writableLength;
     if (client.movedAt === 0 || bytes !== client.bytesMoved) {
       client.bytesMoved = bytes;
@@ -366,11 +374,12 @@ export class AsyncServer {
     return reading || begun(client);
   }
 
-  /** Until the head of the answer. Later a stream takes no thread from anybody, so it may take its time. */
+  /** Until the head of the answer, from when the app last waited for the client. Later a stream takes no thread from anybody, so it may take its time. */
   private checkDeadline(client: Client, time: number): void {
     const { timeoutMs } = this.config;
     const { request } = client;
-    if (timeoutMs === 0 || time - client.startedAt < timeoutMs || begun(client) || request === null) return;
+    const since = Math.max(client.startedAt, client.waitedAt);
+    if (timeoutMs === 0 || time - since < timeoutMs || begun(client) || request === null) return;
     const age = ((time - client.startedAt) / 1000).toFixed(1);
     this.log.critical(`WORKER TIMEOUT (pid:${process.pid}): ${request.method} ${request.url}, ${age} s old`);
     const message = `The application did not answer within ${timeoutMs / 1000} s`;

@@ -22,6 +22,7 @@ import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
 import { withJitter } from '../policy/replacement.ts';
 import { appStack } from './app-stack.ts';
 import { AppThread } from './app-thread.ts';
+import { BodyFeed, type BodyFeedHandler } from './body-feed.ts';
 import type { Engine, EngineHandler } from './main.ts';
 import type { NodeWorkerConfig } from './messages.ts';
 import type { FromThread, ThreadAnswer } from './thread-messages.ts';
@@ -61,6 +62,12 @@ export class PoolWorker implements Engine {
   private readonly metrics: FrontMetrics | null;
   /** By the thread's serial. */
   private readonly attached = new Map<number, Attached>();
+  /** Of requests whose bodies are still coming, by the request's id. */
+  private readonly feeds = new Map<number, BodyFeed>();
+  private readonly feedHandler: BodyFeedHandler = {
+    tooLarge: (exchange) => this.bodyTooLarge(exchange),
+    fed: ({ id }) => void this.feeds.delete(id),
+  };
   private readonly unflushed = new Set<AppThread>();
   private readonly stallWatch = new StallWatch();
   private readonly sweeper: NodeJS.Timeout;
@@ -101,6 +108,7 @@ export class PoolWorker implements Engine {
         exchangeOver: (exchange) => this.exchangeOver(exchange),
         connected: () => this.metrics?.connected(),
         notUnderstood: (status) => this.metrics?.notUnderstood(status),
+        takesOpenBodies: true,
       },
       log,
       parts,
@@ -300,14 +308,13 @@ export class PoolWorker implements Engine {
     exchange.queuedAt = now();
     this.metrics?.read(exchange);
     if (!this.dispatcher.arrive(exchange, exchange.queuedAt)) {
-      exchange.outcome = OUTCOME.queue_full;
-      finishWithPage(exchange, 503, 'Too many requests are waiting', undefined, ['Retry-After', '1']);
-      this.clients.over(exchange);
+      this.fail(exchange, 503, 'Too many requests are waiting', OUTCOME.queue_full, ['Retry-After', '1']);
     }
   }
 
   private clientLeft(exchange: Exchange): void {
     exchange.outcome = OUTCOME.client_left;
+    this.stopFeed(exchange);
     this.metrics?.clientLeft();
     if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange)) return;
     this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id });
@@ -320,6 +327,7 @@ export class PoolWorker implements Engine {
     exchange.worker = this.config.front.number;
     exchange.thread = thread.number;
     thread.send(exchange);
+    if (exchange.bodyOpen) this.feed(exchange, thread);
     if (slot.requests.length === 1) {
       thread.flush(); // it is idle: nothing to wait for
       return;
@@ -395,6 +403,10 @@ export class PoolWorker implements Engine {
     const exchange = slot?.requests[0];
     if (slot === undefined || exchange === undefined || exchange.id !== id) return; // it was given up
     switch (kind) {
+      case 'taken':
+        exchange.pieceAt = now();
+        this.feeds.get(id)?.taken(answer[2]);
+        return;
       case 'answer': {
         const [, , status, head, body, appUs] = answer;
         this.over(thread, slot, exchange, appUs);
@@ -418,6 +430,10 @@ export class PoolWorker implements Engine {
         this.over(thread, slot, exchange, appUs);
         if (exchange.phase !== 'answering') return;
         if (trailers.length > 0) exchange.response.addTrailers(pairs(trailers));
+        if (exchange.bodyOpen) {
+          this.endBeforeBody(exchange);
+          return;
+        }
         exchange.response.end();
         this.clients.over(exchange);
         return;
@@ -436,6 +452,7 @@ export class PoolWorker implements Engine {
         this.over(thread, slot, exchange, answer[2]);
         if (exchange.phase === 'over') return;
         exchange.outcome = OUTCOME.cut;
+        this.stopFeed(exchange);
         if (exchange.phase === 'answering') exchange.connection.socket.destroySoon();
         else exchange.connection.socket.destroy();
         this.clients.over(exchange);
@@ -469,12 +486,64 @@ export class PoolWorker implements Engine {
     exchange.response.write(toWire(data), 'latin1', taken);
   }
 
+  // ---- bodies that are still coming
+
+  private feed(exchange: Exchange, thread: AppThread): void {
+    const { limitRequestBody } = this.config.front;
+    this.feeds.set(exchange.id, new BodyFeed(exchange, thread, limitRequestBody, this.feedHandler));
+  }
+
+  private stopFeed(exchange: Exchange): void {
+    if (!exchange.bodyOpen) return;
+    this.feeds.get(exchange.id)?.stop();
+    this.feeds.delete(exchange.id);
+  }
+
+  /** The answer has been given, and nobody wants what the client still sends. It is read, lest the answer be lost in a reset. */
+  private endBeforeBody(exchange: Exchange): void {
+    const { response, id } = exchange;
+    const last = exchange.closeAfter || !response.shouldKeepAlive || this.clients.closes(exchange.connection);
+    if (!last) response.end();
+    this.feeds.get(id)?.drop(() => {
+      this.feeds.delete(id);
+      if (last) response.end();
+      this.clients.over(exchange);
+    });
+  }
+
+  private bodyTooLarge(exchange: Exchange): void {
+    this.failClient(exchange, 413, `The request's body is larger than ${this.config.front.limitRequestBody} bytes`);
+  }
+
+  private checkFeed(feed: BodyFeed, time: number): void {
+    const { bodyTimeoutMs } = this.config.front;
+    if (!feed.waits || bodyTimeoutMs === 0 || time - feed.movedAt < bodyTimeoutMs) return;
+    this.failClient(feed.exchange, 408, `No piece of the request's body came for ${bodyTimeoutMs / 1000} s`);
+  }
+
+  /** The client does not send what it should: the app hears that it has left. */
+  private failClient(exchange: Exchange, status: number, message: string): void {
+    this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id });
+    this.fail(exchange, status, message, OUTCOME.refused);
+  }
+
   // ---- what goes wrong
 
-  private fail(exchange: Exchange, status: number, message: string, outcome: number): void {
+  private fail(
+    exchange: Exchange,
+    status: number,
+    message: string,
+    outcome: number,
+    extraHeaders: readonly string[] = [],
+  ): void {
     if (exchange.phase === 'over') return;
+    if (exchange.bodyOpen) {
+      this.stopFeed(exchange);
+      this.clients.refuse(exchange, status, message, outcome, extraHeaders);
+      return;
+    }
     exchange.outcome = outcome;
-    finishWithPage(exchange, status, message);
+    finishWithPage(exchange, status, message, undefined, extraHeaders);
     this.clients.over(exchange);
   }
 
@@ -500,6 +569,7 @@ export class PoolWorker implements Engine {
       this.fail(oldest, 504, 'No thread was free in time', OUTCOME.queue_timeout);
     }
     for (const { slot, request } of this.dispatcher.running()) this.checkDeadline(slot, request, time);
+    for (const feed of this.feeds.values()) this.checkFeed(feed, time);
     if (!this.stoppedSaid && this.clients.isStopping && this.clients.isEmpty) {
       this.stoppedSaid = true;
       this.handler.stopped();
@@ -510,8 +580,10 @@ export class PoolWorker implements Engine {
     const thread = this.threadOf(slot);
     const { timeoutMs } = this.config.front;
     const since = Math.max(slot.runningSince, exchange.pieceAt);
-    // What the client has not taken yet is its own time.
-    const heldBack = exchange.phase === 'answering' && exchange.response.writableLength > 0;
+    // What the client has not taken yet is its own time, and what it has not sent.
+    const heldBack =
+      (exchange.phase === 'answering' && exchange.response.writableLength > 0) ||
+      (exchange.bodyOpen && this.feeds.get(exchange.id)?.starves === true);
     const step = deadlineStep(exchange.timedOutAt, since, heldBack, timeoutMs, time);
     if (step === 'wait' || thread === undefined) return;
     if (step === 'give-up') {

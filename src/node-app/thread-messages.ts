@@ -33,8 +33,9 @@ export interface ThreadRequest {
   /** Name, value, name, value ... */
   readonly headers: readonly string[];
   readonly trailers: readonly string[];
-  /** The whole body, a text is latin-1; or the file that holds it. */
+  /** The whole body, a text is latin-1; or the file that holds it. With `bodyOpen` it is the beginning, and `body` messages follow. */
   readonly body: Uint8Array | string | null;
+  readonly bodyOpen: boolean;
   readonly file: string | null;
   readonly remoteAddress: string;
   readonly remotePort: number;
@@ -44,6 +45,9 @@ export interface ThreadRequest {
 export type ToThread =
   /** Requests, in their order. */
   | readonly ThreadRequest[]
+  /** More of the body. */
+  | { readonly op: 'body'; readonly id: number; readonly piece: Uint8Array | string }
+  | { readonly op: 'body-end'; readonly id: number; readonly trailers: readonly string[] }
   /** The client has left. */
   | { readonly op: 'cancel'; readonly id: number }
   /** The client has taken so many bytes of the answer. */
@@ -53,6 +57,8 @@ export type ToThread =
   | { readonly op: 'end' };
 
 export type ThreadAnswer =
+  /** The app has taken so many bytes of a body that was open. */
+  | readonly ['taken', id: number, bytes: number]
   /** A whole answer. `head` is a head block: reason, then names and values, joined by NUL. A text is latin-1. */
   | readonly ['answer', id: number, status: number, head: string, body: string | Uint8Array, appUs: number]
   /** The beginning of an answer in pieces. */

@@ -31,14 +31,26 @@ export class ThreadSocket extends EventEmitter {
   }
 
   destroy(): this {
-    if (!this.destroyed) this.gone();
+    if (this.destroyed) return this;
     this.destroyed = true;
     this.writable = false;
+    this.gone();
+    process.nextTick(() => this.emit('close'));
     return this;
   }
 
   destroySoon(): void {
     this.destroy();
+  }
+
+  /** Nothing gets to the client but through the response. */
+  write(): boolean {
+    this.destroy();
+    return false;
+  }
+
+  end(): this {
+    return this.destroy();
   }
 
   // What concerns the connection itself is the business of the worker's main thread.
@@ -68,9 +80,62 @@ export class ThreadSocket extends EventEmitter {
 interface IncomingInternals {
   _addHeaderLines(headers: readonly string[], count: number): void;
   _read(size: number): void;
+  readonly _readableState: { readingMore: boolean };
 }
 
-/** The request, with its body pushed or read from its file. */
+/** A body that is still coming. Pieces wait here until the app reads; `taken` is told how much it has. */
+export class OpenBody {
+  private readonly request: IncomingMessage;
+  private readonly taken: (bytes: number) => void;
+  private readonly pieces: Buffer[] = [];
+  private trailers: readonly string[] | null = null;
+  private wanted = false;
+
+  constructor(request: IncomingMessage, taken: (bytes: number) => void) {
+    this.request = request;
+    this.taken = taken;
+    const internals = request as unknown as IncomingInternals;
+    internals._read = () => {
+      internals._readableState.readingMore = false; // as IncomingMessage does: it begins as if it read already
+      this.wanted = true;
+      this.give();
+    };
+  }
+
+  get isComing(): boolean {
+    return !this.request.complete && !this.request.destroyed;
+  }
+
+  /** Whether the app reads it, and there is more to come. */
+  get isRead(): boolean {
+    const { request } = this;
+    return this.isComing && (request.readableFlowing === true || request.listenerCount('readable') > 0);
+  }
+
+  add(piece: Buffer): void {
+    this.pieces.push(piece);
+    if (this.wanted) this.give();
+  }
+
+  end(trailers: readonly string[]): void {
+    this.trailers = trailers;
+    if (this.wanted) this.give();
+  }
+
+  private give(): void {
+    const piece = this.pieces.shift();
+    if (piece !== undefined) {
+      this.wanted = false;
+      this.request.push(piece);
+      this.taken(piece.length);
+    } else if (this.trailers !== null) {
+      this.wanted = false;
+      complete(this.request, this.trailers);
+    }
+  }
+}
+
+/** The request; its body is pushed, or read from its file. One that is open comes through OpenBody. */
 export function toIncoming(given: ThreadRequest, socket: ThreadSocket): IncomingMessage {
   const request = new IncomingMessage(socket as unknown as Socket);
   const { headers, trailers, body, file: path } = given;
@@ -80,27 +145,37 @@ export function toIncoming(given: ThreadRequest, socket: ThreadSocket): Incoming
   request.httpVersionMinor = given.minor;
   request.httpVersion = given.minor === 0 ? '1.0' : '1.1';
   (request as unknown as IncomingInternals)._addHeaderLines(headers, headers.length);
-  const complete = (): void => {
-    request.complete = true;
-    if (trailers.length > 0) (request as unknown as IncomingInternals)._addHeaderLines(trailers, trailers.length);
-    request.push(null);
-  };
   if (path !== null) {
     const file = createReadStream(path);
     (request as unknown as IncomingInternals)._read = () => void file.resume();
     file.on('data', (piece) => {
       if (!request.push(piece)) file.pause();
     });
-    file.on('end', complete);
+    file.on('end', () => complete(request, trailers));
     file.on('error', (error) => request.destroy(error));
     request.once('close', () => file.destroy());
     file.pause();
-  } else {
-    if (body !== null && body.length > 0)
-      request.push(typeof body === 'string' ? Buffer.from(body, 'latin1') : Buffer.from(body.buffer));
-    complete();
+  } else if (!given.bodyOpen) {
+    if (body !== null && body.length > 0) request.push(toBuffer(body));
+    complete(request, trailers);
   }
   return request;
+}
+
+/** A text is latin-1. */
+export function toBuffer(piece: Uint8Array | string): Buffer {
+  return typeof piece === 'string' ? Buffer.from(piece, 'latin1') : Buffer.from(piece.buffer);
+}
+
+function complete(request: IncomingMessage, trailers: readonly string[]): void {
+  request.complete = true;
+  if (trailers.length > 0) (request as unknown as IncomingInternals)._addHeaderLines(trailers, trailers.length);
+  request.push(null);
+}
+
+/** The client has left before the app has read all: what node:http says then. */
+export function abortRequest(request: IncomingMessage): void {
+  request.destroy(Object.assign(new Error('aborted'), { code: 'ECONNRESET' }));
 }
 
 /** What becomes of a response. */

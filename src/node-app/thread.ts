@@ -22,12 +22,15 @@ import {
 } from './thread-messages.ts';
 import {
   abandon,
+  abortRequest,
   drained,
   newResponse,
+  OpenBody,
   type Piece,
   type ResponseSink,
   type ThreadResponse,
   ThreadSocket,
+  toBuffer,
   toIncoming,
 } from './thread-request.ts';
 
@@ -55,6 +58,8 @@ class Running implements ResponseSink {
   readonly id: number;
   readonly request: IncomingMessage;
   readonly response: ThreadResponse;
+  /** Null: the body has come whole. */
+  readonly body: OpenBody | null;
   private readonly socket: ThreadSocket;
   private readonly startedAt = performance.now();
   private readonly isHead: boolean;
@@ -68,6 +73,8 @@ class Running implements ResponseSink {
     this.socket = new ThreadSocket(given, () => this.cut());
     this.request = toIncoming(given, this.socket);
     this.response = newResponse(this.request, this);
+    this.body = given.bodyOpen ? new OpenBody(this.request, (bytes) => this.bodyTaken(bytes)) : null;
+    if (this.body !== null && given.body !== null) this.body.add(toBuffer(given.body));
   }
 
   whole(status: number, reason: string, headers: string[], pieces: readonly Piece[]): void {
@@ -75,6 +82,12 @@ class Running implements ResponseSink {
     const body = join(pieces);
     const bodyless = this.isHead || status === 204 || status === 304;
     if (!bodyless && !hasLength(headers)) headers.push('Content-Length', String(body.length));
+    if (this.body?.isComing) {
+      this.begin(status, reason, headers);
+      this.send(body);
+      this.end([]);
+      return;
+    }
     answers.push(['answer', this.id, status, headBlock(reason, headers), body, this.appUs()]);
     this.finish();
   }
@@ -88,17 +101,15 @@ class Running implements ResponseSink {
 
   piece(piece: Piece): boolean {
     if (this.over) return false;
-    const data = join([piece]);
-    this.untaken += data.length;
-    answers.push(['data', this.id, data]);
-    this.soon();
+    this.send(join([piece]));
     return this.untaken < UNTAKEN_BYTES;
   }
 
   end(trailers: readonly string[]): void {
     if (this.over) return;
-    answers.push(['end', this.id, this.appUs(), trailers]);
-    this.finish();
+    // The app may go on reading after its answer, or begin to, as with node:http. Only then the thread is free.
+    if (this.body?.isComing) process.nextTick(() => this.endAfterBody(trailers));
+    else this.ended(trailers);
   }
 
   interim(text: string): void {
@@ -140,12 +151,45 @@ class Running implements ResponseSink {
     if (this.over) return;
     answers.push(['cut', this.id, this.appUs()]);
     this.finish();
-    this.socket.destroyed = true;
-    this.socket.writable = false;
+    this.abort();
     this.socket.emit('close');
     abandon(this.response);
     abortSignal(this.request);
-    this.request.destroy();
+  }
+
+  private abort(): void {
+    this.socket.destroyed = true;
+    this.socket.writable = false;
+    abortRequest(this.request);
+  }
+
+  private endAfterBody(trailers: readonly string[]): void {
+    if (!this.body?.isRead) {
+      this.ended(trailers);
+      return;
+    }
+    const readAll = (): void => this.ended(trailers);
+    this.request.once('end', readAll);
+    this.request.once('close', readAll);
+  }
+
+  private ended(trailers: readonly string[]): void {
+    if (this.over) return;
+    answers.push(['end', this.id, this.appUs(), trailers]);
+    this.soon();
+    this.finish();
+  }
+
+  private send(data: string | Uint8Array): void {
+    this.untaken += data.length;
+    answers.push(['data', this.id, data]);
+    this.soon();
+  }
+
+  private bodyTaken(bytes: number): void {
+    if (this.over) return;
+    answers.push(['taken', this.id, bytes]);
+    this.soon();
   }
 
   private appUs(): number {
@@ -159,6 +203,8 @@ class Running implements ResponseSink {
 
   private finish(): void {
     this.over = true;
+    // Whoever comes to read the rest later is told that it is gone.
+    if (this.body !== null && !this.request.complete) this.abort();
     if (running === this) running = null;
     // Not at once: the app's own code after its end() comes first.
     if (!pumping) process.nextTick(pump);
@@ -247,6 +293,12 @@ parentPort?.on('message', (message: ToThread) => {
     return;
   }
   switch (message.op) {
+    case 'body':
+      if (running?.id === message.id) running.body?.add(toBuffer(message.piece));
+      return;
+    case 'body-end':
+      if (running?.id === message.id) running.body?.end(message.trailers);
+      return;
     case 'cancel':
       if (running?.id === message.id) running.cancel();
       return;
