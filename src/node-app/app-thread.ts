@@ -2,8 +2,10 @@
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { BODY_IN_FILE } from '../bridge/frames.ts';
+import { UNKNOWN_STACKS } from '../bridge/stacks.ts';
 import type { DispatchWorker } from '../dispatch/dispatcher.ts';
 import type { Exchange } from '../front/exchange.ts';
+import { withoutOurs } from './app-stack.ts';
 import type { NodeWorkerConfig } from './messages.ts';
 import {
   BEGUN,
@@ -137,6 +139,16 @@ export class AppThread {
     if (cell === undefined || Atomics.compareExchange(this.cells, cell, SENT, TAKEN) !== SENT) return false;
     this.cellOf.delete(id); // the thread frees the cell when it comes to it
     return true;
+  }
+
+  /** Where it stands: its JavaScript stack, or why it has none. Takes up to `limitMs`. */
+  async stack(limitMs: number): Promise<string> {
+    try {
+      const { threadStack } = await import('./thread-stack.ts');
+      return withoutOurs(await threadStack(this.worker.threadId, limitMs));
+    } catch {
+      return UNKNOWN_STACKS; // a Node without an inspector
+    }
   }
 
   /** Ends it in the middle of whatever JavaScript it runs. */

@@ -31,6 +31,9 @@ const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
 const AHEAD_LIMIT_MS = 5;
 
+/** How long a thread that is stuck has to tell where. */
+const STACK_MS = 1000;
+
 /** A thread that runs requests, as the metrics see it. */
 interface Attached {
   readonly address: { readonly serial: number; readonly number: number };
@@ -592,16 +595,19 @@ export class PoolWorker implements Engine {
       this.handler.stuck(); // it hangs in code that is no JavaScript: only the end of the process helps
       return;
     }
-    exchange.timedOutAt = time;
+    exchange.timedOutAt = time + STACK_MS; // it is ended when it has told where it stands
     const { method, url } = exchange.request;
     const age = ((time - exchange.startedAt) / 1000).toFixed(1);
-    this.log.critical(
-      `WORKER TIMEOUT (pid:${process.pid}): ${method} ${url}, ${age} s old, in thread ${thread.number}, which is ended`,
-    );
     this.fail(exchange, 504, `The application did not answer within ${timeoutMs / 1000} s`, OUTCOME.timeout);
     this.replace(thread);
     this.drain(thread);
-    thread.kill();
+    void thread.stack(STACK_MS).then((stack) => {
+      this.log.critical(
+        `WORKER TIMEOUT (pid:${process.pid}): ${method} ${url}, ${age} s old, in thread ${thread.number}, which is ended\n${stack}`,
+      );
+      exchange.timedOutAt = now();
+      thread.kill();
+    });
   }
 
   private exchangeOver(exchange: Exchange): void {

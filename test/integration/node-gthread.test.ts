@@ -90,13 +90,17 @@ describe('requests and answers', { skip }, () => {
 });
 
 describe('what goes wrong', { skip }, () => {
-  for (const path of ['/never', '/loop']) {
+  for (const [path, stack] of [
+    ['/never', /^\(in no JavaScript: its event loop waits/m],
+    ['/loop', /^ {4}at \/loop \(.*listener\.cjs:\d+:\d+\)\n {4}at module\.exports \(.*listener\.cjs/m],
+  ] as const) {
     it(`${path} overruns --timeout: 504, that thread alone is replaced`, async () => {
       await withServer({ app: APP, threads: 2, args: ['--timeout', '2'] }, async (server) => {
         const pid = await text(server, '/pid');
         const load = new Load({ address: server.address, clients: 2, keepAlive: true });
         assert.equal((await server.get(path, '', 20_000)).status, 504);
         await server.waitForLog(new RegExp(`WORKER TIMEOUT.*GET ${path}.*in thread \\d`));
+        await server.waitForLog(stack);
         await load.more(50);
         assert.deepEqual([...(await load.stop()).keys()], ['200']);
         await until(async () => (await threads(server)).size === 2, 'two threads again', 20_000);
@@ -112,6 +116,7 @@ describe('what goes wrong', { skip }, () => {
       const hanging = server.get('/native-sleep', '', 20_000);
       await server.marked('sleeping');
       assert.equal((await hanging).status, 504);
+      await server.waitForLog(/^\(in native code, or in a call that blocks\)/m);
       const neighbour = server.get('/stream', '', 20_000);
       await server.marked('streaming');
       await server.waitForLog(/is replaced: a request that ran into --timeout does not come back/);
