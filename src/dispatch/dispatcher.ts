@@ -57,6 +57,8 @@ export interface DispatcherOptions<R> {
    * more than the app, as with threads. LookAhead sees to it that nothing waits for longer than a millisecond.
    */
   readonly gather?: boolean;
+  /** False: nothing is ever sent ahead. */
+  readonly sendsAhead?: boolean;
 }
 
 export class Dispatcher<R extends Dispatched> {
@@ -96,7 +98,7 @@ export class Dispatcher<R extends Dispatched> {
       serial,
       slots,
       idle: [],
-      lookAhead: new LookAhead(),
+      lookAhead: this.options.sendsAhead === false ? new LookAhead(1) : new LookAhead(),
       outstanding: 0,
       accepting: true,
       hot: null,

@@ -11,9 +11,14 @@ const WINDOW = 50;
 export class LookAhead {
   /** Requests that one thread may hold now, 1 or more. */
   limit = 1;
+  private readonly most: number;
   private seen = 0;
   private slowestUs = 0;
   private slowestBeforeUs = Number.POSITIVE_INFINITY;
+
+  constructor(most = MAX_REQUESTS) {
+    this.most = most;
+  }
 
   observe(appUs: number): void {
     this.seen++;
@@ -36,6 +41,6 @@ export class LookAhead {
 
   private update(): void {
     const slowest = Math.max(this.slowestUs, this.slowestBeforeUs, 1);
-    this.limit = Math.max(1, Math.min(MAX_REQUESTS, Math.floor(BUDGET_US / slowest)));
+    this.limit = Math.max(1, Math.min(this.most, Math.floor(BUDGET_US / slowest)));
   }
 }

@@ -35,6 +35,8 @@ export interface ClientHandler {
   requestRead(exchange: Exchange): void;
   /** Whether requests are handed over while their bodies still come: those larger than what is kept in memory. */
   readonly takesOpenBodies?: boolean;
+  /** A client that ends its side has left, as node:http sees it. Left out: it may still read its answer (RFC 9112, 9.6). */
+  readonly endIsLeaving?: boolean;
   /** The client left before its request was over. */
   clientLeft(exchange: Exchange): void;
   /** The exchange is over without having been handed over, or after. Called once for each. */
@@ -171,8 +173,7 @@ export class ClientServer {
       this.notUnderstood(error, socket as Socket),
     );
     server.on('checkExpectation', (request, response) => this.requested(request, response, false));
-    // A client may end its side when it has sent its request and still read the answer (RFC 9112, 9.6).
-    (server as HttpServer & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
+    (server as HttpServer & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = !this.handler.endIsLeaving;
     server.maxHeadersCount = 0; // --limit-request-fields
     server.on('connect', (_: IncomingMessage, socket: Duplex) => {
       socket.end(rawErrorAnswer(501, 'CONNECT is not supported'));

@@ -20,6 +20,8 @@ interface Attached {
   readonly firstThread: number;
   readonly worker: { readonly slots: readonly Slot<Exchange>[] };
   readonly draining: boolean;
+  /** How long it has been busy since this was called last; left out: as long as its slots had requests. */
+  readonly takeBusyMs?: () => number;
 }
 
 /** What a front's requests go through. */
@@ -56,7 +58,7 @@ export class FrontMetrics {
       this.counters.worker(attached.address.number),
       Math.max(0, slot.runningSince - exchange.queuedAt),
       appUs / 1000,
-      time - Math.max(slot.runningSince, this.countedAt),
+      attached.takeBusyMs === undefined ? time - Math.max(slot.runningSince, this.countedAt) : 0,
     );
   }
 
@@ -114,9 +116,9 @@ export class FrontMetrics {
 
   /** Counts the time of what runs now. So a long request is not counted all at once at its end. */
   private countBusy(time: number): void {
-    for (const { address, worker } of this.watched?.attached.values() ?? []) {
-      let busyMs = 0;
-      for (const slot of worker.slots)
+    for (const { address, worker, takeBusyMs } of this.watched?.attached.values() ?? []) {
+      let busyMs = takeBusyMs?.() ?? 0;
+      for (const slot of takeBusyMs === undefined ? worker.slots : [])
         if (slot.requests.length > 0) busyMs += Math.max(0, time - Math.max(slot.runningSince, this.countedAt));
       this.counters.busy(this.counters.worker(address.number), busyMs);
     }
@@ -158,7 +160,7 @@ export class FrontMetrics {
       age: (time - exchange.startedAt) / 1000,
       phase: phaseOf(exchange, begun),
       worker: attached?.address.number ?? null,
-      thread: slot === null || attached === undefined ? null : attached.firstThread + slot.number,
+      thread: slot === null ? null : exchange.thread,
       running: begun && slot !== null ? (time - slot.runningSince) / 1000 : null,
     };
   }

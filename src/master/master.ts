@@ -249,7 +249,8 @@ class Master {
     this.log.info(`Using worker: ${settings.worker_class}`);
     this.log.info(
       `Serving ${app} with ${count(settings.workers, 'worker')} x ${count(settings.threads, 'thread')} = ` +
-        `${count(requests, 'request')} at a time, ${this.service?.description}`,
+        `${settings.worker_class === 'async' ? count(requests, 'event loop') : `${count(requests, 'request')} at a time`}, ` +
+        `${this.service?.description}`,
     );
   }
 

@@ -8,6 +8,7 @@ import type { ListeningHandle } from '../listening-handle.ts';
 import type { FrontView } from '../metrics/view.ts';
 import type { FromNodeWorker, NodeAppConfig, ToNodeWorker } from '../node-app/messages.ts';
 import type { AppHandler, AppKind, Renewal, WorkerFacts, WorkerProcess } from './app-kind.ts';
+import { killWithDescendants } from './descendants.ts';
 import { nodeOptions, type Runtime, type Setup } from './options.ts';
 import { ReportQuestions } from './report-questions.ts';
 
@@ -99,7 +100,10 @@ export class NodeApp implements AppKind {
       reopenLogs: () => this.tell(process, { op: 'reopen-logs' }),
       ping: () => this.tell(process, { op: 'ping' }),
       stacks: (done) => done(UNKNOWN_STACKS),
-      kill: (signal) => void child.process.kill(signal),
+      // There is no gentler force than SIGKILL for what the app has started, whatever the worker itself gets.
+      kill: (signal) => {
+        if (child.process.pid !== undefined && !child.isDead()) killWithDescendants(child.process.pid, signal);
+      },
     };
   }
 

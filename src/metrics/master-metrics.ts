@@ -332,7 +332,10 @@ export class MasterMetrics {
       version: view.version,
       utilization: this.recent.status(this.totals, performance.now()).utilization,
       queueDepth: reports.reduce((sum, { queueDepth }) => sum + queueDepth, 0),
-      queueLimit: this.settings.worker_class === 'async' ? 0 : this.settings.max_queue * fronts.length,
+      queueLimit:
+        this.settings.worker_class === 'async' && this.settings.threads === 1
+          ? 0
+          : this.settings.max_queue * fronts.length,
       connections: reports.reduce((sum, { connections }) => sum + connections, 0),
       slots: this.slotsByState(),
       workers,

@@ -9,10 +9,11 @@ import { withoutOurs } from './app-stack.ts';
 import type { NodeWorkerConfig } from './messages.ts';
 import {
   BEGUN,
-  CELLS,
   FREE,
   type FromThread,
+  requestsAtATime,
   SENT,
+  SPARE_CELLS,
   TAKEN,
   type ThreadRequest,
   type ToThread,
@@ -43,14 +44,20 @@ export class AppThread {
   /** How the dispatcher sees it: a worker with one slot. Null before it is ready. */
   dispatched: DispatchWorker<Exchange> | null = null;
   served = 0;
+  /** When it was asked what it has not answered yet: see liveness.ts. */
+  pingedAt: number | null = null;
+  answeredAt = 0;
   /** It gets no more requests. */
   draining = false;
   /** It was told to go, or killed. */
   ending = false;
   private readonly worker: Worker;
-  private readonly cells = new Int32Array(new SharedArrayBuffer(CELLS * Int32Array.BYTES_PER_ELEMENT));
+  private readonly cells: Int32Array;
   private readonly cellOf = new Map<number, number>();
+  /** By cell. */
+  private readonly exchanges: (Exchange | null)[];
   private nextCell = 0;
+  private busyMs = 0;
   private readonly unsent: ThreadRequest[] = [];
   private readonly transfer: ArrayBuffer[] = [];
 
@@ -66,6 +73,9 @@ export class AppThread {
     this.number = number;
     this.requestLimit = requestLimit;
     this.startedAt = startedAt;
+    const cells = requestsAtATime(config) + SPARE_CELLS;
+    this.cells = new Int32Array(new SharedArrayBuffer(cells * Int32Array.BYTES_PER_ELEMENT));
+    this.exchanges = new Array<Exchange | null>(cells).fill(null);
     const { threadMemoryLimitMiB: limit } = config;
     this.worker = new Worker(MAIN, {
       name: `thread ${number}`,
@@ -83,6 +93,7 @@ export class AppThread {
     const cell = this.freeCell();
     Atomics.store(this.cells, cell, SENT);
     this.cellOf.set(exchange.id, cell);
+    this.exchanges[cell] = exchange;
     const inFile = (exchange.flags & BODY_IN_FILE) !== 0;
     this.unsent.push({
       id: exchange.id,
@@ -119,11 +130,18 @@ export class AppThread {
     this.worker.postMessage(message, transfer);
   }
 
+  /** The request with this id, if it was sent here and has not been answered. */
+  exchangeOf(id: number): Exchange | null {
+    const cell = this.cellOf.get(id);
+    return cell === undefined ? null : (this.exchanges[cell] ?? null);
+  }
+
   /** The request has been answered. */
   release(id: number): void {
     const cell = this.cellOf.get(id);
     if (cell === undefined) return;
     this.cellOf.delete(id);
+    this.exchanges[cell] = null;
     Atomics.store(this.cells, cell, FREE);
   }
 
@@ -137,8 +155,17 @@ export class AppThread {
   takeBack(id: number): boolean {
     const cell = this.cellOf.get(id);
     if (cell === undefined || Atomics.compareExchange(this.cells, cell, SENT, TAKEN) !== SENT) return false;
+    this.exchanges[cell] = null;
     this.cellOf.delete(id); // the thread frees the cell when it comes to it
     return true;
+  }
+
+  /** How long its event loop has been busy since it was asked last. */
+  takeBusyMs(): number {
+    const { active } = this.worker.performance.eventLoopUtilization();
+    const before = this.busyMs;
+    this.busyMs = active;
+    return active - before;
   }
 
   /** Where it stands: its JavaScript stack, or why it has none. Takes up to `limitMs`. */
@@ -158,8 +185,9 @@ export class AppThread {
   }
 
   private freeCell(): number {
-    for (let tries = 0; tries < CELLS; tries++) {
-      this.nextCell = (this.nextCell + 1) % CELLS;
+    const { length } = this.cells;
+    for (let tries = 0; tries < length; tries++) {
+      this.nextCell = (this.nextCell + 1) % length;
       if (Atomics.load(this.cells, this.nextCell) === FREE) return this.nextCell;
     }
     throw new Error(`thread ${this.number} has more requests than cells`);

@@ -137,7 +137,7 @@ async function engineOf(config: NodeWorkerConfig, handler: EngineHandler, log: S
   lifecycle.holdSignals((signal) => {
     if (signal === 'SIGTERM') tell({ op: 'asked-to-leave', why: `sent ${signal}` });
   });
-  if (config.workerClass === 'async') {
+  if (config.workerClass === 'async' && config.threads === 1) {
     const metrics = front.metrics
       ? new (await import('./async-metrics.ts')).AsyncMetrics(serial, front.number, statsd)
       : null;

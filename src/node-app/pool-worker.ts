@@ -1,6 +1,6 @@
 /**
- * A worker whose main thread keeps the clients and the queue, as a front does, and whose threads run the app, one request at a
- * time each. To the dispatcher a thread is a worker with one slot. Whatever the reason, a thread is changed in one way: the next
+ * A worker whose main thread keeps the clients and the queue, as a front does, and whose threads run the app: under gthread one
+ * request at a time each, under async any number. To the dispatcher a thread is a worker with as many slots. Whatever the reason, a thread is changed in one way: the next
  * one is started, and when it is ready the one before it gets no more and ends when it runs nothing.
  */
 import { now } from '../clock.ts';
@@ -18,19 +18,22 @@ import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import { Backoff } from '../policy/backoff.ts';
-import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
+import { deadlineStep, GIVEN_UP, INTERRUPT_MS } from '../policy/deadline.ts';
+import { pingStep } from '../policy/liveness.ts';
 import { withJitter } from '../policy/replacement.ts';
 import { appStack } from './app-stack.ts';
 import { AppThread } from './app-thread.ts';
 import { BodyFeed, type BodyFeedHandler } from './body-feed.ts';
 import type { Engine, EngineHandler } from './main.ts';
 import type { NodeWorkerConfig } from './messages.ts';
-import type { FromThread, ThreadAnswer } from './thread-messages.ts';
+import { type FromThread, requestsAtATime, type ThreadAnswer } from './thread-messages.ts';
 
 const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
 const AHEAD_LIMIT_MS = 5;
 
+/** Under async, after an error that nobody caught: how long the thread's other requests have to be answered. */
+const LAST_ANSWERS_MS = 5000;
 /** How long a thread that is stuck has to tell where. */
 const STACK_MS = 1000;
 
@@ -38,8 +41,9 @@ const STACK_MS = 1000;
 interface Attached {
   readonly address: { readonly serial: number; readonly number: number };
   readonly firstThread: number;
-  readonly worker: DispatchWorker<Exchange>;
+  readonly worker: { readonly slots: readonly Slot<Exchange>[] };
   readonly draining: boolean;
+  readonly takeBusyMs?: () => number;
 }
 
 /** The place of thread 1 to --threads. */
@@ -60,6 +64,8 @@ export class PoolWorker implements Engine {
   private readonly access: Access | null;
   private readonly clients: ClientServer;
   private readonly dispatcher: Dispatcher<Exchange>;
+  /** What a thread runs at a time. */
+  private readonly atATime: number;
   private readonly seats: Seat[] = [];
   private readonly threads = new Map<number, AppThread>();
   private readonly metrics: FrontMetrics | null;
@@ -98,9 +104,11 @@ export class PoolWorker implements Engine {
     this.handler = handler;
     this.log = log;
     this.access = access;
+    this.atATime = requestsAtATime(config);
     this.dispatcher = new Dispatcher<Exchange>({
       maxQueue: config.front.maxQueue,
-      gather: true,
+      gather: this.atATime === 1,
+      sendsAhead: this.atATime === 1,
       send: (slot, exchange) => this.send(slot, exchange),
     });
     this.clients = new ClientServer(
@@ -112,6 +120,7 @@ export class PoolWorker implements Engine {
         connected: () => this.metrics?.connected(),
         notUnderstood: (status) => this.metrics?.notUnderstood(status),
         takesOpenBodies: true,
+        endIsLeaving: true,
       },
       log,
       parts,
@@ -191,10 +200,15 @@ export class PoolWorker implements Engine {
     seat.current = thread;
     seat.next = null;
     thread.readyAt = now();
-    thread.dispatched = this.dispatcher.addWorker(thread.serial, 1);
+    thread.answeredAt = thread.readyAt;
+    thread.dispatched = this.dispatcher.addWorker(thread.serial, this.atATime);
     if (this.metrics !== null) this.watchThread(thread, thread.dispatched);
     this.dispatcher.dispatch(now());
-    if (before !== null) this.drain(before);
+    if (before !== null) {
+      this.drain(before);
+      // One that runs many may have a stream among them that never ends.
+      if (this.atATime > 1) setTimeout(() => before.kill(), this.config.gracefulTimeoutMs).unref();
+    }
     if (this.everReady || this.seats.some(({ current }) => current === null)) return;
     this.everReady = true;
     void this.serve();
@@ -211,10 +225,11 @@ export class PoolWorker implements Engine {
     this.attached.set(thread.serial, {
       address: { serial, number: front.number },
       firstThread: thread.number,
-      worker,
+      worker: this.atATime === 1 ? worker : asOneSlot(worker),
       get draining() {
         return thread.draining;
       },
+      ...(this.atATime === 1 ? {} : { takeBusyMs: () => thread.takeBusyMs() }),
     });
     this.handler.threads([...this.threads.values()].flatMap(({ systemId }) => systemId ?? []));
   }
@@ -226,6 +241,20 @@ export class PoolWorker implements Engine {
     this.dispatcher.drain(thread.dispatched);
     for (const slot of thread.dispatched.slots) this.takeBack(thread, slot);
     if (thread.dispatched.outstanding === 0) this.endThread(thread);
+  }
+
+  /** Its event loop does not turn. Where it stands is logged with `text`; then it is ended, and what it runs fails. */
+  private endStuck(thread: AppThread, text: string): void {
+    this.replace(thread);
+    this.drain(thread);
+    void thread.stack(STACK_MS).then((stack) => {
+      this.log.critical(`${text}\n${stack}`);
+      thread.kill();
+      // It hangs in code that is no JavaScript: only the end of the process helps.
+      setTimeout(() => {
+        if (this.threads.has(thread.serial)) this.handler.stuck();
+      }, INTERRUPT_MS).unref();
+    });
   }
 
   /** Another thread is to take its place. */
@@ -248,6 +277,18 @@ export class PoolWorker implements Engine {
         ? `Thread ${thread.number} needed more memory than it may have (--thread-memory-limit)`
         : `Uncaught error in the application, in thread ${thread.number}\n${appStack(error)}`,
     );
+  }
+
+  /** Under async: what else the thread runs may finish, but not for long. */
+  private threadFailed(thread: AppThread, stack: string): void {
+    this.log.critical(`Uncaught error in the application, in thread ${thread.number}\n${stack}`);
+    if (thread.readyAt === null) {
+      thread.kill();
+      return;
+    }
+    this.replace(thread);
+    this.drain(thread);
+    setTimeout(() => thread.kill(), LAST_ANSWERS_MS).unref();
   }
 
   private threadEnded(thread: AppThread, code: number): void {
@@ -320,7 +361,7 @@ export class PoolWorker implements Engine {
     this.stopFeed(exchange);
     this.metrics?.clientLeft();
     if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange)) return;
-    this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id });
+    this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id, why: null });
   }
 
   private send(slot: Slot<Exchange>, exchange: Exchange): void {
@@ -389,6 +430,13 @@ export class PoolWorker implements Engine {
       case 'ready':
         this.threadReady(thread);
         return;
+      case 'pong':
+        thread.pingedAt = null;
+        thread.answeredAt = now();
+        return;
+      case 'threw':
+        this.threadFailed(thread, message.stack);
+        return;
       case 'boot-failed':
         thread.ending = true;
         if (!this.everReady) this.handler.bootFailed(new NunicornError(message.message, message.exitCode));
@@ -402,9 +450,9 @@ export class PoolWorker implements Engine {
 
   private answered(thread: AppThread, answer: ThreadAnswer): void {
     const [kind, id] = answer;
-    const slot = thread.dispatched?.slots[0];
-    const exchange = slot?.requests[0];
-    if (slot === undefined || exchange === undefined || exchange.id !== id) return; // it was given up
+    const exchange = thread.exchangeOf(id);
+    const slot = exchange?.slot;
+    if (exchange === null || !slot || slot.requests[0] !== exchange) return; // it was given up
     switch (kind) {
       case 'taken':
         exchange.pieceAt = now();
@@ -526,7 +574,7 @@ export class PoolWorker implements Engine {
 
   /** The client does not send what it should: the app hears that it has left. */
   private failClient(exchange: Exchange, status: number, message: string): void {
-    this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id });
+    this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id, why: null });
     this.fail(exchange, status, message, OUTCOME.refused);
   }
 
@@ -572,6 +620,7 @@ export class PoolWorker implements Engine {
       this.fail(oldest, 504, 'No thread was free in time', OUTCOME.queue_timeout);
     }
     for (const { slot, request } of this.dispatcher.running()) this.checkDeadline(slot, request, time);
+    if (this.atATime > 1) for (const thread of this.threads.values()) this.checkAlive(thread, time);
     for (const feed of this.feeds.values()) this.checkFeed(feed, time);
     if (!this.stoppedSaid && this.clients.isStopping && this.clients.isEmpty) {
       this.stoppedSaid = true;
@@ -583,31 +632,41 @@ export class PoolWorker implements Engine {
     const thread = this.threadOf(slot);
     const { timeoutMs } = this.config.front;
     const since = Math.max(slot.runningSince, exchange.pieceAt);
-    // What the client has not taken yet is its own time, and what it has not sent.
+    const answering = exchange.phase === 'answering';
+    // What the client has not taken yet is its own time, and what it has not sent. Under async a stream holds up nobody.
     const heldBack =
-      (exchange.phase === 'answering' && exchange.response.writableLength > 0) ||
+      (answering && (this.atATime > 1 || exchange.response.writableLength > 0)) ||
       (exchange.bodyOpen && this.feeds.get(exchange.id)?.starves === true);
     const step = deadlineStep(exchange.timedOutAt, since, heldBack, timeoutMs, time);
-    if (step === 'wait' || thread === undefined) return;
-    if (step === 'give-up') {
-      if (exchange.timedOutAt === GIVEN_UP) return;
-      exchange.timedOutAt = GIVEN_UP;
-      this.handler.stuck(); // it hangs in code that is no JavaScript: only the end of the process helps
-      return;
-    }
-    exchange.timedOutAt = time + STACK_MS; // it is ended when it has told where it stands
+    if (step !== 'time-out' || thread === undefined) return;
+    exchange.timedOutAt = time;
     const { method, url } = exchange.request;
     const age = ((time - exchange.startedAt) / 1000).toFixed(1);
-    this.fail(exchange, 504, `The application did not answer within ${timeoutMs / 1000} s`, OUTCOME.timeout);
-    this.replace(thread);
-    this.drain(thread);
-    void thread.stack(STACK_MS).then((stack) => {
-      this.log.critical(
-        `WORKER TIMEOUT (pid:${process.pid}): ${method} ${url}, ${age} s old, in thread ${thread.number}, which is ended\n${stack}`,
-      );
-      exchange.timedOutAt = now();
-      thread.kill();
-    });
+    const text = `WORKER TIMEOUT (pid:${process.pid}): ${method} ${url}, ${age} s old, in thread ${thread.number}`;
+    const why = `The application did not answer within ${timeoutMs / 1000} s`;
+    this.fail(exchange, 504, why, OUTCOME.timeout);
+    if (this.atATime === 1) {
+      this.endStuck(thread, `${text}, which is ended`);
+      return;
+    }
+    this.log.critical(text);
+    thread.say({ op: 'cancel', id: exchange.id, why });
+  }
+
+  /** Under async: whether the thread's event loop turns. */
+  private checkAlive(thread: AppThread, time: number): void {
+    if (thread.readyAt === null || thread.ending) return;
+    const { timeoutMs } = this.config.front;
+    const step = pingStep(thread.pingedAt, thread.answeredAt, timeoutMs, time);
+    if (step === 'wait' || thread.pingedAt === GIVEN_UP) return;
+    if (step === 'ask') {
+      thread.pingedAt = time;
+      thread.say({ op: 'ping' });
+      return;
+    }
+    thread.pingedAt = GIVEN_UP;
+    const text = `thread ${thread.number} has not answered for ${timeoutMs / 1000} s and is ended`;
+    this.endStuck(thread, `WORKER TIMEOUT (pid:${process.pid}): ${text}`);
   }
 
   private exchangeOver(exchange: Exchange): void {
@@ -638,6 +697,16 @@ export class PoolWorker implements Engine {
       environ: null,
     });
   }
+}
+
+/** A thread that runs many requests, for metrics: busy while it has any. */
+function asOneSlot(worker: DispatchWorker<Exchange>): Attached['worker'] {
+  return {
+    get slots() {
+      const slot = worker.slots.find(({ requests }) => requests.length > 0) ?? worker.slots[0];
+      return slot === undefined ? [] : [slot];
+    },
+  };
 }
 
 /** A text is latin-1. */

@@ -4,6 +4,14 @@
  */
 import type { NodeWorkerConfig } from './messages.ts';
 
+/** Under async a thread runs any number of requests at a time; this many are any number. */
+const MOST_AT_A_TIME = 1000;
+
+/** How many requests a thread runs at a time. */
+export function requestsAtATime({ workerClass }: Pick<NodeWorkerConfig, 'workerClass'>): number {
+  return workerClass === 'async' ? MOST_AT_A_TIME : 1;
+}
+
 /** Given to a thread at its start. */
 export interface ThreadData {
   readonly config: NodeWorkerConfig;
@@ -17,7 +25,7 @@ export interface ThreadData {
  * Each request that is sent to a thread has a cell in memory that both sides see. The thread begins it by changing SENT to BEGUN;
  * main takes it back by changing SENT to TAKEN, whatever the thread is doing meanwhile, and the thread frees the cell then. What has begun is known when it is dead.
  */
-export const CELLS = 64;
+export const SPARE_CELLS = 64;
 export const FREE = 0;
 export const SENT = 1;
 export const BEGUN = 2;
@@ -48,11 +56,13 @@ export type ToThread =
   /** More of the body. */
   | { readonly op: 'body'; readonly id: number; readonly piece: Uint8Array | string }
   | { readonly op: 'body-end'; readonly id: number; readonly trailers: readonly string[] }
-  /** The client has left. */
-  | { readonly op: 'cancel'; readonly id: number }
+  /** The client has left, or (`why`) its request has overrun --timeout. */
+  | { readonly op: 'cancel'; readonly id: number; readonly why: string | null }
   /** The client has taken so many bytes of the answer. */
   | { readonly op: 'taken'; readonly id: number; readonly bytes: number }
   | { readonly op: 'reopen-logs' }
+  /** Does its event loop turn? */
+  | { readonly op: 'ping' }
   /** What the app does at its end it does now. */
   | { readonly op: 'end' };
 
@@ -77,6 +87,9 @@ export type FromThread =
   /** First of all, where the system tells it: its number of the thread. */
   | { readonly op: 'running-as'; readonly systemId: number }
   | { readonly op: 'ready' }
+  | { readonly op: 'pong' }
+  /** Under async: an error that nobody caught. What else runs may finish. */
+  | { readonly op: 'threw'; readonly stack: string }
   /** The app could not be loaded. */
   | { readonly op: 'boot-failed'; readonly message: string; readonly exitCode: 1 | 3 | 4 }
   /** After `end`. */

@@ -1,7 +1,7 @@
 /** Start of a thread that runs the app, one request at a time. */
 
 import { readlinkSync } from 'node:fs';
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { basename } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { EXIT, NunicornError } from '../errors.ts';
@@ -14,6 +14,7 @@ import {
   BEGUN,
   FREE,
   type FromThread,
+  requestsAtATime,
   SENT,
   type ThreadAnswer,
   type ThreadData,
@@ -45,7 +46,8 @@ const log = await openErrorLog(config.front.errorLog);
 const queue: ThreadRequest[] = [];
 let answers: ThreadAnswer[] = [];
 let transfer: ArrayBuffer[] = [];
-let running: Running | null = null;
+const atATime = requestsAtATime(config);
+const running = new Map<number, Running>();
 let pumping = false;
 let listener: RequestListener = (_, response) => response.end();
 
@@ -146,15 +148,15 @@ class Running implements ResponseSink {
     abandon(this.response);
   }
 
-  /** The client has left: as with node:http the app hears of it, and what it still sends goes nowhere. */
-  cancel(): void {
+  /** The client has left, or its time is up: as with node:http the app hears of it, and what it still sends goes nowhere. */
+  cancel(why: string | null): void {
     if (this.over) return;
     answers.push(['cut', this.id, this.appUs()]);
     this.finish();
     this.abort();
     this.socket.emit('close');
     abandon(this.response);
-    abortSignal(this.request);
+    abortSignal(this.request, why === null ? undefined : new DOMException(why, 'TimeoutError'));
   }
 
   private abort(): void {
@@ -205,7 +207,7 @@ class Running implements ResponseSink {
     this.over = true;
     // Whoever comes to read the rest later is told that it is gone.
     if (this.body !== null && !this.request.complete) this.abort();
-    if (running === this) running = null;
+    running.delete(this.id);
     // Not at once: the app's own code after its end() comes first.
     if (!pumping) process.nextTick(pump);
   }
@@ -213,7 +215,7 @@ class Running implements ResponseSink {
 
 function run(given: ThreadRequest): void {
   const one = new Running(given);
-  running = one;
+  running.set(one.id, one);
   try {
     const result = listener(one.request, one.response);
     if (result instanceof Promise) result.catch((error: unknown) => one.failed(error));
@@ -222,10 +224,10 @@ function run(given: ThreadRequest): void {
   }
 }
 
-/** Runs what there is to run, until a request does not end at once. */
+/** Runs what there is to run, until as many requests as may have not ended at once. */
 function pump(): void {
   pumping = true;
-  while (running === null) {
+  while (running.size < atATime) {
     const next = queue.shift();
     if (next === undefined) break;
     if (Atomics.compareExchange(cells, next.cell, SENT, BEGUN) === SENT) {
@@ -284,26 +286,43 @@ function hasLength(headers: readonly string[]): boolean {
   return false;
 }
 
+function isWebSocket(request: IncomingMessage): boolean {
+  return request.headers.upgrade?.toLowerCase() === 'websocket';
+}
+
+let refusedSaid = false;
+
+/** The connection is in another thread. */
+function refuseWebSocket(response: ServerResponse): void {
+  const text = 'WebSocket needs -k async with one thread; for more event loops use more --workers';
+  if (!refusedSaid) log.warning(`A WebSocket was refused: ${text}`);
+  refusedSaid = true;
+  response.writeHead(501, { 'Content-Type': 'text/plain', Connection: 'close' }).end(`${text}\n`);
+}
+
 const lifecycle = new Lifecycle(log, () => tell({ op: 'ready' }));
 
 parentPort?.on('message', (message: ToThread) => {
   if (!('op' in message)) {
     for (const one of message) queue.push(one);
-    if (!pumping && running === null) pump();
+    if (!pumping) pump();
     return;
   }
   switch (message.op) {
     case 'body':
-      if (running?.id === message.id) running.body?.add(toBuffer(message.piece));
+      running.get(message.id)?.body?.add(toBuffer(message.piece));
       return;
     case 'body-end':
-      if (running?.id === message.id) running.body?.end(message.trailers);
+      running.get(message.id)?.body?.end(message.trailers);
       return;
     case 'cancel':
-      if (running?.id === message.id) running.cancel();
+      running.get(message.id)?.cancel(message.why);
       return;
     case 'taken':
-      if (running?.id === message.id) running.taken(message.bytes);
+      running.get(message.id)?.taken(message.bytes);
+      return;
+    case 'ping':
+      tell({ op: 'pong' });
       return;
     case 'reopen-logs':
       log.reopen();
@@ -322,6 +341,13 @@ function systemId(): number | null {
   }
 }
 
+if (atATime > 1) {
+  process.on('uncaughtException', (error) => {
+    // An app that has a handler of its own has decided to go on.
+    if (process.listenerCount('uncaughtException') === 1) tell({ op: 'threw', stack: appStack(error) });
+  });
+}
+
 const id = config.front.metrics ? systemId() : null;
 if (id !== null) tell({ op: 'running-as', systemId: id });
 process.argv[1] = config.app.path;
@@ -333,7 +359,10 @@ try {
   else {
     const { server } = app;
     const [where] = config.front.listeners;
-    listener = (request, response) => server.emit('request', request, response);
+    listener = (request, response) => {
+      if (server.listenerCount('upgrade') > 0 && isWebSocket(request)) refuseWebSocket(response);
+      else server.emit('request', request, response);
+    };
     if (app.listened) {
       server.address = () =>
         where?.kind === 'tcp'

@@ -99,14 +99,11 @@ export async function loadSettings(
   const worker_class = workerClassFor(nodeApp !== null, completed, given('worker_class'));
   const settings: Settings = { ...completed, worker_class };
   checkAdmin(settings.admin_bind, settings.admin_token);
-  if (nodeApp !== null && worker_class === 'async' && settings.threads > 1) {
-    throw new NunicornError(
-      'async runs a Node app in one event loop for each worker: more of them are more --workers; threads need -k gthread',
-    );
-  }
   if (nodeApp !== null) {
-    for (const name of withoutMeaningForNode(worker_class).filter(given)) {
-      warnings.push(`${name} has no effect: ${app} is a Node app that runs under ${worker_class}`);
+    const hasPool = worker_class === 'gthread' || settings.threads > 1;
+    for (const name of withoutMeaningForNode(hasPool).filter(given)) {
+      const how = hasPool ? worker_class : `${worker_class} with one thread`;
+      warnings.push(`${name} has no effect: ${app} is a Node app that runs under ${how}`);
     }
   }
   const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
@@ -417,9 +414,9 @@ const POOL_ONLY = [
   'header_map',
 ] as const;
 
-/** Settings that do nothing for a Node app: there are no fronts, and async has no queue and leaves what proxies say to the app. */
-function withoutMeaningForNode(workerClass: WorkerClass): readonly SettingName[] {
-  return workerClass === 'async' ? [...PYTHON_ONLY, ...POOL_ONLY] : PYTHON_ONLY;
+/** Settings that do nothing for a Node app: there are no fronts, and without threads there is no queue, and what proxies say is left to the app. */
+function withoutMeaningForNode(hasPool: boolean): readonly SettingName[] {
+  return hasPool ? PYTHON_ONLY : [...PYTHON_ONLY, ...POOL_ONLY];
 }
 
 function absolutePath(value: unknown, chdir: string): unknown {

@@ -132,7 +132,7 @@ export const SETTINGS = {
     default: 'sync',
     metavar: 'STRING',
     defaultText: 'sync for a Python app, async for a Node app; gthread for either with more than one thread',
-    help: 'How a worker runs requests: sync (one at a time), gthread (one on each of its threads) or, for Node apps, async (the app in the event loop of the worker). sync with more than one thread becomes gthread.',
+    help: 'How a worker runs requests: sync (one at a time), gthread (one on each of its threads) or, for Node apps, async (the app in the event loop of the worker, or in one on each of its threads). sync with more than one thread becomes gthread.',
     origin: 'gunicorn',
   }),
   threads: setting({

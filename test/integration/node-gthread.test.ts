@@ -68,6 +68,16 @@ describe('requests and answers', { skip }, () => {
     });
   });
 
+  it('a client that leaves aborts the signal', async () => {
+    await withServer({ app: APP, threads: 2 }, async (server) => {
+      const connection = await server.connect();
+      await connection.send('GET /never HTTP/1.1\r\nHost: test\r\n\r\n');
+      await server.seenByFront();
+      connection.close();
+      await server.marked('aborted-AbortError');
+    });
+  });
+
   it('a fetch handler and a program that listens run on threads too', async () => {
     await withServer({ app: './node/fetch.mjs', threads: 2 }, async (server) => {
       const response = await fetch(`http://127.0.0.1:${server.port}/echo`, { method: 'POST', body: 'some text' });
@@ -123,7 +133,8 @@ describe('what goes wrong', { skip }, () => {
       server.mark('go-on');
       assert.equal((await neighbour).text(), 'first\nlast\n');
       await until(async () => (await text(server, '/pid')) !== pid, 'another worker', 30_000);
-      for (const { pid: one, title } of server.processes()) if (title.startsWith('sleep 3600')) process.kill(one);
+      const sleeping = (): boolean => server.processes().some(({ title }) => title.startsWith('sleep 3600'));
+      await until(() => !sleeping(), 'the end of what the app has started', 30_000);
     });
   });
 

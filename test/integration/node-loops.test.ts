@@ -1,0 +1,128 @@
+// Node apps under -k async with --threads: several event loops in one worker, each with any number of requests at a time.
+import { strict as assert } from 'node:assert';
+import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { type Server, withServer } from '../helpers/server.ts';
+import { Load } from '../helpers/tally.ts';
+
+const skip = !NUNICORN_RUNS;
+const APP = './node/listener.cjs';
+const LOOPS = ['-k', 'async', '--threads', '2'];
+
+async function text(server: Server, path: string): Promise<string> {
+  return (await server.get(path, '', 20_000)).text();
+}
+
+/** Of so many requests at a time: which threads answered. */
+async function threads(server: Server): Promise<Set<string>> {
+  return new Set(await Promise.all(Array.from({ length: 40 }, () => text(server, '/thread'))));
+}
+
+describe('several event loops in one worker', { skip }, () => {
+  it('each runs many requests at a time, and the least busy one gets the next', async () => {
+    await withServer({ app: APP, args: LOOPS }, async (server) => {
+      await server.waitForLog(/Using worker: async/);
+      await server.waitForLog(/1 worker x 2 threads = 2 event loops/);
+      const held = Array.from({ length: 20 }, () => server.get('/hold', '', 30_000));
+      await server.marked('held');
+      assert.equal((await threads(server)).size, 2);
+      server.mark('go-on');
+      for (const answer of await Promise.all(held)) assert.equal(answer.text(), 'went on');
+      assert.equal(server.workers().length, 1);
+    });
+  });
+
+  it('a loop that computes holds up only what it has itself', async () => {
+    await withServer({ app: APP, args: [...LOOPS, '--timeout', '3'] }, async (server) => {
+      const pid = await text(server, '/pid');
+      const looping = server.get('/loop', '', 30_000);
+      await server.marked('looping');
+      const others = new Set<string>();
+      for (let i = 0; i < 10; i++) others.add(await text(server, '/thread'));
+      assert.equal(others.size, 1);
+      assert.equal((await looping).status, 504);
+      await server.waitForLog(
+        /WORKER TIMEOUT.*thread \d has not answered for 3 s and is ended\n {4}at \/loop \(.*listener/,
+      );
+      await until(async () => (await threads(server)).size === 2, 'two threads again', 20_000);
+      assert.equal(await text(server, '/pid'), pid);
+    });
+  });
+
+  it('a request that overruns --timeout gets 504, its signal is aborted, its thread goes on', async () => {
+    await withServer({ app: APP, args: [...LOOPS, '--timeout', '2'] }, async (server) => {
+      const before = await threads(server);
+      assert.equal((await server.get('/never', '', 20_000)).status, 504);
+      await server.marked('aborted-TimeoutError');
+      await server.waitForLog(/WORKER TIMEOUT.*GET \/never, .* in thread \d$/m);
+      assert.deepEqual([...(await threads(server))].sort(), [...before].sort());
+    });
+  });
+
+  it('a client that leaves aborts the signal', async () => {
+    await withServer({ app: APP, args: LOOPS }, async (server) => {
+      const connection = await server.connect();
+      await connection.send('GET /never HTTP/1.1\r\nHost: test\r\n\r\n');
+      await server.seenByFront();
+      connection.close();
+      await server.marked('aborted-AbortError');
+    });
+  });
+
+  it('what the listener throws is a 500, what nobody catches a 502 when its neighbours are done', async () => {
+    await withServer({ app: APP, args: LOOPS }, async (server) => {
+      const pid = await text(server, '/pid');
+      assert.equal((await server.get('/reject', '', 20_000)).status, 500);
+      const neighbours = Array.from({ length: 6 }, () => server.get('/hold', '', 30_000));
+      await server.marked('held');
+      const failing = server.get('/throw-later', '', 30_000);
+      await server.waitForLog(/Uncaught error in the application, in thread \d\nError: thrown by a timer/);
+      server.mark('go-on');
+      for (const answer of await Promise.all(neighbours)) assert.equal(answer.text(), 'went on');
+      assert.equal((await failing).status, 502);
+      await until(async () => (await threads(server)).size === 2, 'two threads again', 20_000);
+      assert.equal(await text(server, '/pid'), pid);
+    });
+  });
+
+  it('--max-requests replaces threads under load, and HUP workers: nothing is lost', async () => {
+    await withServer({ app: APP, args: [...LOOPS, '--max-requests', '100'] }, async (server) => {
+      const load = new Load({ address: server.address, clients: 8, keepAlive: true });
+      const seen = new Set<string>();
+      await until(
+        async () => {
+          seen.add(await text(server, '/thread'));
+          return seen.size > 4;
+        },
+        'more than four threads seen',
+        60_000,
+      );
+      const [pid] = server.workers();
+      server.kill('SIGHUP');
+      await until(() => server.workers().every((one) => one !== pid), 'another worker', 30_000);
+      assert.deepEqual([...(await load.stop()).keys()], ['200']);
+    });
+  });
+
+  it('a WebSocket is refused in one clear line', async () => {
+    const files = {
+      'app.cjs': `const { createServer } = require('node:http');
+const server = createServer((_, response) => response.end('ok'));
+server.on('upgrade', (_, socket) => socket.end());
+server.listen(1);
+`,
+    };
+    await withServer({ app: './app.cjs', chdir: '{home}', files, args: LOOPS }, async (server) => {
+      const upgrade =
+        'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AA==\r\n';
+      const refused = await server.get('/', upgrade);
+      assert.deepEqual(
+        [refused.status, refused.text()],
+        [501, 'WebSocket needs -k async with one thread; for more event loops use more --workers\n'],
+      );
+      await server.waitForLog(/A WebSocket was refused/);
+      assert.equal((await server.get('/')).status, 200);
+    });
+  });
+});
