@@ -12,8 +12,8 @@ import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
+import { accessRecord } from './access-record.ts';
 import { ClientServer, type ClientServerParts, type HttpServer } from './client-server.ts';
-import { percentDecode, splitTarget } from './environ.ts';
 import type { Exchange } from './exchange.ts';
 import type { FrontMetrics } from './front-metrics.ts';
 import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
@@ -526,31 +526,7 @@ export class Front {
 
   private exchangeOver(exchange: Exchange): void {
     this.metrics?.over(exchange);
-    this.logAccess(exchange);
-  }
-
-  private logAccess(exchange: Exchange): void {
-    if (this.access === null || exchange.status === 0) return;
-    const { request, connection } = exchange;
-    const target = request.url ?? '';
-    const { path, query } = splitTarget(target);
-    this.access.write({
-      remoteAddress: connection.remoteAddress,
-      method: request.method ?? '',
-      rawUri: target,
-      path: percentDecode(path),
-      query,
-      protocol: `HTTP/${request.httpVersion}`,
-      status: exchange.status,
-      bytesSent: exchange.bytesSent,
-      durationUs: (now() - exchange.startedAt) * 1000,
-      requestHeaders: request.rawHeaders,
-      responseHeaders: exchange.responseBlock.split('\0').slice(1),
-      pid: exchange.workerPid,
-      worker: exchange.worker,
-      thread: exchange.thread,
-      environ: exchange.environ,
-    });
+    if (exchange.status > 0) this.access?.write(accessRecord(exchange));
   }
 }
 

@@ -7,8 +7,8 @@ import { now } from '../clock.ts';
 import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
 import { StallWatch } from '../dispatch/stall-watch.ts';
 import { NunicornError } from '../errors.ts';
+import { accessRecord } from '../front/access-record.ts';
 import { ClientServer, type ClientServerParts } from '../front/client-server.ts';
-import { percentDecode, splitTarget } from '../front/environ.ts';
 import type { Exchange } from '../front/exchange.ts';
 import type { FrontMetrics } from '../front/front-metrics.ts';
 import { finishWithPage, sendComplete, sendHead } from '../front/respond.ts';
@@ -671,31 +671,7 @@ export class PoolWorker implements Engine {
 
   private exchangeOver(exchange: Exchange): void {
     this.metrics?.over(exchange);
-    this.logAccess(exchange);
-  }
-
-  private logAccess(exchange: Exchange): void {
-    if (this.access === null || exchange.status === 0) return;
-    const { request, connection } = exchange;
-    const target = request.url ?? '';
-    const { path, query } = splitTarget(target);
-    this.access.write({
-      remoteAddress: connection.remoteAddress,
-      method: request.method ?? '',
-      rawUri: target,
-      path: percentDecode(path),
-      query,
-      protocol: `HTTP/${request.httpVersion}`,
-      status: exchange.status,
-      bytesSent: exchange.bytesSent,
-      durationUs: (now() - exchange.startedAt) * 1000,
-      requestHeaders: request.rawHeaders,
-      responseHeaders: exchange.responseBlock.split('\0').slice(1),
-      pid: exchange.workerPid,
-      worker: exchange.worker,
-      thread: exchange.thread,
-      environ: null,
-    });
+    if (exchange.status > 0) this.access?.write(accessRecord(exchange));
   }
 }
 

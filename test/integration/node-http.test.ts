@@ -1,0 +1,156 @@
+// What a Node app can do with HTTP is the same however its requests are run.
+import { strict as assert } from 'node:assert';
+import { describe, it } from 'node:test';
+import { Connection, exchange } from '../helpers/http.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { withNginx } from '../helpers/nginx.ts';
+import { NODE_APPS } from '../helpers/paths.ts';
+import { type Address, freePort } from '../helpers/ports.ts';
+import { finishing, Server, withServer } from '../helpers/server.ts';
+
+const skip = !NUNICORN_RUNS;
+const APP = './node/http.mjs';
+const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+const RUNS_TYPESCRIPT = major > 22 || (major === 22 && minor >= 18);
+
+const KINDS: Readonly<Record<string, readonly string[]>> = {
+  async: ['-k', 'async'],
+  'async, two threads': ['-k', 'async', '--threads', '2'],
+  gthread: ['-k', 'gthread'],
+};
+
+async function ask(address: Address, request: string): Promise<string> {
+  const connection = await Connection.open(address);
+  await connection.send(request);
+  await connection.end();
+  const { pending } = connection;
+  connection.close();
+  return pending;
+}
+
+for (const [kind, args] of Object.entries(KINDS)) {
+  describe(kind, { skip }, () => {
+    it('HTTP/1.0, HEAD, 304, 204, early hints, trailers, pipelined requests', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        const { address } = server;
+        const old = await ask(address, 'GET /pieces HTTP/1.0\r\n\r\n');
+        assert.match(old, /^HTTP\/1\.[01] 200 OK\r\n/);
+        assert.doesNotMatch(old, /Transfer-Encoding/i);
+        assert.match(old, /\r\n\r\nonetwo$/);
+
+        const kept = await exchange(address, 'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n');
+        assert.deepEqual([kept.status, kept.text()], [200, 'hello\n']);
+
+        const head = await exchange(address, 'HEAD /length HTTP/1.1\r\nHost: test\r\n\r\n');
+        assert.deepEqual([head.status, head.header('content-length'), head.keptOpen], [200, '1234', true]);
+
+        for (const status of [204, 304]) {
+          const connection = await server.connect();
+          await connection.send(
+            `GET /status-${status} HTTP/1.1\r\nHost: test\r\n\r\nGET / HTTP/1.1\r\nHost: test\r\n\r\n`,
+          );
+          const bodyless = await connection.response();
+          assert.deepEqual([bodyless.status, bodyless.header('etag'), bodyless.framing], [status, '"1"', 'none']);
+          assert.equal((await connection.response()).text(), 'hello\n');
+          connection.close();
+        }
+
+        const hinted = await server.get('/hints');
+        assert.deepEqual(
+          hinted.interim.map(({ status, headers }) => [status, headers('link')]),
+          [
+            [103, ['</a.css>; rel=preload; as=style']],
+            [103, ['</b.css>; rel=preload; as=style']],
+          ],
+        );
+        assert.equal(hinted.text(), 'hinted');
+
+        assert.match(
+          await ask(address, 'GET /trailer HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n'),
+          /\r\n4\r\nbody\r\n0\r\nX-Sum: 42\r\n\r\n$/,
+        );
+
+        const pipelined = await server.connect();
+        const paths = ['/late', '/', '/pieces', '/length'];
+        await pipelined.send(paths.map((path) => `GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n`).join(''));
+        const bodies: string[] = [];
+        for (const _ of paths) bodies.push((await pipelined.response()).text());
+        assert.deepEqual(bodies, ['late', 'hello\n', 'onetwo', 'x'.repeat(1234)]);
+        pipelined.close();
+      });
+    });
+
+    it('100-continue is sent before the body is', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        const connection = await server.connect();
+        await connection.send('POST /echo HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n');
+        assert.equal(await connection.readThrough('\r\n\r\n'), 'HTTP/1.1 100 Continue\r\n\r\n');
+        await connection.send('body');
+        assert.equal((await connection.response()).text(), 'body');
+        connection.close();
+      });
+    });
+
+    it('server-sent events leave one by one and end with their client', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        const connection = await server.connect();
+        await connection.send('GET /events HTTP/1.1\r\nHost: test\r\n\r\n');
+        for (let number = 1; number <= 3; number++) {
+          await connection.readThrough(`data: ${number}\n\n`);
+          server.mark(`event-${number}`);
+        }
+        connection.close();
+        await server.marked('events-closed');
+      });
+    });
+
+    for (const [name, app, answer] of [
+      ['an exported http.Server', './node/http.mjs:server', 'of the server'],
+      ['a factory that calls listen()', './node/http.mjs:listening', 'of the listening server'],
+    ] as const) {
+      it(name, async () => {
+        await withServer({ app, args }, async (server) => {
+          assert.equal((await server.get('/')).text(), answer);
+        });
+      });
+    }
+
+    it('TypeScript, where Node runs it', { skip: !RUNS_TYPESCRIPT }, async () => {
+      const files = {
+        'app.ts': `import type { IncomingMessage, ServerResponse } from 'node:http';
+const greeting: string = 'typed';
+export default (_: IncomingMessage, response: ServerResponse): void => void response.end(greeting);
+`,
+      };
+      await withServer({ app: './app.ts', chdir: '{home}', files, args }, async (server) => {
+        assert.equal((await server.get('/')).text(), 'typed');
+      });
+    });
+
+    it('an error at the import names the file and the line', async () => {
+      await finishing(await Server.spawn({ app: './node/broken.mjs', args }), async (server) => {
+        assert.equal((await server.exit()).code, 3);
+        assert.match(server.log, /Exception in worker process\nError: broken at import\n.*broken\.mjs:2/);
+      });
+    });
+  });
+}
+
+it('a WebSocket behind nginx, under async', { skip }, async () => {
+  const bind = `127.0.0.1:${await freePort()}`;
+  const options = { app: './node/frameworks/ws.mjs', env: { NODE_APPS }, bind: [bind] };
+  await withServer(options, async (server) => {
+    const locationLines =
+      'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";';
+    await withNginx({ upstream: bind, locationLines }, async (nginx) => {
+      const connection = await Connection.open(nginx.address);
+      await connection.send(
+        'GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+          'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+      );
+      await server.marked('connected');
+      assert.match(await connection.readThrough('hello'), /^HTTP\/1.1 101 /);
+      connection.close();
+    });
+  });
+});
