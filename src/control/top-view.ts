@@ -49,6 +49,9 @@ export function topView(status: Status, { columns, rows, colors }: View): string
     ...status.workers.map((worker) => workerLine(worker, (mark, color) => paint(mark, color))),
     '',
     `master    pid ${server.pid}   ${megabytes(server.memory.pss ?? server.memory.rss)} MB`,
+    ...(server.moldMemory.rss === null
+      ? []
+      : [`mold      ${megabytes(server.moldMemory.pss ?? server.moldMemory.rss)} MB`]),
     ...status.fronts.map(
       (front) =>
         `front ${front.number}   pid ${front.pid ?? '-'}   ${front.connections} connections   ${megabytes(front.memory.pss ?? front.memory.rss)} MB`,

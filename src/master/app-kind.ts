@@ -87,7 +87,7 @@ export interface AppHandler {
 /** `failed`: the new code does not boot, and workers are what they were. `overtaken`: another renewal has begun. */
 export type Renewal = 'renewed' | 'failed' | 'overtaken';
 
-export interface AppKind extends Pick<ServerView, 'fronts' | 'askFronts' | 'askWorkers'> {
+export interface AppKind extends Pick<ServerView, 'fronts' | 'moldPids' | 'askFronts' | 'askWorkers'> {
   /** For the log: what runs the app. */
   description(): string;
   /** What comes before an address is listened at: the hooks of the start. */

@@ -159,6 +159,7 @@ class Master {
       workerCount: () => this.service?.workerCount ?? 0,
       reloads: () => this.service?.reloadCount ?? 0,
       fronts: () => this.service?.fronts() ?? [],
+      moldPids: () => this.service?.moldPids() ?? [],
       askWorkers: async () => this.service?.askWorkers(),
       prometheusFolder: () => this.service?.prometheusFolder() ?? null,
       askFronts: async (requests) => (await this.service?.askFronts(requests)) ?? [],

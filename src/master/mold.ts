@@ -63,6 +63,11 @@ export class Mold {
     return this.current?.serial ?? null;
   }
 
+  /** Null: it has no process now. */
+  get pid(): number | null {
+    return this.current?.child.pid ?? null;
+  }
+
   start(): void {
     const { serial, child } = this.handler.spawn();
     const bootTimeoutMs = this.handler.bootTimeoutMs();

@@ -74,6 +74,11 @@ export class Molds {
     return this.origin;
   }
 
+  /** Of all that there are. */
+  pids(): readonly number[] {
+    return [...this.molds].flatMap(({ pid }) => pid ?? []);
+  }
+
   /** The one whose process has this serial. */
   bySerial(serial: number): Mold | null {
     return [...this.molds].find((mold) => mold.serial === serial) ?? null;

@@ -107,6 +107,10 @@ export class NodeApp implements AppKind {
     };
   }
 
+  moldPids(): readonly number[] {
+    return [];
+  }
+
   /** The workers: they serve the clients themselves. */
   fronts(): FrontView[] {
     const time = now();

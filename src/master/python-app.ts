@@ -181,6 +181,10 @@ export class PythonApp implements AppKind, ControlHandler {
     };
   }
 
+  moldPids(): readonly number[] {
+    return this.molds.pids();
+  }
+
   fronts(): FrontView[] {
     return this.frontProcesses.views();
   }

@@ -252,6 +252,10 @@ export class Service {
     return this.workers.views();
   }
 
+  moldPids(): readonly number[] {
+    return this.app.moldPids();
+  }
+
   fronts(): readonly FrontView[] {
     return this.app.fronts();
   }

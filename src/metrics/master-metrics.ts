@@ -216,6 +216,7 @@ export class MasterMetrics {
         listeners: setup.sockets.map(({ address }) => formatAddress(address)),
         python: setup.python?.version ?? null,
         memory: present.masterMemory,
+        moldMemory: present.moldMemory,
       },
       settings: summaryOf(setup.loaded.settings),
       workers: present.workers.map(({ ageMs, bootMs, served, ...worker }) => ({
@@ -255,7 +256,11 @@ export class MasterMetrics {
   /** Brings everything up to date. Returns the fronts that did not answer. */
   private async refresh(requests: boolean): Promise<readonly number[]> {
     const { view } = this;
-    const pids = [process.pid, ...[...view.workers(), ...view.fronts()].flatMap(({ pid }) => pid ?? [])];
+    const pids = [
+      process.pid,
+      ...view.moldPids(),
+      ...[...view.workers(), ...view.fronts()].flatMap(({ pid }) => pid ?? []),
+    ];
     const [silent] = await Promise.all([
       view.askFronts(requests),
       view.askWorkers(),
@@ -341,6 +346,7 @@ export class MasterMetrics {
       workers,
       masterCpuMs: this.masterCpuMs(),
       masterMemory: memory.of(process.pid),
+      moldMemory: total(view.moldPids().map((pid) => memory.of(pid))),
       clientsProcess: this.hasFronts ? 'front' : 'worker',
       clientsMemory: total(fronts.map(({ pid }) => memory.of(pid))),
       cowSaved: this.settings.preload_app ? memory.cowSaved(workers.flatMap(({ pid }) => pid ?? [])) : null,

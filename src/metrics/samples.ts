@@ -36,6 +36,8 @@ export interface Present {
   readonly workers: readonly (WorkerView & { readonly memory: MemoryStatus })[];
   readonly masterCpuMs: number;
   readonly masterMemory: MemoryStatus;
+  /** Without a mold nothing is known of its memory. */
+  readonly moldMemory: MemoryStatus;
   /** Which kind of process serves the clients. */
   readonly clientsProcess: 'front' | 'worker';
   /** Of all of that kind. */
@@ -135,8 +137,10 @@ export function samplesOf(totals: Totals, present: Present): Samples {
   put('nunicorn_process_cpu_seconds_total', front(FRONT_AT.cpuMs) / 1000, clients);
   put('nunicorn_process_rss_bytes', present.masterMemory.rss, { process: 'master' });
   put('nunicorn_process_rss_bytes', present.clientsMemory.rss, clients);
+  put('nunicorn_process_rss_bytes', present.moldMemory.rss, { process: 'mold' });
   put('nunicorn_process_pss_bytes', present.masterMemory.pss, { process: 'master' });
   put('nunicorn_process_pss_bytes', present.clientsMemory.pss, clients);
+  put('nunicorn_process_pss_bytes', present.moldMemory.pss, { process: 'mold' });
   histogram('nunicorn_event_loop_lag_seconds', totals.masterLag, 0, { process: 'master' });
   histogram('nunicorn_event_loop_lag_seconds', totals.front, FRONT_AT.lag, clients);
   put('nunicorn_front_restarts_total', totals.frontRestarts);

@@ -34,7 +34,10 @@ export interface ServerStatus {
   readonly uptime: number;
   readonly listeners: readonly string[];
   readonly python: string | null;
+  /** Of the master. */
   readonly memory: MemoryStatus;
+  /** Of what workers are forked from. Not known: there is none. */
+  readonly moldMemory: MemoryStatus;
 }
 
 export interface SettingsSummary {

@@ -127,12 +127,12 @@ const FACTS = {
   },
   nunicorn_process_rss_bytes: {
     kind: 'gauge',
-    help: 'Resident memory of the master and of the fronts, or of the workers of a Node app.',
+    help: 'Resident memory of the master, the mold and the fronts, or of the workers of a Node app.',
     labels: ['process'],
   },
   nunicorn_process_pss_bytes: {
     kind: 'gauge',
-    help: 'Memory of the master and of the fronts, or of the workers of a Node app, shared memory divided.',
+    help: 'Memory of the master, the mold and the fronts, or of the workers of a Node app, shared memory divided.',
     labels: ['process'],
     when: LINUX,
   },

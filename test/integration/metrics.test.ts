@@ -1,10 +1,13 @@
 // --admin-bind: what the server counts, and what it says of itself while everything else is stuck.
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { it } from 'node:test';
 import { Admin, wentBack } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
-import { Connection } from '../helpers/http.ts';
+import { Connection, exchange, type Response } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { freePort } from '../helpers/ports.ts';
 import { isAlive } from '../helpers/processes.ts';
@@ -204,6 +207,25 @@ it('with a token only those who have it are answered; only GET and HEAD are', { 
     assert.equal(await ask('POST /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n'), 405);
     assert.equal(await ask('GET /toString HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer s3cret\r\n\r\n'), 404);
   });
+});
+
+it('at a Unix socket only its owner asks; with --preload the mold is seen too', { skip }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'admin-'));
+  const path = join(folder, 'admin.sock');
+  try {
+    await withServer({ app: APP, args: ['--admin-bind', `unix:${path}`, '--preload'], workers: 2 }, async (server) => {
+      assert.equal(statSync(path).mode & 0o777, 0o600);
+      const ask = (what: string): Promise<Response> =>
+        exchange({ path }, `GET ${what} HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n`);
+      assert.equal((await ask('/readyz')).status, 200);
+      assert.match((await ask('/metrics')).text(), /^nunicorn_process_rss_bytes\{process="mold"\} [1-9]/m);
+      server.kill('SIGTERM');
+      await server.exit();
+      assert.deepEqual(readdirSync(folder), []);
+    });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 it('a browser is not led to it by a foreign name', { skip }, async () => {

@@ -55,6 +55,7 @@ class Played implements ControlTarget {
     workerCount: () => this.seats,
     reloads: () => 1,
     fronts: () => [],
+    moldPids: () => [],
     askWorkers: async () => {},
     prometheusFolder: () => null,
     askFronts: async () => [],

@@ -52,6 +52,7 @@ const PRESENT: Present = {
   ],
   masterCpuMs: 1,
   masterMemory: { rss: 1, pss: 1 },
+  moldMemory: { rss: 1, pss: 1 },
   clientsProcess: 'front',
   clientsMemory: { rss: 1, pss: 1 },
   cowSaved: 1,
