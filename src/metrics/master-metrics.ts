@@ -27,7 +27,7 @@ import {
 } from './status.ts';
 import { ThreadSampler, type WorkerThreads } from './thread-times.ts';
 import { difference, Totals, type TotalsSnapshot } from './totals.ts';
-import type { ServerView, WorkerView } from './view.ts';
+import type { ServerView } from './view.ts';
 
 const TURN_MS = 100;
 const TICK_MS = 1000;
@@ -52,6 +52,8 @@ export class MasterMetrics {
   /** Of prometheus_client's files. */
   private reader: PrometheusReader | null = null;
   private readonly pids = new Map<number, number>();
+  /** When workers were started, by serial: Unix time, the same in every scrape. */
+  private readonly starts = new Map<number, number>();
   private readonly recent = new Recent();
   private readonly memory = new Memory();
   private readonly sampler: ThreadSampler;
@@ -85,6 +87,7 @@ export class MasterMetrics {
 
   spawned(serial: number, worker: number, reason: Reason): void {
     this.totals.count('spawns', reason);
+    this.starts.set(serial, Date.now() / 1000);
     this.event('spawn', worker, serial, reason);
   }
 
@@ -100,6 +103,7 @@ export class MasterMetrics {
     const pid = this.pids.get(serial);
     if (pid !== undefined) this.openReader()?.ended(pid);
     this.pids.delete(serial);
+    this.starts.delete(serial);
     this.event('exit', worker, serial, reason);
   }
 
@@ -212,14 +216,14 @@ export class MasterMetrics {
         pid: process.pid,
         state: this.isStopping ? 'stopping' : this.startup().ok ? 'running' : 'starting',
         startedAt: this.startedAt,
-        uptime: present.time - this.startedAt,
+        uptime: Date.now() / 1000 - this.startedAt,
         listeners: setup.sockets.map(({ address }) => formatAddress(address)),
         python: setup.python?.version ?? null,
         memory: present.masterMemory,
         moldMemory: present.moldMemory,
       },
       settings: summaryOf(setup.loaded.settings),
-      workers: present.workers.map(({ ageMs, bootMs, served, ...worker }) => ({
+      workers: present.workers.map(({ ageMs, bootMs, served, startedAt: _, ...worker }) => ({
         ...worker,
         age: ageMs / 1000,
         bootTime: bootMs === null ? null : bootMs / 1000,
@@ -328,10 +332,14 @@ export class MasterMetrics {
   private present(backlog: number | null): Present {
     const { view, memory } = this;
     const reports = [...this.reports.values()];
-    const workers: (WorkerView & { memory: MemoryStatus })[] = view
+    const workers = view
       .workers()
       .toSorted((one, other) => one.number - other.number || one.serial - other.serial)
-      .map((worker) => ({ ...worker, memory: memory.of(worker.pid) }));
+      .map((worker) => ({
+        ...worker,
+        memory: memory.of(worker.pid),
+        startedAt: this.starts.get(worker.serial) ?? null,
+      }));
     const fronts = view.fronts();
     return {
       version: view.version,
@@ -351,7 +359,6 @@ export class MasterMetrics {
       clientsMemory: total(fronts.map(({ pid }) => memory.of(pid))),
       cowSaved: this.settings.preload_app ? memory.cowSaved(workers.flatMap(({ pid }) => pid ?? [])) : null,
       backlog,
-      time: Date.now() / 1000,
     };
   }
 

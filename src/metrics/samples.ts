@@ -33,7 +33,7 @@ export interface Present {
   readonly queueLimit: number;
   readonly connections: number;
   readonly slots: Readonly<Record<SlotState, number>>;
-  readonly workers: readonly (WorkerView & { readonly memory: MemoryStatus })[];
+  readonly workers: readonly WorkerPresent[];
   readonly masterCpuMs: number;
   readonly masterMemory: MemoryStatus;
   /** Without a mold nothing is known of its memory. */
@@ -44,8 +44,12 @@ export interface Present {
   readonly clientsMemory: MemoryStatus;
   readonly cowSaved: number | null;
   readonly backlog: number | null;
+}
+
+export interface WorkerPresent extends WorkerView {
+  readonly memory: MemoryStatus;
   /** Unix time, seconds. */
-  readonly time: number;
+  readonly startedAt: number | null;
 }
 
 /** Shown from the start, so that their first occurrence is not lost to rate(). */
@@ -126,7 +130,7 @@ export function samplesOf(totals: Totals, present: Present): Samples {
   for (const worker of present.workers.filter(({ state }) => state === 'ready')) {
     const labels = { worker: worker.number };
     put('nunicorn_worker_boot_seconds', worker.bootMs === null ? null : worker.bootMs / 1000, labels);
-    put('nunicorn_worker_start_time_seconds', present.time - worker.ageMs / 1000, labels);
+    put('nunicorn_worker_start_time_seconds', worker.startedAt, labels);
     put('nunicorn_worker_rss_bytes', worker.memory.rss, labels);
     put('nunicorn_worker_pss_bytes', worker.memory.pss, labels);
   }

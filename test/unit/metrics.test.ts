@@ -48,6 +48,7 @@ const PRESENT: Present = {
       reached: [],
       served: 0,
       memory: { rss: 1, pss: 1 },
+      startedAt: 1999,
     },
   ],
   masterCpuMs: 1,
@@ -57,7 +58,6 @@ const PRESENT: Present = {
   clientsMemory: { rss: 1, pss: 1 },
   cowSaved: 1,
   backlog: 0,
-  time: 2000,
 };
 
 describe('counters of a front', () => {
