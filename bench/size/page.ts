@@ -11,7 +11,7 @@ export function toMarkdown({ machine, synthetic, noise, prediction, django }: Re
   return [
     '# How often nunicorn size is right',
     '',
-    `Made by \`npm run bench:size\` from size.json beside it. ${machine ?? ''}.`,
+    `Made by \`npm run bench:size\` from size.json beside it.${machine === undefined ? '' : ` ${machine}.`}`,
     '',
     ...(synthetic === undefined ? [] : syntheticLines(synthetic)),
     ...(prediction === undefined ? [] : predictionLines(prediction)),

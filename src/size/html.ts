@@ -39,7 +39,7 @@ h2 { font-size: 16px; margin: 0 0 4px; }
 p { margin: 4px 0; }
 .soft { color: var(--soft); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin-top: 16px; overflow-x: auto; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 16px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr)); gap: 16px; }
 .pair > section { margin-top: 16px; }
 .big { font-size: 26px; font-weight: 650; line-height: 1.25; margin: 2px 0 6px; }
 .kind { display: inline-block; border: 1px solid currentColor; border-radius: 99px; padding: 0 10px; font-size: 13px; color: var(--good); }
@@ -52,8 +52,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .list th { text-align: right; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); padding: 4px 6px; vertical-align: bottom; }
 .list td { text-align: right; border-bottom: 1px solid var(--line); padding: 4px 6px; white-space: nowrap; }
 .list th:first-child, .list td:first-child, .list th:last-child, .list td:last-child { text-align: left; }
-.list td:last-child { white-space: normal; color: var(--soft); min-width: 150px; }
-.list tr.best td { font-weight: 650; }
+.list td:last-child { white-space: normal; color: var(--soft); min-width: 200px; }
+.list tr.best td:not(:last-child) { font-weight: 650; }
 .heat { margin-top: 8px; }
 .heat th { font-weight: 500; color: var(--soft); font-size: 12.5px; padding: 3px 8px; }
 .heat td { width: 66px; min-width: 58px; height: 40px; text-align: center; font-size: 13.5px; border: 2px solid var(--card); border-radius: 6px; }
@@ -61,10 +61,12 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .heat td.best { outline: 2px solid var(--ink); outline-offset: -3px; font-weight: 700; }
 svg { display: block; width: 100%; height: auto; margin-top: 8px; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
-svg .axis { stroke: var(--line); } svg .slo { stroke: var(--warm); stroke-dasharray: 5 4; } svg .same { stroke: var(--soft); stroke-dasharray: 2 4; }
+svg .axis { stroke: var(--line); } svg .slo { stroke: var(--warm); stroke-dasharray: 5 4; } svg .mark { stroke: var(--warm); stroke-width: 2.5; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13px; margin-top: 6px; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
 ul { margin: 6px 0 0; padding-left: 20px; }
+@media (max-width: 640px) { main { padding: 16px 12px 40px; } section { padding: 14px; } dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
+  svg { min-width: 480px; } svg.wide { min-width: 760px; } pre { white-space: pre-wrap; overflow-wrap: anywhere; } }
 `;
 
 function head({ app, at, traffic, limits, machine, usedMs, interrupted, slo, sloGiven }: Report): string {
@@ -161,54 +163,34 @@ interface Point {
   readonly y: number;
 }
 
-interface Size {
-  readonly width: number;
-  readonly height: number;
-}
-
-const WIDE: Size = { width: 1000, height: 320 };
-/** Half of the page. */
-const HALF: Size = { width: 540, height: 340 };
+const WIDTH = 1000;
+const HEIGHT = 320;
 const LEFT = 64;
 const BOTTOM = 40;
 const TOP = 12;
 const RIGHT = 16;
 
-interface Scale {
-  /** Where on the axis, 0 to 1. */
-  readonly at: (value: number) => number;
-  readonly ticks: readonly number[];
-}
-
-function linear(most: number): Scale {
-  return { at: (value) => value / most, ticks: round(most) };
-}
-
-function logarithmic(least: number, most: number): Scale {
-  const [from, to] = [Math.log10(least), Math.log10(most)];
-  return { at: (value) => (Math.log10(value) - from) / (to - from || 1), ticks: decades(least, most) };
-}
-
-/** Axes of a chart, and where values lie in it. */
-function chart(along: Scale, up: Scale, labels: readonly [string, string], { width, height } = WIDE) {
-  const x = (value: number): number => LEFT + along.at(value) * (width - LEFT - RIGHT);
-  const y = (value: number): number => height - BOTTOM - up.at(value) * (height - BOTTOM - TOP);
+/** Axes of a chart whose `y` is logarithmic, and where values lie in it. */
+function chart(xMost: number, yLeast: number, yMost: number, labels: readonly [string, string]) {
+  const x = (value: number): number => LEFT + (value / xMost) * (WIDTH - LEFT - RIGHT);
+  const up = (value: number): number => Math.log(value / yLeast) / Math.log(yMost / yLeast);
+  const y = (value: number): number => HEIGHT - BOTTOM - up(value) * (HEIGHT - BOTTOM - TOP);
   const axes = [
-    ...along.ticks.map(
-      (tick) => `<text x="${x(tick).toFixed(1)}" y="${height - BOTTOM + 18}" text-anchor="middle">${tick}</text>`,
+    ...round(xMost).map(
+      (tick) => `<text x="${x(tick).toFixed(1)}" y="${HEIGHT - BOTTOM + 18}" text-anchor="middle">${tick}</text>`,
     ),
-    ...up.ticks.map(
+    ...decades(yLeast, yMost).map(
       (tick) =>
-        `<line class="axis" x1="${LEFT}" x2="${width - RIGHT}" y1="${y(tick).toFixed(1)}" y2="${y(tick).toFixed(1)}"/><text x="${LEFT - 8}" y="${(y(tick) + 4).toFixed(1)}" text-anchor="end">${tick}</text>`,
+        `<line class="axis" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(tick).toFixed(1)}" y2="${y(tick).toFixed(1)}"/><text x="${LEFT - 8}" y="${(y(tick) + 4).toFixed(1)}" text-anchor="end">${tick}</text>`,
     ),
-    `<text x="${width - RIGHT}" y="${height - 6}" text-anchor="end">${text(labels[0])}</text>`,
+    `<text x="${WIDTH - RIGHT}" y="${HEIGHT - 6}" text-anchor="end">${text(labels[0])}</text>`,
     `<text x="4" y="${TOP}">${text(labels[1])}</text>`,
   ].join('');
   return {
     x,
     y,
     wrap: (inner: string, name: string) =>
-      `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${text(name)}">${axes}${inner}</svg>`,
+      `<svg class="wide" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${text(name)}">${axes}${inner}</svg>`,
   };
 }
 
@@ -244,14 +226,14 @@ function curves(report: Report): string {
   const { slo } = report;
   const yLeast = Math.min(...all.map(({ y }) => y), slo.ms) / 1.3;
   const yMost = Math.max(...all.map(({ y }) => y), slo.ms) * 1.3;
-  const { x, y, wrap } = chart(linear(Math.max(...all.map((point) => point.x)) * 1.05), logarithmic(yLeast, yMost), [
+  const { x, y, wrap } = chart(Math.max(...all.map((point) => point.x)) * 1.05, yLeast, yMost, [
     'requests per second',
     'p99, ms',
   ]);
   const lines = searched.map(({ cell, points }, i) => series(points, i, x, y, cell.name)).join('');
   const limit =
     slo.percentile === 99
-      ? `<line class="slo" x1="${LEFT}" x2="${WIDE.width - RIGHT}" y1="${y(slo.ms).toFixed(1)}" y2="${y(slo.ms).toFixed(1)}"/><text x="${LEFT + 6}" y="${(y(slo.ms) - 6).toFixed(1)}">${text(showSlo(slo))}</text>`
+      ? `<line class="slo" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(slo.ms).toFixed(1)}" y2="${y(slo.ms).toFixed(1)}"/><text x="${LEFT + 6}" y="${(y(slo.ms) - 6).toFixed(1)}">${text(showSlo(slo))}</text>`
       : '';
   return `<section><h2>Latency against rate</h2><p class="soft">each dot is one open-loop window; latency counts from the intended start of a request</p>${wrap(limit + lines, 'p99 against requests per second')}${legend(searched.map(({ cell }) => cell.name))}</section>`;
 }
@@ -277,77 +259,48 @@ function legend(names: readonly string[]): string {
 }
 
 function predictions(report: Report): string {
-  const rates = report.cells.flatMap(({ name, predicted, capacity, cell }) =>
-    capacity === undefined || cell.server !== 'nunicorn'
-      ? []
-      : [{ name, x: predicted.perSecond, y: capacity, note: `limit: ${predicted.limit}` }],
+  const own = report.cells.filter(({ cell }) => cell.server === 'nunicorn');
+  const rates = own.flatMap(({ name, predicted, capacity }) =>
+    capacity === undefined ? [] : [{ name, measured: capacity, predicted: predicted.perSecond }],
   );
   if (rates.length === 0) return '';
-  const latencies = report.cells.flatMap(({ name, reference, cell }) =>
-    reference === undefined || cell.server !== 'nunicorn' || !Number.isFinite(reference.predictedP99Ms ?? Number.NaN)
-      ? []
-      : [{ name, x: reference.predictedP99Ms, y: reference.p99Ms, note: '' }],
+  const latencies = own.flatMap(({ name, reference }) =>
+    reference === undefined ? [] : [{ name, measured: reference.p99Ms, predicted: reference.predictedP99Ms }],
   );
   const error = report.predictionError;
   const words =
     error === null
       ? 'bounds from the costs of one request; past the knee they promise more than threads can do'
       : `before the knee off by ${percent(error.median)} (median of ${error.cells}); past it the bounds promise more than threads can do`;
-  const most = Math.max(...rates.map((point) => Math.max(point.x, point.y))) * 1.15;
   return `<div class="pair">
-<section><h2>Prediction beside measurement: full speed</h2><p class="soft">${text(words)}</p>${scatter(rates, linear(most), 0, most, perSecond, ['predicted, requests per second', 'measured'])}</section>
-${p99Prediction(report, latencies)}
+<section><h2>Full speed: prediction beside measurement</h2><p class="soft">${text(words)}</p>${beside(rates, perSecond)}</section>
+${latencies.length === 0 ? '' : `<section><h2>p99 at ${text(perSecond(report.referencePerSecond))}: prediction beside measurement</h2><p class="soft">predicted: one request, and the wait for a free slot, the lock or a core (Erlang C)</p>${beside(latencies, ms)}</section>`}
 </div>`;
 }
 
-interface Predicted extends Point {
-  readonly name: string;
-  readonly note: string;
-}
+const ROW = 24;
 
-function p99Prediction(report: Report, points: readonly Predicted[]): string {
-  if (points.length === 0) return '';
-  const values = points.flatMap((point) => [point.x, point.y]).filter((value) => value > 0);
-  const [least, most] = [Math.min(...values) / 1.5, Math.max(...values) * 1.8];
-  return `<section><h2>Prediction beside measurement: p99 at ${text(perSecond(report.referencePerSecond))}</h2><p class="soft">waiting for a free slot (Erlang C) and the time of one request; above the line: requests slow each other, or the machine was busy</p>${scatter(points, logarithmic(least, most), least, most, ms, ['predicted, ms', 'measured, ms'])}</section>`;
-}
-
-/** Both axes alike, and the line on which prediction and measurement are the same. */
-function scatter(
-  points: readonly Predicted[],
-  scale: Scale,
-  least: number,
-  most: number,
+/** A bar for what was measured, a mark for what was predicted. */
+function beside(
+  rows: readonly { readonly name: string; readonly measured: number; readonly predicted: number | null }[],
   show: (value: number) => string,
-  labels: readonly [string, string],
 ): string {
-  const { x, y, wrap } = chart(scale, scale, labels, HALF);
-  const dots = points.map(
-    (point) =>
-      `<circle cx="${x(point.x).toFixed(1)}" cy="${y(point.y).toFixed(1)}" r="4.5" fill="var(--hue)"><title>${text(point.name)}: predicted ${text(show(point.x))}${point.note === '' ? '' : ` (${text(point.note)})`}, measured ${text(show(point.y))}</title></circle>`,
-  );
-  const diagonal = `<line class="same" x1="${x(least)}" y1="${y(least)}" x2="${x(most)}" y2="${y(most)}"/>`;
-  return wrap(
-    diagonal + dots.join('') + names(points.map((point) => ({ name: point.name, x: x(point.x), y: y(point.y) }))),
-    `${labels[0]} against ${labels[1]}`,
-  );
-}
-
-const LINE = 13;
-
-/** Names beside their dots, each below the last one that it would cover. */
-function names(dots: readonly (Point & { readonly name: string })[]): string {
-  const placed: Point[] = [];
-  return [...dots]
-    .sort((a, b) => a.y - b.y)
-    .map(({ name, x, y }) => {
-      let at = y + 4;
-      while (placed.some((other) => Math.abs(other.x - x) < 60 && Math.abs(other.y - at) < LINE)) at += LINE / 2;
-      placed.push({ x, y: at });
-      const left = x > HALF.width - 70;
-      return `<text x="${(left ? x - 8 : x + 8).toFixed(1)}" y="${at.toFixed(1)}"${left ? ' text-anchor="end"' : ''}>${text(name)}</text>`;
-    })
-    .join('');
+  const known = rows.flatMap(({ measured, predicted }) => [measured, predicted]).filter((value) => value !== null);
+  const most = Math.max(...known);
+  const [from, room] = [90, 290];
+  const x = (value: number): number => from + (value / most) * room;
+  const lines = [...rows]
+    .sort((a, b) => b.measured - a.measured)
+    .map(({ name, measured, predicted }, i) => {
+      const top = i * ROW;
+      const mark =
+        predicted === null
+          ? ''
+          : `<line class="mark" x1="${x(predicted).toFixed(1)}" x2="${x(predicted).toFixed(1)}" y1="${top + 1}" y2="${top + 23}"/>`;
+      const words = `${show(measured)}, predicted ${predicted === null ? 'overload' : show(predicted)}`;
+      return `<text x="${from - 8}" y="${top + 17}" text-anchor="end">${text(name)}</text><rect x="${from}" y="${top + 4}" width="${(x(measured) - from).toFixed(1)}" height="17" rx="3" fill="var(--hue)" opacity="0.45"/>${mark}<text x="${from + room + 10}" y="${top + 17}">${text(words)}</text>`;
+    });
+  return `<svg viewBox="0 0 560 ${rows.length * ROW}" role="img" aria-label="measured and predicted, for each setting">${lines.join('')}</svg>`;
 }
 
 function memory(report: Report): string {
@@ -370,7 +323,7 @@ function memory(report: Report): string {
       ? ''
       : `<line class="slo" x1="${160 + width(limit)}" x2="${160 + width(limit)}" y1="0" y2="${height - 14}"/><text x="${154 + width(limit)}" y="${height - 2}" text-anchor="end">limit ${text(mb(limit))}</text>`;
   const after = Math.min(...rows.map((row) => row.after));
-  return `<section><h2>Memory</h2><p class="soft">PSS of master, fronts and workers together, each after at least ${after} requests</p><svg viewBox="0 0 1000 ${height}" role="img" aria-label="memory of each setting">${bars.join('')}${line}</svg></section>`;
+  return `<section><h2>Memory</h2><p class="soft">PSS of master, fronts and workers together, each after at least ${after} requests</p><svg class="wide" viewBox="0 0 1000 ${height}" role="img" aria-label="memory of each setting">${bars.join('')}${line}</svg></section>`;
 }
 
 function cells(report: Report): string {

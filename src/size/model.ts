@@ -113,10 +113,18 @@ export function waitP99Ms(slots: number, perSecond: number, serviceMs: number, v
   return (Math.log(waits / 0.01) / perMs) * ((1 + variation ** 2) / 2);
 }
 
-/** 99 % of the requests at this rate take so long at most, in ms, as long as the threads of a worker do not slow each other. */
-export function responseP99Ms(costs: Costs, { workers, threads }: Cell, perSecond: number): number {
-  const [slots, serviceMs] = costs.kind === 'async' ? [workers, serialMs(costs)] : [workers * threads, slotMs(costs)];
-  return waitP99Ms(slots, perSecond, serviceMs, 0) + slotMs(costs);
+/**
+ * 99 % of the requests at this rate take so long at most, in ms: the time of a request that nothing is in the way of, and the
+ * longest of the waits for a slot, for the lock, and for a core. What is waited for twice is counted once.
+ */
+export function responseP99Ms(costs: Costs, { workers, threads }: Cell, cores: number, perSecond: number): number {
+  const whole = Math.max(1, Math.floor(cores));
+  const waits = [
+    costs.kind === 'async' ? 0 : waitP99Ms(workers * threads, perSecond, slotMs(costs), 0),
+    waitP99Ms(workers, perSecond, serialMs(costs), 0),
+    waitP99Ms(whole, perSecond, (cpuMs(costs) * whole) / cores, 0),
+  ];
+  return Math.max(...waits) + slotMs(costs);
 }
 
 /** What one window of the first cell, and one with many threads, tell of the costs. */

@@ -60,7 +60,8 @@ export interface CellReport {
     readonly perSecond: number;
     readonly p50Ms: number;
     readonly p99Ms: number;
-    readonly predictedP99Ms: number;
+    /** Null: more than the setting can carry, or nothing to predict from. */
+    readonly predictedP99Ms: number | null;
   };
   readonly carried?: { readonly perSecond: number; readonly interval: Interval };
   readonly trials: readonly {
@@ -149,7 +150,7 @@ export function makeReport(input: ReportInput): Report {
   const verdict = conclude(findings, limits);
   const { costs, calibration } = findings;
   const rates = ratesOf(findings);
-  const cells = findings.cells.map((found) => cellReport(found, findings, rates.get(nameOf(found.cell))));
+  const cells = findings.cells.map((found) => cellReport(found, findings, limits.cores, rates.get(nameOf(found.cell))));
   const info = (rated: Rated): RateInfo => {
     const { workers, threads, fronts, preload } = rated.cell;
     const mb = cells.find(({ cell }) => cell === rated.cell)?.memoryMb;
@@ -176,7 +177,7 @@ export function makeReport(input: ReportInput): Report {
     ...(calibration === undefined ? {} : { generatorPerSecond: calibration.generatorPerSecond }),
     ...(costs === undefined ? {} : { costs }),
     referencePerSecond: findings.referencePerSecond,
-    variation: Number.isFinite(findings.variation) ? findings.variation : null,
+    variation: finiteOrNull(findings.variation),
     othersShare: median(allWindows(findings).map(({ othersShare }) => othersShare)) || 0,
     cells,
     leftOut: findings.plan.leftOut.map(({ cell, because: why }) => ({ name: nameOf(cell), because: why })),
@@ -201,7 +202,7 @@ export function machineOf(python: string | null): Machine {
   };
 }
 
-function cellReport(found: CellFindings, findings: Findings, carried: Estimate | undefined): CellReport {
+function cellReport(found: CellFindings, findings: Findings, cores: number, carried: Estimate | undefined): CellReport {
   const { costs, referencePerSecond } = findings;
   const { cell, why, predicted, capacity, reference, trials, memory, failed } = found;
   const cpu = (select: (window: Window) => number): number => median(capacity.map(select));
@@ -225,7 +226,7 @@ function cellReport(found: CellFindings, findings: Findings, carried: Estimate |
             perSecond: referencePerSecond,
             p50Ms: median(reference.map(({ load }) => load.latency.p50Ms)),
             p99Ms: median(reference.map(({ load }) => load.latency.p99Ms)),
-            predictedP99Ms: costs === undefined ? 0 : responseP99Ms(costs, cell, referencePerSecond),
+            predictedP99Ms: finiteOrNull(costs && responseP99Ms(costs, cell, cores, referencePerSecond)),
           },
         }),
     ...(carried === undefined ? {} : { carried: { perSecond: carried.perSecond, interval: carried.interval } }),
@@ -242,6 +243,11 @@ function cellReport(found: CellFindings, findings: Findings, carried: Estimate |
     ...(failed === undefined ? {} : { failed }),
     remarks: cellRemarks(found),
   };
+}
+
+/** JSON knows no others. */
+function finiteOrNull(value: number | undefined): number | null {
+  return value !== undefined && Number.isFinite(value) ? value : null;
 }
 
 function failuresOf(failures: Readonly<Record<string, number>>): number {
@@ -266,10 +272,9 @@ function cellRemarks({ capacity, reference, trials, memory }: CellFindings): rea
   const throttled = median(windows.map(({ throttledShare }) => throttledShare));
   if (throttled > THROTTLED) remarks.push(`held back by the CPU quota for ${percent(throttled)} of the time`);
   if (memory !== undefined && memory.swapMb > 1) remarks.push(`${Math.round(memory.swapMb)} MB of it swapped out`);
-  const late = [...reference, ...trials.map(({ window }) => window)].filter(
-    ({ load }) => load.late.p99Ms > Math.max(2, MOST_LATE * load.latency.p99Ms),
-  ).length;
-  if (late > 0) remarks.push(`the generator was late in ${late} windows`);
+  const open = [...reference, ...trials.map(({ window }) => window)];
+  const late = open.filter(({ load }) => load.late.p99Ms > Math.max(2, MOST_LATE * load.latency.p99Ms)).length;
+  if (late > 0) remarks.push(`the generator was late in ${late} of ${open.length} windows`);
   return remarks;
 }
 

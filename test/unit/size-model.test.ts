@@ -85,9 +85,21 @@ describe('capacity of a Node app', () => {
   });
 
   it('has a p99 of waiting for an event loop, and of all that a request takes', () => {
-    const alone = responseP99Ms(loops, cell(2, 1), 1);
+    const alone = responseP99Ms(loops, cell(2, 1), 4, 1);
     assert.equal(alone, 502);
-    assert(responseP99Ms(loops, cell(2, 1), 900) > 510);
+    assert(responseP99Ms(loops, cell(2, 1), 4, 900) > 510);
+  });
+});
+
+describe('the predicted p99', () => {
+  it('is that of one request where nothing is waited for, and endless where the load exceeds what a setting carries', () => {
+    assert.equal(responseP99Ms(COSTS, cell(1, 10), 1, 1), 25);
+    assert.equal(responseP99Ms(COSTS, cell(1, 1), 1, 60), Number.POSITIVE_INFINITY);
+  });
+
+  it('does not fall any more with threads that wait for the same lock or core', () => {
+    assert(responseP99Ms(COSTS, cell(1, 8), 1, 150) > 35);
+    assert.equal(responseP99Ms(COSTS, cell(1, 8), 1, 150), responseP99Ms(COSTS, cell(1, 32), 1, 150));
   });
 });
 
