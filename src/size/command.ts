@@ -97,6 +97,8 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
   chmodSync(temporary, settings.user === null ? 0o700 : 0o777);
   const sink = await openSink();
   const around: Surroundings = { temporary, sinkPort: sink.port, python: python?.path ?? null };
+  const abort = new AbortController();
+  const notes: string[] = [...traffic.notes, ...notesOn(settings)];
   const bench = new ServerBench({
     imposed,
     entries: traffic.entries,
@@ -107,8 +109,9 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
     kind: served.kind,
     command: (cell, port, counts) => measuredCommand(cell, port, served, around, counts),
     adminSocket: (port) => adminSocket(around, port),
+    signal: abort.signal,
+    note: (text) => notes.push(text),
   });
-  const abort = new AbortController();
   const interrupt = (): void => {
     if (abort.signal.aborted) {
       rmSync(temporary, { recursive: true, force: true });
@@ -151,7 +154,7 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
       cwd: served.cwd,
       budgetMs: options.budgetMs,
       traffic: bench.planned.map(({ weight, status }, i) => ({ path: traffic.entries[i]?.path ?? '', weight, status })),
-      notes: [...traffic.notes, ...notesOn(settings)],
+      notes,
       command: (cell) => adviceCommand(cell, served),
     });
   } catch (error) {

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import type { LoadOptions, LoadResult } from './load/load.ts';
+import type { ToGenerator } from './load/main.ts';
 
 const MAIN = join(import.meta.dirname, 'load', 'main.js');
 /** V8's own threads would share the generator's core and make requests start late. */
@@ -41,11 +42,20 @@ export class Generator {
       return await new Promise<LoadResult>((resolve, reject) => {
         this.#waiting = { resolve, reject };
         timer = setTimeout(() => reject(new Error(`the load generator did not end within ${limit} ms`)), limit);
-        this.#child.send(options);
+        this.#send({ op: 'run', options });
       });
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** It ends the server should this process be killed. */
+  guard(pid: number, runs: boolean): void {
+    this.#send({ op: 'server', pid, runs });
+  }
+
+  #send(message: ToGenerator): void {
+    if (this.#child.connected) this.#child.send(message);
   }
 
   stop(): void {

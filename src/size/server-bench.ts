@@ -31,6 +31,10 @@ export interface ServerBenchOptions {
   /** How to start a server, without the limits; `counts`: it is to tell its metrics at `adminSocket`. */
   readonly command: (cell: Cell, port: number, counts: boolean) => Command;
   readonly adminSocket: (port: number) => string;
+  /** Ends what would wait long: the start of a server. */
+  readonly signal?: AbortSignal;
+  /** Something that the user should know of what was asked for. */
+  readonly note: (text: string) => void;
 }
 
 const HOST = '127.0.0.1';
@@ -112,7 +116,11 @@ export class ServerBench implements Bench {
     const port = await freePort();
     const command = this.#options.command(cell, port, counts);
     const words = this.#options.imposed.server(command.words);
-    return ServerUnderTest.start(cell, port, { ...command, words }, () => this.#answers(port));
+    const { signal } = this.#options;
+    return ServerUnderTest.start(cell, port, { ...command, words }, () => this.#answers(port), {
+      ...(signal === undefined ? {} : { signal }),
+      tell: (pid, runs) => this.#generator.guard(pid, runs),
+    });
   }
 
   async #warm(server: ServerUnderTest): Promise<void> {
@@ -253,7 +261,9 @@ export class ServerBench implements Bench {
   async #answers(port: number): Promise<boolean> {
     const [first] = this.#options.entries;
     if (first === undefined) return false;
-    return (await ask(port, first.path, this.#hostFor(port), this.#options.headers)) !== undefined;
+    return (
+      (await ask(port, first.path, this.#hostFor(port), this.#options.headers, this.#options.signal)) !== undefined
+    );
   }
 
   #hostFor(port: number): string {
@@ -269,6 +279,10 @@ export class ServerBench implements Bench {
       const answer = await ask(port, entry.path, host, headers);
       if (answer === undefined) throw new NunicornError(`${entry.path} was not answered within ${ASK_MS / 1000} s`);
       if (answer.status >= 400) throw badStatus(entry.path, answer.status, host);
+      if (answer.location !== undefined)
+        this.#options.note(
+          `${entry.path} is answered with ${answer.status} to ${answer.location}: what is measured is the redirect, not where it leads.`,
+        );
       const again = await ask(port, entry.path, host, headers);
       planned.push({
         // Every server has a port of its own; applications that check the name do not look at the port.
@@ -310,7 +324,8 @@ function ask(
   path: string,
   host: string,
   headers: readonly string[],
-): Promise<{ readonly status: number; readonly bytes: number } | undefined> {
+  signal?: AbortSignal,
+): Promise<{ readonly status: number; readonly bytes: number; readonly location: string | undefined } | undefined> {
   return new Promise((resolve) => {
     const own = headers.map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim()]);
     const asked = request({
@@ -319,6 +334,7 @@ function ask(
       path,
       agent: false,
       timeout: ASK_MS,
+      ...(signal === undefined ? {} : { signal }),
       headers: { host, 'user-agent': 'nunicorn-size', accept: '*/*', ...Object.fromEntries(own), connection: 'close' },
     });
     asked.on('response', (response) => {
@@ -326,7 +342,9 @@ function ask(
       response.on('data', (data: Buffer) => {
         bytes += data.length;
       });
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, bytes }));
+      response.on('end', () =>
+        resolve({ status: response.statusCode ?? 0, bytes, location: response.headers.location }),
+      );
       response.on('error', () => resolve(undefined));
     });
     asked.on('timeout', () => asked.destroy());

@@ -32,6 +32,14 @@ export interface Used {
   readonly delayNs: number;
 }
 
+/** Who looks after a server while it is started and afterwards. */
+export interface Guard {
+  /** Gives up waiting for it to come up. */
+  readonly signal?: AbortSignal;
+  /** It was started, or has ended. */
+  readonly tell: (pid: number, runs: boolean) => void;
+}
+
 const BOOT_MS = 60_000;
 const STOP_MS = 8_000;
 const KILLED_MS = 2_000;
@@ -48,13 +56,15 @@ export class ServerUnderTest {
   /** Requests that it has answered. */
   answered = 0;
   readonly #kind: Kind;
+  readonly #guard: Guard;
   #output = '';
   #ended: string | undefined;
   readonly #exit: Promise<void>;
 
-  private constructor(cell: Cell, port: number, { kind, words, cwd, env }: Command) {
+  private constructor(cell: Cell, port: number, { kind, words, cwd, env }: Command, guard: Guard) {
     this.cell = cell;
     this.#kind = kind;
+    this.#guard = guard;
     this.port = port;
     const [file = '', ...args] = words;
     // A session of its own: Ctrl-C in the terminal is for us, and we end the servers.
@@ -75,6 +85,7 @@ export class ServerUnderTest {
     });
     this.pid = child.pid ?? 0;
     living.add(this);
+    if (child.pid !== undefined) guard.tell(child.pid, true);
   }
 
   /**
@@ -88,8 +99,9 @@ export class ServerUnderTest {
     port: number,
     command: Command,
     answers: () => Promise<boolean>,
+    guard: Guard = { tell: () => {} },
   ): Promise<ServerUnderTest> {
-    const server = new ServerUnderTest(cell, port, command);
+    const server = new ServerUnderTest(cell, port, command, guard);
     try {
       await server.#untilUp(answers);
       return server;
@@ -103,6 +115,7 @@ export class ServerUnderTest {
     const deadline = Date.now() + BOOT_MS;
     while (!(await answers())) {
       this.check();
+      if (this.#guard.signal?.aborted) throw new CellError('it was stopped');
       if (Date.now() > deadline) throw new CellError(`it did not answer within ${BOOT_MS / 1000} s${this.#tail()}`);
       await sleep(20);
     }
@@ -167,6 +180,7 @@ export class ServerUnderTest {
     await gone(tree, KILLED_MS);
     await this.#exit;
     living.delete(this);
+    this.#guard.tell(this.pid, false);
   }
 
   kill(tree: readonly Process[] = this.tree()): void {
@@ -181,7 +195,7 @@ export class ServerUnderTest {
 
 const living = new Set<ServerUnderTest>();
 
-// Whatever ends this process, nothing that it has started outlives it.
+// However this process ends, nothing that it has started outlives it; where it is killed, see `Guard`.
 process.on('exit', () => {
   for (const server of living) server.kill();
 });

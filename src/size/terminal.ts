@@ -6,6 +6,8 @@ import { showSlo } from './slo.ts';
 import { percent } from './verdict.ts';
 
 export function toText(report: Report): string {
+  // Stopped before anything was measured.
+  if (report.cells.every(({ capacities }) => capacities.length === 0)) return verdictLines(report).join('\n');
   return ['', ...costLines(report), ...cellTable(report), ...remarkLines(report), ...verdictLines(report), ''].join(
     '\n',
   );

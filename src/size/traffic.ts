@@ -31,10 +31,12 @@ export function readTraffic(source: TrafficSource): Traffic {
     throw new NunicornError(`${source.file} cannot be read: ${error instanceof Error ? error.message : error}`);
   }
   const traffic = source.kind === 'har' ? ofHar(text, source.file) : ofAccessLog(text);
-  if (traffic.entries.length === 0)
+  if (traffic.entries.length === 0) {
+    const why = traffic.notes.length === 0 ? '' : ` (${traffic.notes.join('; ')})`;
     throw new NunicornError(
-      `${source.file}: no GET request in it that was answered with 2xx or 3xx: there is nothing to ask for`,
+      `${source.file}: no GET request in it that was answered with 2xx or 3xx: there is nothing to ask for${why}`,
     );
+  }
   return traffic;
 }
 
@@ -106,7 +108,9 @@ class Tally {
   traffic(): Traffic {
     const all = [...this.#counts.values()].sort((a, b) => b.weight - a.weight);
     const rare = all.slice(MOST_ENTRIES);
-    const notes = [...this.#leftOut].map(([why, count]) => `${count} requests left out: ${why}`);
+    const notes = [...this.#leftOut].map(
+      ([why, count]) => `${count} ${count === 1 ? 'request' : 'requests'} left out: ${why}`,
+    );
     if (rare.length > 0) {
       const requests = rare.reduce((total, { weight }) => total + weight, 0);
       notes.push(

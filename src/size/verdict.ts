@@ -70,7 +70,7 @@ export function conclude(findings: Findings, limits: Limits): Verdict {
       ...common,
       kind: 'not enough measured',
       because: `${findings.interrupted ? 'It was stopped' : 'The time was over'} before settings could be compared.${fullest(cells)}`,
-      toDo: ['Give it more time with --budget.'],
+      toDo: findings.interrupted ? [] : ['Give it more time with --budget.'],
     };
 
   const fitting = rated.filter(({ cell }) => fits(cells, cell, costs, limits));

@@ -3,7 +3,7 @@ import { strict as assert } from 'node:assert';
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
@@ -33,11 +33,24 @@ def broken(environ, start_response):
     return [b""]
 
 
+def moved(environ, start_response):
+    start_response("302 Found", [("Location", "/elsewhere"), ("Content-Length", "0")])
+    return [b""]
+
+
 def picky(environ, start_response):
     if environ["HTTP_HOST"] != "shop.example":
         start_response("400 Bad Request", [("Content-Length", "0")])
         return [b""]
     return application(environ, start_response)
+`;
+
+const SLEEPY_APP = `
+import pathlib
+import time
+
+pathlib.Path("booting").touch()
+time.sleep(60)
 `;
 
 /** 2 ms of work, 4 ms of standing still, 10 ms of waiting. */
@@ -72,6 +85,7 @@ async function run(
   meanwhile: (child: {
     readonly stderr: () => string;
     readonly kill: (signal: NodeJS.Signals) => void;
+    readonly folder: string;
   }) => Promise<void> = async () => {},
 ): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'nt-size-'));
@@ -80,6 +94,7 @@ async function run(
   try {
     writeFileSync(join(folder, 'sized.py'), APP);
     writeFileSync(join(folder, 'sized.mjs'), NODE_APP);
+    writeFileSync(join(folder, 'sleepy.py'), SLEEPY_APP);
     const child = spawn(process.execPath, [NUNICORN, 'size', ...args], {
       cwd: folder,
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -95,10 +110,10 @@ async function run(
       stderr += data;
     });
     const closed = once(child, 'close');
-    await meanwhile({ stderr: () => stderr, kill: (signal) => child.kill(signal) });
+    await meanwhile({ stderr: () => stderr, kill: (signal) => child.kill(signal), folder });
     await withDeadline(closed, () => `the end of nunicorn size\n${stdout}\n${stderr}`, 120_000);
     look({ code: child.exitCode, stdout, stderr, folder });
-    assert.deepEqual(readdirSync(temporary), [], 'left in the temporary folder');
+    if (existsSync(temporary)) assert.deepEqual(readdirSync(temporary), [], 'left in the temporary folder');
     const left = () =>
       processesOf(child.pid ?? 0, `NUNICORN_TEST_MARKER=${marker}`, new Set()).filter(({ state }) => state !== 'Z');
     await until(
@@ -170,12 +185,15 @@ it('measures a Node app: the event loop under async, threads under gthread', { s
   });
 });
 
-it('gives the report of what is there when it is interrupted', { skip }, async () => {
+it('gives the report of what is there when it is interrupted, and says that a redirect was measured', {
+  skip,
+}, async () => {
   await run(
-    ['--path', '/', '--budget', '100s', ...PYTHON_APP, 'sized'],
+    ['--path', '/', '--budget', '100s', ...PYTHON_APP, 'sized:moved'],
     ({ stdout, stderr }) => {
       assert.match(stdout, /Stopped after \d+ s\./);
       assert.match(stderr, /stopping/);
+      assert.match(stdout, /\/ is answered with 302 to \/elsewhere: what is measured is the redirect/);
     },
     async ({ stderr, kill }) => {
       await until(
@@ -184,6 +202,50 @@ it('gives the report of what is there when it is interrupted', { skip }, async (
         60_000,
       );
       kill('SIGINT');
+    },
+  );
+});
+
+it('stops at once while a server boots', { skip }, async () => {
+  await run(
+    ['--path', '/', '--budget', '100s', ...PYTHON_APP, 'sleepy'],
+    ({ stdout }) => assert.match(stdout, /^Stopped after \d+ s\./),
+    async ({ stderr, kill, folder }) => {
+      await until(
+        () => existsSync(join(folder, 'booting')),
+        () => `the boot of the app\n${stderr()}`,
+        60_000,
+      );
+      kill('SIGINT');
+    },
+  );
+});
+
+it('leaves no server behind when it is killed', { skip }, async () => {
+  await run(
+    ['--path', '/', '--budget', '100s', ...PYTHON_APP, 'sized'],
+    ({ folder }) => {
+      // Its own folder is what nobody could remove.
+      for (const name of readdirSync(folder))
+        if (name.startsWith('tmp-')) rmSync(join(folder, name), { recursive: true });
+    },
+    async ({ stderr, kill }) => {
+      await until(
+        () => stderr().includes('measuring settings'),
+        () => `the first settings\n${stderr()}`,
+        60_000,
+      );
+      kill('SIGKILL');
+    },
+  );
+});
+
+it('finds out before it measures that its report could not be written', { skip }, async () => {
+  await run(
+    ['--path', '/', '--budget', '100s', '--html', 'missing/report.html', ...PYTHON_APP, 'sized'],
+    ({ code, stderr }) => {
+      assert.equal(code, 1);
+      assert.match(stderr, /^\nError: missing\/report\.html cannot be written: ENOENT/);
     },
   );
 });

@@ -37,9 +37,9 @@ describe('the mix of requests', () => {
       { path: '/', weight: 1 },
     ]);
     assert.deepEqual(notes, [
-      '1 requests left out: POST, only GET is asked for',
-      '1 requests left out: not answered with 2xx or 3xx',
-      '1 requests left out: without a request line',
+      '1 request left out: POST, only GET is asked for',
+      '1 request left out: not answered with 2xx or 3xx',
+      '1 request left out: without a request line',
     ]);
   });
 
@@ -56,7 +56,7 @@ describe('the mix of requests', () => {
     };
     const { entries, notes } = ofHar(JSON.stringify(har), 'x.har');
     assert.deepEqual(entries, [{ path: '/a?b=c', weight: 2 }]);
-    assert.deepEqual(notes, ['1 requests left out: to other hosts']);
+    assert.deepEqual(notes, ['1 request left out: to other hosts']);
     assert.throws(() => ofHar('{}', 'x.har'), /x\.har is not a HAR file/);
   });
 });
