@@ -7,10 +7,20 @@ import type { Request } from './request.ts';
 interface Internals {
   _header: string;
   _last: boolean;
+  socket: Socket;
+  _flush(): void;
 }
 
 /** A response that can also leave at once. node:http makes one for each request. */
 export class Response extends ServerResponse<Request> {
+  /** As node:http's own, but for a listener of each response on `close`: the front hears of it from the connection. */
+  override assignSocket(socket: Socket): void {
+    const internals = this as unknown as Internals;
+    (socket as Socket & { _httpMessage: Response })._httpMessage = this;
+    internals.socket = socket;
+    internals._flush();
+  }
+
   /**
    * Sends head and body, and ends the response as `end` would: node:http hears of it by `finish` and closes the connection,
    * or goes on with the next response. Its own way checks each header once more and goes through a stream.
