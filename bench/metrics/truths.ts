@@ -25,7 +25,7 @@ const MIXES: readonly Mix[] = [
   { what: 'sleeps', lockedMs: 0, waitMs: 40, pieces: 2, perSecond: 50 },
   { what: 'computes', lockedMs: 10, waitMs: 0, pieces: 1, perSecond: 50 },
   { what: 'both, seldom waits for the lock', lockedMs: 6, waitMs: 20, pieces: 3, perSecond: 50 },
-  { what: 'both, often waits for the lock', lockedMs: 12, waitMs: 20, pieces: 3, perSecond: 50 },
+  { what: 'both, often waits for the lock', lockedMs: 14, waitMs: 20, pieces: 3, perSecond: 60 },
 ];
 
 /** Sums, in seconds. `thread_...`: in the app and around it. */
@@ -193,6 +193,7 @@ function page(rows: readonly string[], seconds: number): string[] {
     `Prometheus scrapes each second; 1 worker x ${THREADS} threads, ${seconds} s of a constant rate. Each cell: what`,
     'Prometheus has / what the app measured of itself / the same with what its threads did around the app. Times',
     'in ms for each request. The waits for the lock are measured at their root, in pthread_cond_timedwait (`bench/apps/lock_waits.c`).',
+    'The metric of them is an estimate from some 50 samples a second: one that is small is known the less exactly.',
     '',
     '| work under the lock + sleep, rate | requests/s | busy threads % | processor (C) | waiting (Z) | interpreter lock | without a processor |',
     '| --- | --- | --- | --- | --- | --- | --- |',

@@ -6,10 +6,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { METRICS } from '../../src/metrics/table.ts';
 import { Admin } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { freePort } from '../helpers/ports.ts';
+import { isAlive } from '../helpers/processes.ts';
 import { withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
 
@@ -75,6 +77,50 @@ it('has as many requests as were sent, while workers are recycled', { skip }, as
       // Of all the time that threads were there, some were busy, and never more than all.
       const busy = await ask('nunicorn_busy_seconds_total / nunicorn_slot_seconds_total');
       assert(busy > 0 && busy <= 1, `${busy} of the threads were busy`);
+    });
+  });
+});
+
+it('sees no counter go back: HUP, a killed front, USR2', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: 'pathology.faults:application', args: admin.args, workers: 2 }, async (server) => {
+    await withPrometheus(admin, async (ask) => {
+      const counted = 'sum(nunicorn_requests_total)';
+      const restarts = 'nunicorn_front_restarts_total';
+      await until(async () => (await ask(counted)) > 0, 'the first scrape', LONG_MS);
+      const load = new Load({ address: server.address, clients: 3, keepAlive: false });
+      const goesOn = async (): Promise<void> => {
+        const before = await ask(counted);
+        await until(async () => (await ask(counted)) > before, 'requests that are counted', LONG_MS);
+      };
+      await goesOn();
+      const hupFrom = server.log.length;
+      server.kill('SIGHUP');
+      await server.waitForLog(/Reloaded: all workers are ready/, { from: hupFrom, ms: LONG_MS });
+      await goesOn();
+      const [front] = server.fronts();
+      assert(front !== undefined);
+      process.kill(front, 'SIGKILL');
+      await until(async () => (await ask(restarts)) === 1, 'another front', LONG_MS);
+      await goesOn();
+      const upgradeFrom = server.log.length;
+      server.kill('SIGUSR2');
+      await server.waitForLog(/Started: all workers are ready/, { from: upgradeFrom, ms: LONG_MS });
+      const next = Number(/new master is pid (\d+)/.exec(server.log)?.[1]);
+      server.kill('SIGTERM');
+      await until(() => !isAlive(server.pid), 'the end of the old master', LONG_MS);
+      await goesOn();
+      await load.stop();
+      const counters = Object.entries(METRICS).flatMap(([name, { kind }]) => {
+        if (kind === 'counter') return name === 'nunicorn_gil_wait_seconds_total' ? [] : [name];
+        return kind === 'histogram' ? [`${name}_bucket`, `${name}_sum`] : [];
+      });
+      for (const name of counters) assert.equal(await ask(`sum(resets(${name}[10m]))`), 0, name);
+      const gilWait = await ask('sum(resets(nunicorn_gil_wait_seconds_total[10m]))');
+      assert(Number.isNaN(gilWait) || gilWait === 0, 'not measured everywhere');
+      assert.equal(await ask(restarts), 1, 'told by the new master');
+      process.kill(next, 'SIGTERM');
+      await until(() => !isAlive(next), 'the end of the new master', LONG_MS);
     });
   });
 });
