@@ -41,39 +41,49 @@ interface Pair {
 }
 
 export async function costs(rounds: Rounds): Promise<string[]> {
+  const list = await pairs('--admin-bind', ['--admin-bind', 'ADMIN'], true, rounds);
+  const same = await pairs('the same twice', [], false, rounds);
+  const [share, alone] = [await profiledShare(rounds.slices), await callsAlone()];
+  const us = share * median(list.map(({ counting }) => counting));
+  return [
+    '## What counting costs',
+    '',
+    ...table({ '`--admin-bind`, scraped each second': list, 'the same twice, for the noise': same }, rounds),
+    `Profiled at full speed, a front spends ${(share * 100).toFixed(1)} % of its time in what counts and reports: ${us.toFixed(2)} µs for each request. Alone, in a`,
+    `loop, what a request adds to counters takes ${alone.toFixed(2)} µs. The limit for counting is ${LIMIT_US} µs.`,
+    '',
+  ];
+}
+
+export async function statsdCosts(rounds: Rounds): Promise<string[]> {
   const sink = createSocket('udp4');
   sink.bind(0, '127.0.0.1');
   await new Promise((bound) => sink.once('listening', bound));
   try {
-    const counting = await pairs('--admin-bind', ['--admin-bind', 'ADMIN'], true, rounds);
-    const statsd = await pairs('--statsd-host', ['--statsd-host', `127.0.0.1:${sink.address().port}`], false, rounds);
-    const [share, alone] = [await profiledShare(rounds.slices), await callsAlone()];
-    const whole = median(counting.map(({ counting }) => counting));
-    return [
-      '## What counting costs',
-      '',
-      `Processor time of the front for each request in µs, hello world, ${CONNECTIONS} connections at full speed. ${rounds.pairs} pairs of servers, each`,
-      `loaded in turns, ${rounds.slices} times a second each; of a pair the median. Difference: mean over the pairs, and in which interval it is`,
-      'with 95 % (bootstrap over the pairs). Scraped each second.',
-      '',
-      '| | without | with | difference |',
-      '| --- | --- | --- | --- |',
-      tableRow('`--admin-bind`', counting),
-      tableRow('`--statsd-host`', statsd),
-      '',
-      `Profiled at full speed, a front spends ${(share * 100).toFixed(1)} % of its time in what counts and reports: ${(share * whole).toFixed(2)} µs for each request. Alone, in a`,
-      `loop, what a request adds to counters takes ${alone.toFixed(2)} µs. The limit for counting is ${LIMIT_US} µs.`,
-      '',
-    ];
+    const args = ['--statsd-host', `127.0.0.1:${sink.address().port}`];
+    const list = await pairs('--statsd-host', args, false, rounds);
+    return ['## What statsd costs', '', ...table({ '`--statsd-host`': list }, rounds)];
   } finally {
     sink.close();
   }
 }
 
+function table(rows: Readonly<Record<string, readonly Pair[]>>, { pairs, slices }: Rounds): string[] {
+  return [
+    `Processor time of the front for each request in µs, hello world, ${CONNECTIONS} connections at full speed. ${pairs} pairs of servers, each`,
+    `loaded in turns, ${slices} times a second each; of a pair the median. Difference: mean over the pairs, and in which interval it is`,
+    'with 95 % (bootstrap over the pairs).',
+    '',
+    '| | without | with | difference |',
+    '| --- | --- | --- | --- |',
+    ...Object.entries(rows).map(([name, list]) => tableRow(name, list)),
+    '',
+  ];
+}
+
 function tableRow(name: string, list: readonly Pair[]): string {
   const differences = list.map(({ without, counting }) => counting - without);
-  const random = Math.random;
-  const means = Array.from({ length: 4000 }, () => mean(resample(differences, random)));
+  const means = Array.from({ length: 4000 }, () => mean(resample(differences, Math.random)));
   const [low, high] = [quantile(means, 0.025), quantile(means, 0.975)];
   const cells = [
     median(list.map(({ without }) => without)).toFixed(2),

@@ -1,14 +1,14 @@
 /**
  * `npm run bench:metrics`: what counting costs a request, whether the figures are true after some minutes of a real Prometheus,
  * and how long health checks take while every worker hangs. Writes bench/results/metrics.md.
- * `--pairs 8 --slices 9 --soak 120`; `--only costs,truths,stuck` prints these and writes nothing.
+ * `--pairs 8 --slices 9 --soak 120`; `--only stuck,costs,statsd,truths` prints these and writes nothing.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { killAll } from '../programs.ts';
 import { ROOT } from '../servers.ts';
-import { costs } from './costs.ts';
+import { costs, statsdCosts } from './costs.ts';
 import { stuck } from './stuck.ts';
 import { truths } from './truths.ts';
 
@@ -21,9 +21,11 @@ const { values } = parseArgs({
   },
 });
 
+const rounds = { pairs: Number(values.pairs), slices: Number(values.slices) };
 const PARTS = {
   stuck,
-  costs: () => costs({ pairs: Number(values.pairs), slices: Number(values.slices) }),
+  costs: () => costs(rounds),
+  statsd: () => statsdCosts(rounds),
   truths: () => truths(Number(values.soak)),
 };
 
