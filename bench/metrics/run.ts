@@ -4,6 +4,7 @@
  * `--pairs 8 --slices 9 --soak 120`; `--only stuck,costs,statsd,truths` prints these and writes nothing.
  */
 import { writeFileSync } from 'node:fs';
+import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { killAll } from '../programs.ts';
@@ -31,9 +32,11 @@ const PARTS = {
 
 try {
   const wanted = values.only?.split(',') ?? Object.keys(PARTS);
-  const page = ['# Metrics: what they cost and whether they are true', '', 'Made by `npm run bench:metrics`.', ''];
-  for (const [name, part] of Object.entries(PARTS)) if (wanted.includes(name)) page.push(...(await part()));
-  const text = page.join('\n').trimEnd();
+  const parts: string[] = [];
+  for (const [name, part] of Object.entries(PARTS)) if (wanted.includes(name)) parts.push(...(await part()));
+  const load = loadavg().map((figure) => figure.toFixed(0));
+  const made = `Made by \`npm run bench:metrics\` with ${availableParallelism()} processors; load averages at the end: ${load.join(', ')}.`;
+  const text = ['# Metrics: what they cost and whether they are true', '', made, '', ...parts].join('\n').trimEnd();
   if (values.only === undefined) writeFileSync(join(ROOT, 'bench', 'results', 'metrics.md'), `${text}\n`);
   console.log(text);
 } finally {
