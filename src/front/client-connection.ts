@@ -20,6 +20,6 @@ export interface ClientConnection {
   takenAt: number;
   /** A first request has come. */
   used: boolean;
-  /** The last answer of this connection has been given. */
-  refused: boolean;
+  /** Its last answer has been given: what it sends on top is not served. */
+  ending: boolean;
 }

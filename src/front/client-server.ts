@@ -244,7 +244,11 @@ export class ClientServer {
     if (connection.current === exchange) {
       connection.current = null;
       connection.idleSince = now();
-      connection.pipelined?.shift()?.();
+      if (exchange.response.isLast) {
+        // Nobody would hear of what is run after the last answer, and its sender may send it again.
+        connection.ending = true;
+        connection.pipelined = null;
+      } else connection.pipelined?.shift()?.();
     }
     this.handler.exchangeOver(exchange);
   }
@@ -258,7 +262,6 @@ export class ClientServer {
     extraHeaders: readonly string[] = [],
   ): void {
     const request = exchange.request;
-    exchange.connection.refused = true;
     exchange.outcome = outcome;
     if (request.complete) {
       finishWithPage(exchange, status, message, undefined, extraHeaders);
@@ -303,7 +306,7 @@ export class ClientServer {
       bytesTaken: 0,
       takenAt: 0,
       used: false,
-      refused: false,
+      ending: false,
     };
     socket.nunicorn = connection;
     this.connections.add(connection);
@@ -332,7 +335,7 @@ export class ClientServer {
 
   private requested(request: Request, response: Response, expectsContinue: boolean): void {
     const connection = request.socket.nunicorn;
-    if (connection === undefined) return;
+    if (connection === undefined || connection.ending) return;
     if (connection.current !== null) {
       // Pipelined: in order and one at a time, since the first may change what the second sees.
       connection.pipelined ??= [];
@@ -367,6 +370,7 @@ export class ClientServer {
     const flags = head.pathEncoded ? PATH_ENCODED : 0;
     const exchange = new Exchange(this.nextId(), request, response, connection, head.block, flags, startedAt);
     connection.current = exchange;
+    exchange.closeAfter = head.upgrades;
     if (!head.hasBody) {
       request.bodiless = true;
       if (expectsContinue) response.writeContinue();
@@ -459,17 +463,17 @@ export class ClientServer {
   /** What came is no HTTP, or came too slowly. */
   private notUnderstood(error: NodeJS.ErrnoException, socket: Socket): void {
     const connection = socket.nunicorn;
+    if (connection?.ending && error.code !== 'ECONNRESET') {
+      // It has its answer, or will when it has taken all of it; this is what it sent on top.
+      socket.destroySoon();
+      return;
+    }
     if (error.code === 'ECONNRESET' || !socket.writable) {
       socket.destroy();
       return;
     }
     const exchange = connection?.current;
     const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
-    if (connection?.refused) {
-      // It has its answer; this is what it sent on top.
-      socket.destroySoon();
-      return;
-    }
     if (connection === undefined) {
       // A handshake that failed: there is nobody to answer.
       const { reason = error.code } = error as { readonly reason?: string };
@@ -488,7 +492,9 @@ export class ClientServer {
       return;
     }
     this.handler.notUnderstood(status);
-    socket.end(rawErrorAnswer(status, error.message), () => socket.destroy());
+    connection.ending = true;
+    socket.end(rawErrorAnswer(status, error.message));
+    linger(socket);
   }
 }
 
@@ -501,6 +507,19 @@ const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
 /** What is in the listening queues is accepted in the next turn of the event loop. */
 function afterAccepting(action: () => void): void {
   setImmediate(() => setImmediate(action));
+}
+
+/** Reads and forgets what still comes after the last answer. */
+function linger(socket: Socket): void {
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+  let left = LINGER_BYTES;
+  // In the place of the parser, which would go on complaining.
+  socket.removeAllListeners('data');
+  socket.on('data', (piece: Buffer) => {
+    left -= piece.length;
+    if (left < 0) socket.destroy();
+  });
+  socket.once('close', () => clearTimeout(timer));
 }
 
 /** Closes the listening socket; the connections live on. Of these http.Server#close would end the idle ones. */

@@ -26,6 +26,8 @@ export interface RequestHead {
   readonly contentLength: number;
   /** Expects something else than 100-continue. */
   readonly expectsUnknown: boolean;
+  /** Offers another protocol. Node's parser loses what follows such a request in the same packet. */
+  readonly upgrades: boolean;
 }
 
 /** The request cannot be served; `status` says why to the client. */
@@ -59,7 +61,7 @@ export interface HeadPolicy {
   readonly scriptName: string;
 }
 
-type Kind = 'plain' | 'host' | 'type' | 'length' | 'coding' | 'cookie' | 'script' | 'scheme' | 'expect';
+type Kind = 'plain' | 'host' | 'type' | 'length' | 'coding' | 'cookie' | 'script' | 'scheme' | 'expect' | 'upgrade';
 
 interface KnownHeader {
   readonly kind: Kind;
@@ -120,6 +122,7 @@ export class EnvironBuilder {
     if (rawHeaders.length > limits.fields * 2) throw new RequestError(431, `more than ${limits.fields} header fields`);
     const serial = ++this.serial;
     let expectsUnknown = false;
+    let upgrades = false;
     // Not within a request: what is forgotten then would be taken for the first of its name when it comes again.
     if (this.known.size >= KNOWN_LIMIT) {
       this.known.clear();
@@ -165,6 +168,7 @@ export class EnvironBuilder {
         if (scheme !== '' && scheme !== said) throw new RequestError(400, 'Contradictory scheme headers');
         scheme = said;
       } else if (kind === 'script') scriptName = value;
+      else if (kind === 'upgrade') upgrades = true;
     }
     if (scheme === '') scheme = facts.scheme;
     if (host === null && httpMajor === 1 && httpMinor > 0)
@@ -207,7 +211,7 @@ export class EnvironBuilder {
       (facts.unixPath === null ? '' : serverOfUnixSocket(facts.unixPath, host, scheme)) +
       facts.block +
       (scheme === 'https' ? '\0wsgi.url_scheme\0https' : '\0wsgi.url_scheme\0http');
-    return { block, pathEncoded, hasBody: chunked || contentLength > 0, contentLength, expectsUnknown };
+    return { block, pathEncoded, hasBody: chunked || contentLength > 0, contentLength, expectsUnknown, upgrades };
   }
 
   private learn(rawName: string): KnownHeader {
@@ -244,6 +248,8 @@ export class EnvironBuilder {
         return 'expect';
       case 'script_name':
         return 'script';
+      case 'upgrade':
+        return 'upgrade';
     }
     return this.schemeHeaders.has(name) ? 'scheme' : 'plain';
   }

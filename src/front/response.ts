@@ -21,6 +21,11 @@ export class Response extends ServerResponse<Request> {
     internals._flush();
   }
 
+  /** The connection ends with this response; known when its head has been sent. */
+  get isLast(): boolean {
+    return (this as unknown as Internals)._last;
+  }
+
   /**
    * Sends head and body, and ends the response as `end` would: node:http hears of it by `finish` and closes the connection,
    * or goes on with the next response. Its own way checks each header once more and goes through a stream.

@@ -2,6 +2,7 @@
 import { strict as assert } from 'node:assert';
 import { it } from 'node:test';
 import { count } from '../helpers/count.ts';
+import { until } from '../helpers/deadline.ts';
 import { exchange } from '../helpers/http.ts';
 import { matrix, NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { withServer } from '../helpers/server.ts';
@@ -133,6 +134,48 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
   });
 });
 
+matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
+  // The parser would take the body of what follows for a request: it has lost its head.
+  scenario.differs('what follows a request with Upgrade is not served', 'keeps the connection', async (server) => {
+    const before = await count(server, 'unread');
+    for (const upgrade of ['h2c', 'websocket']) {
+      const connection = await server.connect();
+      await connection.send(
+        [
+          `GET /list HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: ${upgrade}\r\n\r\n`,
+          'POST /unread HTTP/1.1\r\nHost: test\r\nContent-Length: 40\r\n\r\n',
+        ].join(''),
+      );
+      await connection.send('GET /unread HTTP/1.1\r\nHost: test\r\n\r\n');
+      const response = await connection.response();
+      assert.equal(response.text(), 'hello');
+      assert.equal(response.header('connection')?.toLowerCase(), 'close');
+      await connection.end();
+      assert.equal(connection.pending, '');
+      connection.close();
+    }
+    assert.equal(await count(server, 'unread'), before);
+  });
+
+  scenario('the body of a request with Upgrade arrives', async (server) => {
+    const connection = await server.connect();
+    await connection.send(
+      'POST /echo HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 6\r\n\r\nabc',
+    );
+    await connection.send('def');
+    assert.equal((await connection.response()).text(), 'abcdef');
+    connection.close();
+  });
+
+  scenario('who sends 4 MB of header hears 431, not a reset', async (server) => {
+    const response = await exchange(
+      server.address,
+      `GET / HTTP/1.1\r\nHost: test\r\nX-Long: ${'x'.repeat(4_000_000)}\r\n\r\n`,
+    );
+    assert.deepEqual([response.status, response.complete], [431, true]);
+  });
+});
+
 it('an idle connection is closed after --keep-alive seconds', { skip: !NUNICORN_RUNS }, async () => {
   await withServer({ app: 'wsgi_matrix:application', args: ['--keep-alive', '1'] }, async (server) => {
     const connection = await server.connect();
@@ -150,5 +193,29 @@ it('--keep-alive 0 closes each connection and says so', { skip: !NUNICORN_RUNS }
     assert.equal((await connection.response()).header('connection')?.toLowerCase(), 'close');
     await connection.end();
     connection.close();
+  });
+});
+
+it('what is pipelined behind the last answer of a connection is not run', { skip: !NUNICORN_RUNS }, async () => {
+  await withServer({ app: 'wsgi_matrix:application', args: ['--keep-alive', '0'] }, async (server) => {
+    const request = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n`;
+    const connection = await server.connect();
+    await connection.send(request('/list') + request('/unread') + request('/unread'));
+    assert.equal((await connection.response()).text(), 'hello');
+    await connection.end();
+    assert.equal(connection.pending, '');
+    connection.close();
+    // The client takes its answer slowly: the connection is there still when the next request comes.
+    const slow = await server.connect();
+    slow.socket.pause();
+    await slow.send(request('/big?30000000'));
+    await until(() => slow.socket.readableLength > 0 || slow.socket.bytesRead > 0, 'the answer to begin');
+    await slow.send(request('/unread'));
+    slow.discard();
+    slow.socket.resume();
+    await slow.end();
+    assert.ok(slow.received > 30_000_000);
+    slow.close();
+    assert.equal(await count(server, 'unread'), 0);
   });
 });
