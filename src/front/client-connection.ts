@@ -15,6 +15,8 @@ export interface ClientConnection {
   pipelined: (() => void)[] | null;
   /** Since when nothing has been going on: `now` of clock.ts. */
   idleSince: number;
+  /** What had been read of the socket then. */
+  bytesRead: number;
   /** How far what was written had got when the client was last seen taking something, and when that was. */
   bytesTaken: number;
   takenAt: number;

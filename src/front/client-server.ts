@@ -12,6 +12,7 @@ import { now } from '../clock.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import type { ClientConnection } from './client-connection.ts';
+import { clientDescriptors } from './descriptors.ts';
 import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
 import { rawErrorAnswer } from './error-page.ts';
 import { Exchange } from './exchange.ts';
@@ -68,6 +69,10 @@ const STOP_GRACE_MS = 100;
 /** What a refused request still sends is read, up to these limits, lest the answer be lost in a reset (RFC 9112, 9.6). */
 const LINGER_MS = 1000;
 const LINGER_BYTES = 64 * 1024 * 1024;
+/** With as many requests waiting behind the one that is served, no more is read of a connection. */
+const MAX_PIPELINED = 100;
+/** How often the log says that there are too many clients. */
+const CROWDED_LOG_MS = 60_000;
 const MAX_REQUEST_ID = 0xffffffff;
 
 export class ClientServer {
@@ -86,6 +91,9 @@ export class ClientServer {
   private stopping = false;
   private stopIdleMs = STOP_GRACE_MS;
   private bodyBytesInMemory = 0;
+  private readonly descriptors = clientDescriptors();
+  private spoolFiles = 0;
+  private crowdedSaidAt = Number.NEGATIVE_INFINITY;
   // Not from 1: a worker outlives a front, and the ids of the next front must not be taken for those of the last.
   private lastId = Math.floor(Math.random() * MAX_REQUEST_ID);
 
@@ -144,6 +152,13 @@ export class ClientServer {
     return this.connections.size === 0 && [...this.guards].every((guard) => guard.isEmpty);
   }
 
+  /** Of clients: connections and bodies in files. */
+  private get openDescriptors(): number {
+    let open = this.connections.size + this.spoolFiles;
+    for (const guard of this.guards) open += guard.size;
+    return open;
+  }
+
   /** A server for one listening socket, to be attached to its handle by the caller. */
   createServer(listener: ListenerFacts): HttpServer {
     const { config, parts } = this;
@@ -165,7 +180,7 @@ export class ClientServer {
     );
     if (parts.firstBytes !== null) {
       this.guards.add(parts.firstBytes);
-      parts.firstBytes.guard(server);
+      parts.firstBytes.guard(server, () => this.openDescriptors >= this.descriptors.forRefusals);
     }
     server.on('request', (request, response) => this.requested(request, response, false));
     server.on('checkContinue', (request, response) => this.requested(request, response, true));
@@ -208,7 +223,8 @@ export class ClientServer {
           : connection.used
             ? this.config.keepaliveMs
             : Number.POSITIVE_INFINITY;
-        if (idleMs >= limitMs) socket.destroySoon();
+        // The head of the next request may have begun to come: it has a limit of its own.
+        if (idleMs >= limitMs && (this.stopping || socket.bytesRead === connection.bytesRead)) socket.destroySoon();
       } else if (exchange.phase === 'reading') {
         if (this.config.bodyTimeoutMs > 0 && now - exchange.pieceAt >= this.config.bodyTimeoutMs) {
           this.refuse(exchange, 408, `No piece of the request's body came for ${this.config.bodyTimeoutMs / 1000} s`);
@@ -239,16 +255,23 @@ export class ClientServer {
     exchange.phase = 'over';
     if (exchange.body !== null) this.bodyBytesInMemory -= exchange.body.length;
     exchange.body = null;
-    exchange.spool?.remove();
+    if (exchange.spool !== null) {
+      this.spoolFiles--;
+      exchange.spool.remove();
+    }
     const connection = exchange.connection;
     if (connection.current === exchange) {
       connection.current = null;
       connection.idleSince = now();
+      connection.bytesRead = connection.socket.bytesRead;
       if (exchange.response.isLast) {
         // Nobody would hear of what is run after the last answer, and its sender may send it again.
         connection.ending = true;
         connection.pipelined = null;
-      } else connection.pipelined?.shift()?.();
+      } else if (connection.pipelined !== null) {
+        if (connection.pipelined.length <= MAX_PIPELINED) readOn(connection.socket);
+        connection.pipelined.shift()?.();
+      }
     }
     this.handler.exchangeOver(exchange);
   }
@@ -303,6 +326,7 @@ export class ClientServer {
       current: null,
       pipelined: null,
       idleSince: now(),
+      bytesRead: 0,
       bytesTaken: 0,
       takenAt: 0,
       used: false,
@@ -313,6 +337,28 @@ export class ClientServer {
     this.handler.connected();
     socket.on('end', endOfClient);
     socket.on('close', this.connectionClosed);
+    if (this.openDescriptors > this.descriptors.forClients) this.turnAway(connection);
+  }
+
+  /** Ends a connection at once, lest there be no descriptor left with which to reach a worker. */
+  private turnAway(connection: ClientConnection): void {
+    const { socket } = connection;
+    const { limit, forRefusals } = this.descriptors;
+    this.handler.notUnderstood(503);
+    this.sayCrowded(`Connections are turned away with 503: ${this.openDescriptors} are open`, limit);
+    connection.ending = true;
+    if (this.openDescriptors > forRefusals) {
+      socket.destroy();
+      return;
+    }
+    socket.end(rawErrorAnswer(503, 'Too many connections'));
+    linger(socket);
+  }
+
+  private sayCrowded(what: string, limit: number): void {
+    if (now() - this.crowdedSaidAt < CROWDED_LOG_MS) return;
+    this.crowdedSaidAt = now();
+    this.log.error(`${what}, and this process may have ${limit} descriptors (ulimit -n)`);
   }
 
   private factsOf(socket: Socket, listener: ListenerFacts, header: ProxyHeader | undefined): ConnectionFacts {
@@ -340,6 +386,7 @@ export class ClientServer {
       // Pipelined: in order and one at a time, since the first may change what the second sees.
       connection.pipelined ??= [];
       connection.pipelined.push(() => this.begin(connection, request, response, expectsContinue));
+      if (connection.pipelined.length >= MAX_PIPELINED) stopReading(connection.socket);
       return;
     }
     this.begin(connection, request, response, expectsContinue);
@@ -424,7 +471,13 @@ export class ClientServer {
           this.bodyRead(exchange, pieces);
           return;
         }
+        if (this.openDescriptors > this.descriptors.forClients) {
+          this.sayCrowded('A request was turned away with 503: no file can be opened for it', this.descriptors.limit);
+          this.refuse(exchange, 503, 'Too many connections');
+          return;
+        }
         exchange.spool = new SpoolFile(this.config.spoolFolder, spoolFailed);
+        this.spoolFiles++;
         piece = Buffer.concat(pieces);
         pieces = [];
       }
@@ -472,6 +525,8 @@ export class ClientServer {
       socket.destroy();
       return;
     }
+    // Not its sender is late: we do not read.
+    if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && (socket as Socket & Paused)._paused) return;
     const exchange = connection?.current;
     const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
     if (connection === undefined) {
@@ -520,6 +575,25 @@ function linger(socket: Socket): void {
     if (left < 0) socket.destroy();
   });
   socket.once('close', () => clearTimeout(timer));
+}
+
+/** What node:http keeps of a socket. While `_paused` is set, the parser rests; but `readOn`, only a drain of the socket changes that. */
+interface Paused {
+  _paused: boolean;
+  readonly parser: { resume(): void } | null;
+}
+
+function stopReading(socket: Socket): void {
+  (socket as Socket & Paused)._paused = true;
+  socket.pause();
+}
+
+function readOn(socket: Socket): void {
+  const paused = socket as Socket & Paused;
+  if (!paused._paused) return;
+  paused._paused = false;
+  paused.parser?.resume();
+  socket.resume();
 }
 
 /** Closes the listening socket; the connections live on. Of these http.Server#close would end the idle ones. */

@@ -38,11 +38,20 @@ export class FirstBytes {
     return this.waiting.size === 0;
   }
 
-  /** Puts itself before what listens for the connections of `server` now. */
-  guard(server: Server): void {
+  /** Connections that have not come to HTTP. */
+  get size(): number {
+    return this.waiting.size;
+  }
+
+  /** Puts itself before what listens for the connections of `server` now. While `isFull` says so, new ones are closed. */
+  guard(server: Server, isFull: () => boolean): void {
     const listeners = server.listeners('connection');
     server.removeAllListeners('connection');
     server.on('connection', (socket: Socket) => {
+      if (isFull()) {
+        socket.destroy();
+        return;
+      }
       this.read(socket, () => {
         for (const listener of listeners) listener.call(server, socket);
       });

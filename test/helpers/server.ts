@@ -32,6 +32,8 @@ export interface ServerOptions {
   readonly readyPath?: string;
   /** Files to be put into its HOME, the folder it is started in, by name. In `args`, `bind` and `env` `{home}` is that folder. */
   readonly files?: Readonly<Record<string, string>>;
+  /** How many descriptors each of its processes may have open. */
+  readonly descriptors?: number;
   /** How long the server may take until its first 200. */
   readonly bootMs?: number;
 }
@@ -97,7 +99,10 @@ export class Server {
       ...(options.args ?? []).map(atHome),
       ...(options.app === '' ? [] : [options.app]),
     ];
-    this.#child = spawn(command, args, {
+    const limited =
+      options.descriptors === undefined ? [] : ['sh', '-c', `ulimit -n ${options.descriptors}; exec "$@"`, 'sh'];
+    const [program = command, ...rest] = [...limited, command, ...args];
+    this.#child = spawn(program, rest, {
       cwd: this.home,
       stdio: ['ignore', 'pipe', 'pipe'],
       env: {

@@ -1,10 +1,11 @@
 // One connection, several requests: keep-alive, close, pipelining, pieces, 100-continue, HTTP/1.0.
 import { strict as assert } from 'node:assert';
 import { it } from 'node:test';
-import { count } from '../helpers/count.ts';
+import { count, counted } from '../helpers/count.ts';
 import { until } from '../helpers/deadline.ts';
 import { exchange } from '../helpers/http.ts';
 import { matrix, NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { peakResidentMiB } from '../helpers/processes.ts';
 import { withServer } from '../helpers/server.ts';
 
 matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
@@ -186,6 +187,25 @@ it('an idle connection is closed after --keep-alive seconds', { skip: !NUNICORN_
   });
 });
 
+it('a head that comes slowly on a kept connection has --header-timeout', { skip: !NUNICORN_RUNS }, async () => {
+  const args = ['--keep-alive', '1', '--header-timeout', '5'];
+  await withServer({ app: 'wsgi_matrix:application', args }, async (server) => {
+    const [slow, idle] = [await server.connect(), await server.connect()];
+    for (const connection of [slow, idle]) {
+      await connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+      assert.equal((await connection.response()).text(), 'ok');
+    }
+    await slow.send('GET /list HTTP/1.1\r\n');
+    await idle.end();
+    idle.close();
+    await slow.send('Host: test\r\n\r\n');
+    assert.equal((await slow.response()).text(), 'hello');
+    await slow.send('GET /list HTTP/1.1\r\n');
+    assert.equal((await slow.response()).status, 408);
+    slow.close();
+  });
+});
+
 it('--keep-alive 0 closes each connection and says so', { skip: !NUNICORN_RUNS }, async () => {
   await withServer({ app: 'wsgi_matrix:application', args: ['--keep-alive', '0'] }, async (server) => {
     const connection = await server.connect();
@@ -217,5 +237,24 @@ it('what is pipelined behind the last answer of a connection is not run', { skip
     assert.ok(slow.received > 30_000_000);
     slow.close();
     assert.equal(await count(server, 'unread'), 0);
+  });
+});
+
+it('a flood of pipelined requests is read no faster than it is served', { skip: !NUNICORN_RUNS }, async () => {
+  await withServer({ app: 'wsgi_matrix:application', workers: 1, threads: 2 }, async (server) => {
+    const [front] = server.fronts();
+    assert(front !== undefined);
+    const connection = await server.connect();
+    await connection.send('GET /wait/flood HTTP/1.1\r\nHost: test\r\n\r\n');
+    await counted(server, 'started-flood', 1);
+    const before = peakResidentMiB(front);
+    void connection.send('GET /list HTTP/1.1\r\nHost: test\r\n\r\n'.repeat(150_000));
+    for (let turn = 0; turn < 20; turn++) await server.seenByFront();
+    const grown = peakResidentMiB(front) - before;
+    assert.ok(grown < 60, `the front grew by ${grown} MiB`);
+    assert.equal((await server.get('/open/flood')).text(), 'open');
+    assert.equal((await connection.response()).text(), 'opened');
+    for (let time = 0; time < 2500; time++) assert.equal((await connection.response('GET', 60_000)).text(), 'hello');
+    connection.close();
   });
 });

@@ -1,0 +1,77 @@
+// More clients than there are descriptors: those who are there are served, workers can still be replaced, the rest hears 503.
+import { strict as assert } from 'node:assert';
+import { it } from 'node:test';
+import { SOON_MS, until } from '../helpers/deadline.ts';
+import type { Connection } from '../helpers/http.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { withServer } from '../helpers/server.ts';
+
+const skip = !NUNICORN_RUNS;
+const DESCRIPTORS = 120;
+
+async function ask(connection: Connection): Promise<string> {
+  await connection.send('GET /list HTTP/1.1\r\nHost: test\r\n\r\n');
+  return (await connection.response()).text();
+}
+
+it('clients that take all descriptors keep no worker from being replaced', { skip }, async () => {
+  const args = ['--header-timeout', '60', '--keep-alive', '60'];
+  await withServer({ app: 'wsgi_matrix:application', descriptors: DESCRIPTORS, args }, async (server) => {
+    const before = server.descriptorCounts();
+    const first = await server.connect();
+    assert.equal(await ask(first), 'hello');
+    const crowd: Connection[] = [];
+    for (let at = 0; at < 2 * DESCRIPTORS; at++) crowd.push(await server.connect());
+    await until(
+      () => crowd.some((connection) => connection.pending.startsWith('HTTP/1.1 503 ')),
+      () => `a client to be turned away\n${server.output}`,
+    );
+    await server.waitForLog(/Connections are turned away with 503: .* 120 descriptors \(ulimit -n\)/);
+    assert.equal(await ask(first), 'hello');
+
+    const fronts = server.fronts();
+    const [worker] = server.workers();
+    assert(worker !== undefined);
+    process.kill(worker, 'SIGKILL');
+    await until(() => server.workers().some((pid) => pid !== worker), 'another worker', SOON_MS);
+    assert.equal(await ask(first), 'hello');
+    assert.deepEqual(server.fronts(), fronts);
+
+    for (const connection of crowd) connection.reset();
+    first.close();
+    await until(async () => {
+      const connection = await server.connect();
+      try {
+        return (await ask(connection)) === 'hello';
+      } catch {
+        return false;
+      } finally {
+        connection.close();
+      }
+    }, 'a new client to be served');
+    await server.descriptorsBackTo(before);
+  });
+});
+
+it('a body for which no file can be opened is a 503, and the others are served', { skip }, async () => {
+  const args = ['--header-timeout', '60', '--body-timeout', '60'];
+  await withServer({ app: 'wsgi_matrix:application', descriptors: DESCRIPTORS, args }, async (server) => {
+    const uploads: Connection[] = [];
+    // Each is a connection and a file.
+    for (let at = 0; at < DESCRIPTORS / 2; at++) {
+      const connection = await server.connect();
+      await connection.send('POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 300001\r\n\r\n');
+      await connection.send(Buffer.alloc(300_000, 'x'));
+      uploads.push(connection);
+    }
+    await server.waitForLog(/no file can be opened for it, and this process may have 120 descriptors/);
+    const answers = await Promise.all(
+      uploads.map(async (connection) => {
+        await connection.send('x');
+        return (await connection.response()).status;
+      }),
+    );
+    assert.deepEqual([...new Set(answers)].sort(), [200, 503]);
+    for (const connection of uploads) connection.close();
+  });
+});
