@@ -1,8 +1,24 @@
 /** Large request bodies in files, so that neither this process nor a worker holds them in memory. */
-import { createWriteStream, unlink, type WriteStream } from 'node:fs';
-import { join } from 'node:path';
+import { close, createWriteStream, mkdir, open, unlink, type WriteStream, write, writev } from 'node:fs';
+import { dirname, join } from 'node:path';
 
 let serial = 0;
+
+type Opened = (error: NodeJS.ErrnoException | null, fd: number) => void;
+
+/** Opens a file; the folder is made anew if it is gone: what cleans temporary folders may have taken it for forgotten. */
+function openAnyway(path: string, flags: string, mode: number, opened: Opened): void {
+  open(path, flags, mode, (error, fd) => {
+    if (error?.code !== 'ENOENT') {
+      opened(error, fd);
+      return;
+    }
+    mkdir(dirname(path), { mode: 0o700 }, (failed) => {
+      if (failed !== null && failed.code !== 'EEXIST') opened(error, fd);
+      else open(path, flags, mode, opened);
+    });
+  });
+}
 
 /** A body being written, then read by a worker. The file goes when the request is over. */
 export class SpoolFile {
@@ -13,7 +29,11 @@ export class SpoolFile {
   /** `onError` is called at most once, with what went wrong (ENOSPC: the disk is full). */
   constructor(folder: string, onError: (error: NodeJS.ErrnoException) => void) {
     this.path = join(folder, `body-${process.pid}-${++serial}`);
-    this.stream = createWriteStream(this.path, { flags: 'wx', mode: 0o600 });
+    this.stream = createWriteStream(this.path, {
+      flags: 'wx',
+      mode: 0o600,
+      fs: { open: openAnyway, write, writev, close },
+    });
     this.stream.on('error', (error: NodeJS.ErrnoException) => {
       if (!this.removed) onError(error);
     });
