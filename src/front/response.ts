@@ -13,6 +13,8 @@ interface Internals {
 
 /** A response that can also leave at once. node:http makes one for each request. */
 export class Response extends ServerResponse<Request> {
+  private closes = false;
+
   /** As node:http's own, but for a listener of each response on `close`: the front hears of it from the connection. */
   override assignSocket(socket: Socket): void {
     const internals = this as unknown as Internals;
@@ -23,7 +25,7 @@ export class Response extends ServerResponse<Request> {
 
   /** The connection ends with this response; known when its head has been sent. */
   get isLast(): boolean {
-    return (this as unknown as Internals)._last;
+    return this.closes || (this as unknown as Internals)._last;
   }
 
   /**
@@ -45,6 +47,7 @@ export class Response extends ServerResponse<Request> {
     // has a word of its own to send at the end.
     const closeNow = close && socket.writableLength === 0 && !('encrypted' in socket);
     internals._last = close && !closeNow;
+    this.closes = close;
     this.finished = true;
     this.emit('finish');
     if (closeNow) socket.destroy();
