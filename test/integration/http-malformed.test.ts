@@ -26,6 +26,8 @@ async function assertRefused(server: Server, bytes: string, statuses: readonly n
 
 const HOST = 'Host: test\r\n';
 const BODY = 'Content-Length: 5\r\n';
+/** What must not be taken for a request of its own, wherever the one before is thought to end. */
+const SMUGGLED = 'GET /unread HTTP/1.1\r\nHost: test\r\n\r\n';
 
 /** Refused by both. */
 const REFUSED: readonly (readonly [name: string, bytes: string, ...statuses: number[]])[] = [
@@ -88,6 +90,30 @@ const REFUSED: readonly (readonly [name: string, bytes: string, ...statuses: num
     400,
     501,
   ],
+  ...['\x0bchunked', ',chunked', 'chunked, identity', 'chunked\0', ''].map(
+    (coding) =>
+      [
+        `${JSON.stringify(`Transfer-Encoding: ${coding}`)} before another request`,
+        `POST /unread HTTP/1.1\r\n${HOST}Transfer-Encoding: ${coding}\r\n\r\n0\r\n\r\n${SMUGGLED}`,
+        400,
+        501,
+      ] as const,
+  ),
+  ...['Transfer-Encoding : chunked', 'Transfer-Encoding:\r\n chunked', 'Content-Length : 5', 'Host : other'].map(
+    (line) =>
+      [
+        `${JSON.stringify(line)} before another request`,
+        `POST /unread HTTP/1.1\r\n${HOST}${line}\r\n\r\n0\r\n\r\n${SMUGGLED}`,
+        400,
+      ] as const,
+  ),
+  ['a bare CR before a header', `POST /unread HTTP/1.1\r\n${HOST}X-A: b\rContent-Length: 5\r\n\r\nhello`, 400],
+  ['a bare LF before a header', `POST /unread HTTP/1.1\r\n${HOST}X-A: b\nContent-Length: 5\r\n\r\nhello`, 400],
+  ['a bare LF before another request', `GET /unread HTTP/1.1\r\n${HOST}\n${SMUGGLED}`, 400],
+  ['CR CR LF after the request line', `GET /unread HTTP/1.1\r\r\n${HOST}\r\n`, 400],
+  ['a space after the request line', `GET /unread HTTP/1.1 \r\n${HOST}\r\n`, 400],
+  ['a space before the request line', ` GET /unread HTTP/1.1\r\n${HOST}\r\n`, 400],
+  ['a request line with tabs', `GET\t/unread\tHTTP/1.1\r\n${HOST}\r\n`, 400],
   ['chunked over HTTP/1.0', 'POST /unread HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n', 400],
   ['an unknown expectation', `GET /unread HTTP/1.1\r\n${HOST}Expect: the-unexpected\r\n\r\n`, 417],
   ['a request line of 20 KB', `GET /unread?${'q'.repeat(20_000)} HTTP/1.1\r\n${HOST}\r\n`, 400, 414, 431],
@@ -109,6 +135,15 @@ const CHUNK_ERRORS: readonly (readonly [name: string, chunks: string])[] = [
   ['no CRLF after a chunk', '5\r\nhelloxx0\r\n\r\n'],
   ['a size beyond all limits', 'fffffffffffffffff\r\nhello\r\n0\r\n\r\n'],
   ['a bare LF after the size', '5\nhello\r\n0\r\n\r\n'],
+  ['a bare LF after a chunk', '5\r\nhello\n0\r\n\r\n'],
+  ['a bare LF in an extension', `5;a\nb\r\nhello\r\n0\r\n\r\n${SMUGGLED}`],
+  ['a bare CR in an extension', `5;a\rb\r\nhello\r\n0\r\n\r\n${SMUGGLED}`],
+  ['a line break in a quoted extension', `5;a="\r\nhello\r\n0\r\n\r\n${SMUGGLED}`],
+  ['a size that wraps around 64 bits', `10000000000000005\r\nhello\r\n0\r\n\r\n${SMUGGLED}`],
+  ['a blank before the size', `  5\r\nhello\r\n0\r\n\r\n${SMUGGLED}`],
+  ['Content-Length in a trailer', `0\r\nContent-Length: 5\r\n\r\n${SMUGGLED}`],
+  ['Transfer-Encoding in a trailer', `0\r\nTransfer-Encoding: chunked\r\n\r\n${SMUGGLED}`],
+  ['an underscore in the size', `0_5\r\nhello\r\n0\r\n\r\n${SMUGGLED}`],
 ];
 
 matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
@@ -178,6 +213,37 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
       `POST /echo HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n00\r\nX-Trailer: 1\r\n\r\n`,
     );
     assert.equal(response.text(), 'hello');
+  });
+
+  scenario.differs('refused: transfer coding identity', 'serves it', async (server) => {
+    const head = `POST /unread HTTP/1.1\r\n${HOST}Transfer-Encoding: identity\r\n`;
+    await assertRefused(server, `${head}\r\n${SMUGGLED}`, [501]);
+    await assertRefused(server, `${head}Content-Length: 5\r\n\r\nhello${SMUGGLED}`, [400]);
+  });
+
+  scenario.differs('refused: Content-Length beyond 64 bits', 'waits for it', async (server) => {
+    const head = `POST /unread HTTP/1.1\r\n${HOST}Content-Length: 18446744073709551621\r\n\r\n`;
+    await assertRefused(server, `${head}hello${SMUGGLED}`, [400]);
+  });
+
+  scenario.differs('refused: a control character in the target', 'serves it', async (server) => {
+    for (const target of ['/un\tread', '/unread\0', '/unread\x7f'])
+      await assertRefused(server, `GET ${target} HTTP/1.1\r\n${HOST}\r\n`, [400]);
+  });
+
+  scenario.differs('refused: 20 KB of chunk extensions', 'serves it', async (server) => {
+    const head = `POST /unread HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n`;
+    await assertRefused(server, `${head}5;${'e'.repeat(20_000)}\r\nhello\r\n0\r\n\r\n`, [413]);
+  });
+
+  scenario.differs('Connection is a list: close among others closes', 'looks for "close" alone', async (server) => {
+    for (const lines of ['Connection: close, TE\r\n', 'Connection: keep-alive\r\nConnection: close\r\n']) {
+      const connection = await server.connect();
+      await connection.send(`GET / HTTP/1.1\r\n${HOST}${lines}\r\n`);
+      assert.equal((await connection.response()).header('connection')?.toLowerCase(), 'close');
+      await connection.end();
+      connection.close();
+    }
   });
 
   scenario.differs('a body that ends too early never reaches the application', 'hands it over', async (server) => {

@@ -203,6 +203,31 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario, { kind }) => {
     assertErrorPage(await ask(server, '/length/invalid'), 500);
   });
 
+  scenario.differs('Content-Length of -1, or two that differ, is a 500', 'sends them', async (server) => {
+    assertErrorPage(await ask(server, '/length/negative'), 500);
+    assertErrorPage(await ask(server, '/length/twice-different'), 500);
+    await assertServes(server);
+  });
+
+  scenario.differs('two equal Content-Length leave as one', 'sends both', async (server) => {
+    for (const method of ['GET', 'HEAD']) {
+      const response = await ask(server, '/length/twice', method);
+      assert.deepEqual(response.headers('content-length'), ['5'], method);
+    }
+  });
+
+  // A client would wait for the answer that follows: there is none.
+  scenario('a 1xx as the answer of the app ends the connection', async (server) => {
+    const connection = await server.connect();
+    await connection.send('GET /status/100 HTTP/1.1\r\nHost: test\r\n\r\n');
+    const head = await connection.readThrough('\r\n\r\n');
+    assert.match(head, /^HTTP\/1\.1 100 Continue\r\n/);
+    assert.doesNotMatch(head, /^(content-length|transfer-encoding):/im);
+    await connection.end();
+    assert.equal(connection.pending, '');
+    connection.close();
+  });
+
   scenario('a latin-1 header value is sent as one byte a character', async (server) => {
     const response = await ask(server, '/header/latin1');
     assert.equal(response.header('x-name'), 'caf\xe9');
