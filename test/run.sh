@@ -65,6 +65,19 @@ install_node_apps() {
   npm install --prefix "$folder" --no-audit --no-fund --loglevel=error
 }
 
+# A real program: what `next build` makes of a small app.
+build_next_app() {
+  local folder=.test/node-next source=test/fixtures/node_next
+  if [ -e "$folder/.next/standalone/server.js" ] && diff -qr "$source" "$folder/source" >/dev/null 2>&1; then return; fi
+  say "next build in $folder"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  cp -r "$source/." "$folder"
+  npm install --prefix "$folder" --no-audit --no-fund --loglevel=error
+  (cd "$folder" && NEXT_TELEMETRY_DISABLED=1 node_modules/.bin/next build >build.log 2>&1) || { cat "$folder/build.log"; fail 'next build'; }
+  cp -r "$source" "$folder/source"
+}
+
 # Node VERSION as an npm package; prints where it is.
 other_node() {
   local folder=".test/node-$1"
@@ -99,6 +112,7 @@ fi
 install_debian_packages
 install_python_packages
 install_node_apps
+build_next_app
 
 say 'build'
 npm run --silent build

@@ -114,7 +114,8 @@ async function measureCase(round: number, each: Case, steps: number): Promise<vo
 async function measureHello(round: number, each: Case, variant: Variant): Promise<void> {
   await withServer(variant, cores.server, {}, async (program, port) => {
     const target: Target = { port, path: '/', bodyBytes: undefined, cores: cores.load };
-    await fullSpeed(target, { connections: CONNECTIONS, seconds: 1 });
+    // Each thread compiles the app for itself.
+    await fullSpeed(target, { connections: CONNECTIONS, seconds: variant.threads === null ? 1 : 2 });
     const window = await windows.measure(
       program,
       () => fullSpeed(target, { connections: CONNECTIONS, seconds }),

@@ -24,6 +24,7 @@ import { withJitter } from '../policy/replacement.ts';
 import { appStack } from './app-stack.ts';
 import { AppThread } from './app-thread.ts';
 import { BodyFeed, type BodyFeedHandler } from './body-feed.ts';
+import { changeFolder } from './chdir.ts';
 import type { Engine, EngineHandler } from './main.ts';
 import type { NodeWorkerConfig } from './messages.ts';
 import { type FromThread, requestsAtATime, type ThreadAnswer } from './thread-messages.ts';
@@ -426,6 +427,9 @@ export class PoolWorker implements Engine {
     switch (message.op) {
       case 'running-as':
         thread.systemId = message.systemId;
+        return;
+      case 'chdir':
+        changeFolder(message);
         return;
       case 'ready':
         this.threadReady(thread);

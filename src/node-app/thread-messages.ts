@@ -2,6 +2,7 @@
  * What a worker's main thread and the threads that run its app say to each other. Requests and answers travel in arrays, so that
  * what there is at one time wakes the other side once.
  */
+import type { ChdirRequest } from './chdir.ts';
 import type { NodeWorkerConfig } from './messages.ts';
 
 /** Under async a thread runs any number of requests at a time; this many are any number. */
@@ -86,6 +87,7 @@ export type FromThread =
   | readonly ThreadAnswer[]
   /** First of all, where the system tells it: its number of the thread. */
   | { readonly op: 'running-as'; readonly systemId: number }
+  | ChdirRequest
   | { readonly op: 'ready' }
   | { readonly op: 'pong' }
   /** Under async: an error that nobody caught. What else runs may finish. */

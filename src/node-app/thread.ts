@@ -7,6 +7,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { EXIT, NunicornError } from '../errors.ts';
 import { openErrorLog } from '../log/error-log.ts';
 import { appStack, bootStack } from './app-stack.ts';
+import { provideChdir } from './chdir.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { loadApp, type RequestListener } from './load.ts';
 import { abortSignal, provideSignal } from './signal.ts';
@@ -353,6 +354,7 @@ if (id !== null) tell({ op: 'running-as', systemId: id });
 process.argv[1] = config.app.path;
 process.argv.length = 2;
 provideSignal();
+provideChdir((request) => parentPort?.postMessage(request));
 try {
   const app = await loadApp(config.app, (text) => log.warning(text));
   if (app.kind === 'listener') listener = app.listener;

@@ -5,16 +5,17 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '../helpers/deadline.ts';
 import { isAlive } from '../helpers/processes.ts';
+import type { Kind } from './kinds.ts';
 import { Clients, describe, judge, type Scenario, withFaults } from './scenario.ts';
 
 const KILL_EVERY_MS = 200;
 const THREADS = 2;
 
-export const killing: readonly Scenario[] = [
+export const killing = (kind: Kind): readonly Scenario[] => [
   {
     name: 'kill -9 of a random one of 4 workers every 0.2 s',
     run: (scale) =>
-      withFaults({ workers: 4, threads: THREADS, env: { PAUSE_SECONDS: '0.01' } }, async (server) => {
+      withFaults(kind, { workers: 4, threads: THREADS, env: { PAUSE_SECONDS: '0.01' } }, async (server) => {
         const clients = new Clients(server);
         const end = performance.now() + 60_000 * scale;
         let kills = 0;
@@ -27,39 +28,18 @@ export const killing: readonly Scenario[] = [
           kills++;
         }
         const outcomes = await clients.stop();
-        const wrong = judge(outcomes, clients, ['200', '502']);
-        const lost = outcomes.get('502') ?? 0;
-        if (lost > kills * THREADS) wrong.push(`${lost} requests lost in ${kills} workers of ${THREADS} threads`);
+        const wrong = judge(outcomes, clients, ['200', ...kind.lost]);
+        const lost = kind.lost.reduce((sum, outcome) => sum + (outcomes.get(outcome) ?? 0), 0);
+        const most = kills * kind.running(THREADS, clients.clients);
+        if (lost > most) wrong.push(`${lost} requests lost in ${kills} workers, ${most} at most could run there`);
         return { figures: `${kills} kills; ${describe(outcomes)}`, wrong };
       }),
   },
-  {
-    name: 'kill -9 of the front',
-    run: (scale) =>
-      withFaults({ workers: 2, threads: THREADS }, async (server) => {
-        const workers = server.workers();
-        const waits: number[] = [];
-        for (let time = 0; time < 5 * scale; time++) {
-          const [front] = await until(() => (server.fronts().length === 1 ? server.fronts() : null), 'the front');
-          if (front === undefined) continue;
-          process.kill(front, 'SIGKILL');
-          const start = performance.now();
-          await until(() => !isAlive(front), 'the front to end');
-          await server.get('/'); // waits in the kernel until the next front accepts it
-          waits.push(performance.now() - start);
-          // One that has just come up and dies again at once is held back, as it should be.
-          await delay(1500);
-        }
-        const slowest = Math.max(...waits);
-        const wrong = slowest > 500 ? [`back after ${slowest.toFixed(0)} ms`] : [];
-        if (String(server.workers()) !== String(workers)) wrong.push('workers were restarted');
-        return { figures: `${waits.length} kills; back after ${slowest.toFixed(0)} ms at most`, wrong };
-      }),
-  },
+  ...(kind.fronts === 0 ? [] : [frontKilled(kind)]),
   {
     name: 'kill -9 of the master',
     run: () =>
-      withFaults({ workers: 2, threads: THREADS, env: { PAUSE_SECONDS: '0.01' } }, async (server) => {
+      withFaults(kind, { workers: 2, threads: THREADS, env: { PAUSE_SECONDS: '0.01' } }, async (server) => {
         const clients = new Clients(server);
         await delay(1000);
         const others = server.processes();
@@ -78,20 +58,17 @@ export const killing: readonly Scenario[] = [
       name: `HUP with code that ${what}`,
       run: async () => {
         const folder = mkdtempSync(join(tmpdir(), 'faults-'));
-        const deploy = (head: string): void =>
-          writeFileSync(
-            join(folder, 'app.py'),
-            `import time\n${head}\ndef application(environ, start_response):\n` +
-              '    environ["wsgi.input"].read()\n    start_response("200 OK", [])\n    return [b"good"]\n',
-          );
+        const { file, text } = kind.module;
+        const deploy = (head: string): void => writeFileSync(join(folder, file), text(head));
         deploy('');
         try {
           return await withFaults(
+            kind,
             { chdir: folder, workers: 2, threads: THREADS, args: ['--boot-timeout', '5'] },
             async (server) => {
               const clients = new Clients(server);
               const before = server.workers();
-              deploy(what === 'does not import' ? 'import nothing_of_that_name' : 'time.sleep(3600)');
+              deploy(what === 'does not import' ? kind.doesNotImport : kind.hangsAtImport);
               server.kill('SIGHUP');
               await server.waitForLog(/did not boot: the worker stays/, { ms: 30_000 });
               await delay(1000);
@@ -108,3 +85,29 @@ export const killing: readonly Scenario[] = [
     }),
   ),
 ];
+
+function frontKilled(kind: Kind): Scenario {
+  return {
+    name: 'kill -9 of the front',
+    run: (scale) =>
+      withFaults(kind, { workers: 2, threads: THREADS }, async (server) => {
+        const workers = server.workers();
+        const waits: number[] = [];
+        for (let time = 0; time < 5 * scale; time++) {
+          const [front] = await until(() => (server.fronts().length === 1 ? server.fronts() : null), 'the front');
+          if (front === undefined) continue;
+          process.kill(front, 'SIGKILL');
+          const start = performance.now();
+          await until(() => !isAlive(front), 'the front to end');
+          await server.get('/'); // waits in the kernel until the next front accepts it
+          waits.push(performance.now() - start);
+          // One that has just come up and dies again at once is held back, as it should be.
+          await delay(1500);
+        }
+        const slowest = Math.max(...waits);
+        const wrong = slowest > 500 ? [`back after ${slowest.toFixed(0)} ms`] : [];
+        if (String(server.workers()) !== String(workers)) wrong.push('workers were restarted');
+        return { figures: `${waits.length} kills; back after ${slowest.toFixed(0)} ms at most`, wrong };
+      }),
+  };
+}

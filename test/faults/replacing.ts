@@ -2,21 +2,22 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '../helpers/deadline.ts';
 import { descriptorCount, isAlive } from '../helpers/processes.ts';
+import type { Kind } from './kinds.ts';
 import {
   Clients,
   describe,
   judge,
-  nodeMemory,
+  memoryMiB,
   type Scenario,
+  served,
   times,
   type Verdict,
   waitFor,
+  waitForServed,
   withFaults,
 } from './scenario.ts';
 
 const REPLACED = /is replaced:/;
-/** A request takes so long that threads, not processors, bound the rate: so rates compare on a busy machine. */
-const SLOW_BOOT = { BOOT_SECONDS: '2', PAUSE_SECONDS: '0.02' };
 const FOUR = { workers: 2, threads: 2 };
 const LEAST_RATE = 0.9;
 
@@ -26,13 +27,18 @@ async function rate(clients: Clients, ms: number): Promise<number> {
   return ((clients.total - before) * 1000) / (performance.now() - start);
 }
 
-export const replacing: readonly Scenario[] = [
+/** A request takes so long that threads, not processors, bound the rate: so rates compare on a busy machine. */
+function slowBoot({ bootSeconds }: Kind): Record<string, string> {
+  return { BOOT_SECONDS: String(bootSeconds), PAUSE_SECONDS: '0.02' };
+}
+
+export const replacing = (kind: Kind): readonly Scenario[] => [
   {
-    name: 'recycling by --max-requests, boot of 2 s',
+    name: `recycling by --max-requests, boot of ${kind.bootSeconds} s`,
     run: async (scale) => {
       const wanted = 50 * scale;
       let calm = 0;
-      const reference = await withFaults({ ...FOUR, env: SLOW_BOOT }, async (server) => {
+      const reference = await withFaults(kind, { ...FOUR, env: slowBoot(kind) }, async (server) => {
         const clients = new Clients(server);
         await rate(clients, 2000);
         calm = await rate(clients, 10_000);
@@ -40,26 +46,27 @@ export const replacing: readonly Scenario[] = [
         return { figures: '', wrong: [] };
       });
       if (reference.wrong.length > 0) return reference;
-      const args = ['--max-requests', '50', '--max-requests-jitter', '10', '--min-worker-lifetime', '0'];
-      return await withFaults({ ...FOUR, args, env: SLOW_BOOT }, async (server) => {
+      const limit = ['--max-requests', String(kind.maxRequests), '--max-requests-jitter', '10'];
+      const args = [...limit, '--min-worker-lifetime', '0'];
+      return await withFaults(kind, { ...FOUR, args, env: slowBoot(kind) }, async (server) => {
         const clients = new Clients(server);
         await rate(clients, 2000);
         const start = performance.now();
-        const [before, replacedBefore] = [clients.total, times(server, REPLACED)];
-        await waitFor(server, 'recycle', REPLACED, replacedBefore + wanted, wanted * 10_000);
+        const [before, servedBefore] = [clients.total, served(server)];
+        await waitForServed(server, servedBefore + wanted, wanted * 10_000);
         const busy = ((clients.total - before) * 1000) / (performance.now() - start);
         const outcomes = await clients.stop();
         const wrong = judge(outcomes, clients, ['200']);
         if (busy < LEAST_RATE * calm) wrong.push(`${((100 * busy) / calm).toFixed(0)} % of the rate without recycling`);
         const rates = `${busy.toFixed(0)}/s, without recycling ${calm.toFixed(0)}/s`;
-        return { figures: `${times(server, REPLACED)} recycles; ${describe(outcomes)}; ${rates}`, wrong };
+        return { figures: `${served(server) - servedBefore} recycles; ${describe(outcomes)}; ${rates}`, wrong };
       });
     },
   },
   {
-    name: 'HUP, boot of 2 s',
+    name: `HUP, boot of ${kind.bootSeconds} s`,
     run: (scale) =>
-      withFaults({ ...FOUR, env: SLOW_BOOT }, async (server) => {
+      withFaults(kind, { ...FOUR, env: slowBoot(kind) }, async (server) => {
         const clients = new Clients(server);
         for (let hup = 1; hup <= 20 * scale; hup++) {
           server.kill('SIGHUP');
@@ -69,9 +76,9 @@ export const replacing: readonly Scenario[] = [
       }),
   },
   {
-    name: 'upgrades by USR2, boot of 2 s',
+    name: `upgrades by USR2, boot of ${kind.bootSeconds} s`,
     run: (scale) =>
-      withFaults({ ...FOUR, env: SLOW_BOOT }, async (server) => {
+      withFaults(kind, { ...FOUR, env: slowBoot(kind) }, async (server) => {
         const clients = new Clients(server);
         let master = server.pid;
         for (let time = 1; time <= 5 * scale; time++) {
@@ -90,9 +97,9 @@ export const replacing: readonly Scenario[] = [
       }),
   },
   {
-    name: 'TTIN and TTOU, boot of 2 s',
+    name: `TTIN and TTOU, boot of ${kind.bootSeconds} s`,
     run: (scale) =>
-      withFaults({ ...FOUR, env: SLOW_BOOT }, async (server) => {
+      withFaults(kind, { ...FOUR, env: slowBoot(kind) }, async (server) => {
         const clients = new Clients(server);
         for (let time = 1; time <= 20 * scale; time++) {
           server.kill('SIGTTIN');
@@ -108,9 +115,9 @@ export const replacing: readonly Scenario[] = [
   {
     name: 'a leak of 1 MB a request, --memory-limit',
     run: (scale) => {
-      const args = ['--memory-limit', '120', '--min-worker-lifetime', '0'];
+      const args = ['--memory-limit', String(kind.memoryLimit), '--min-worker-lifetime', '0'];
       const env = { LEAK_BYTES: String(1024 * 1024), PAUSE_SECONDS: '0.1' };
-      return withFaults({ ...FOUR, args, env }, async (server) => {
+      return withFaults(kind, { ...FOUR, args, env }, async (server) => {
         const clients = new Clients(server, 3, 1);
         await waitFor(server, 'recycle', REPLACED, 6 * scale, 120_000 * scale);
         return await end(clients, `${times(server, REPLACED)} recycles`);
@@ -121,16 +128,15 @@ export const replacing: readonly Scenario[] = [
     name: 'many recycles leave nothing behind',
     run: (scale) => {
       const args = ['--max-requests', '100', '--min-worker-lifetime', '0'];
-      return withFaults({ ...FOUR, args }, async (server) => {
+      return withFaults(kind, { ...FOUR, args }, async (server) => {
         const clients = new Clients(server);
-        await waitFor(server, 'recycle', REPLACED, 30, 60_000);
-        const count = (): number =>
-          [server.pid, ...server.fronts()].reduce((sum, pid) => sum + descriptorCount(pid), 0);
+        await waitForServed(server, 30, 60_000);
+        const count = (): number => kind.lasting(server).reduce((sum, pid) => sum + descriptorCount(pid), 0);
         // Counts swing with clients and with workers that overlap: the least of several looks is compared.
         const least = async (): Promise<{ memory: number; descriptors: number }> => {
           const looks: [number, number][] = [];
           for (let look = 0; look < 20; look++) {
-            looks.push([nodeMemory(server), count()]);
+            looks.push([memoryMiB(kind.lasting(server)), count()]);
             await delay(100);
           }
           return {
@@ -139,22 +145,22 @@ export const replacing: readonly Scenario[] = [
           };
         };
         const before = await least();
-        await waitFor(server, 'recycle', REPLACED, 30 + 100 * scale, 120_000 * scale);
+        await waitForServed(server, 30 + 100 * scale, 120_000 * Math.max(1, scale));
         const after = await least();
         const outcomes = await clients.stop();
         const wrong = judge(outcomes, clients, ['200']);
         await until(() => server.workers().length === 2, 'two workers');
-        // master, front, two workers and nothing else
+        // master, two workers, perhaps a front, and nothing else
         await until(
-          () => server.processes().length === 4,
-          () => `4 processes, not ${server.processes().length}`,
+          () => server.processes().length === 3 + kind.fronts,
+          () => `${3 + kind.fronts} processes, not ${server.processes().length}`,
         );
         if (after.descriptors > before.descriptors)
           wrong.push(`descriptors ${before.descriptors} -> ${after.descriptors}`);
         const growth = after.memory - before.memory;
-        if (growth > 10 * scale) wrong.push(`master and front grew by ${growth.toFixed(0)} MiB`);
-        const memory = `master and front ${before.memory.toFixed(0)} -> ${after.memory.toFixed(0)} MiB`;
-        const figures = `${times(server, REPLACED)} recycles; ${describe(outcomes)}; ${memory}; descriptors ${before.descriptors} -> ${after.descriptors}`;
+        if (growth > 10 * Math.max(1, scale)) wrong.push(`they grew by ${growth.toFixed(0)} MiB`);
+        const memory = `what stays ${before.memory.toFixed(0)} -> ${after.memory.toFixed(0)} MiB`;
+        const figures = `${served(server)} recycles; ${describe(outcomes)}; ${memory}; descriptors ${before.descriptors} -> ${after.descriptors}`;
         return { figures, wrong };
       });
     },

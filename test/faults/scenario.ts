@@ -6,6 +6,7 @@ import { ROOT } from '../helpers/paths.ts';
 import { residentMiB } from '../helpers/processes.ts';
 import { Server, type ServerOptions } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
+import type { Kind } from './kinds.ts';
 
 export interface Verdict {
   /** What clients got, and what was counted. */
@@ -16,21 +17,24 @@ export interface Verdict {
 
 export interface Scenario {
   readonly name: string;
+  /** `scale`: of its time and its counts. */
   run(scale: number): Promise<Verdict>;
 }
 
 const BODY = Buffer.alloc(16_384, 'x');
-export const APP = 'app:application';
-export const FOLDER = join(ROOT, 'test', 'faults');
+const FOLDER = join(ROOT, 'test', 'faults');
 
 /** Keep-alive and new connections that post 16 KB, each request with an id of its own. */
 export class Clients {
   readonly loads: readonly Load[];
   readonly #server: Server;
+  /** How many. */
+  readonly clients: number;
   static #lastId = 0;
 
   constructor(server: Server, keepAlive = 6, fresh = 2) {
     this.#server = server;
+    this.clients = keepAlive + fresh;
     const path = (): string => `/?${++Clients.#lastId}`;
     const common = { address: server.address, path, method: 'POST', body: BODY };
     this.loads = [
@@ -61,8 +65,7 @@ export class Clients {
     const { home } = this.#server;
     const seen = new Set<string>();
     let lines = 0;
-    for (const name of readdirSync(home)) {
-      if (!name.startsWith('ran.')) continue;
+    for (const name of ran(this.#server)) {
       for (const id of readFileSync(join(home, name), 'latin1').split('\n')) {
         if (id === '') continue;
         lines++;
@@ -71,6 +74,24 @@ export class Clients {
     }
     return { once: seen.size, again: lines - seen.size };
   }
+}
+
+/** The files of those that have run requests: processes, or the threads of Node workers. */
+function ran(server: Server): string[] {
+  return readdirSync(server.home).filter((name) => name.startsWith('ran.'));
+}
+
+/** How many processes or threads have run requests since the start. */
+export function served(server: Server): number {
+  return ran(server).length;
+}
+
+export async function waitForServed(server: Server, count: number, ms: number): Promise<void> {
+  await until(
+    () => served(server) >= count,
+    () => `${count} that have run requests; had ${served(server)}`,
+    ms,
+  );
 }
 
 export function describe(outcomes: ReadonlyMap<string, number>): string {
@@ -100,12 +121,14 @@ export async function waitFor(server: Server, what: string, pattern: RegExp, cou
 
 /** Starts a server, and whatever happens leaves nothing of it. What it throws is a verdict too. */
 export async function withFaults(
+  kind: Kind,
   options: Partial<ServerOptions>,
   test: (server: Server) => Promise<Verdict>,
 ): Promise<Verdict> {
   let server: Server | undefined;
   try {
-    server = await Server.start({ app: APP, chdir: FOLDER, ...options });
+    const { threads = 1, args = [], ...others } = options;
+    server = await Server.start({ app: kind.app, chdir: FOLDER, ...others, args: [...kind.args(threads), ...args] });
     const verdict = await test(server);
     if (!server.hasExited) await server.stop();
     return verdict;
@@ -117,7 +140,7 @@ export async function withFaults(
   }
 }
 
-/** Resident memory of master and fronts, in MiB. */
-export function nodeMemory(server: Server): number {
-  return [server.pid, ...server.fronts()].reduce((sum, pid) => sum + residentMiB(pid), 0);
+/** Resident memory of some processes, in MiB. */
+export function memoryMiB(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => sum + residentMiB(pid), 0);
 }

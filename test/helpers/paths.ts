@@ -14,4 +14,6 @@ export const VENV_BIN = join(VENV, 'bin');
 export const PYTHON = join(VENV_BIN, 'python');
 /** What test/fixtures/node_apps/package.json names, installed. */
 export const NODE_APPS = join(ROOT, '.test', 'node-apps');
+/** What `next build` has made of test/fixtures/node_next: a program that calls listen(). */
+export const NEXT_SERVER = join(ROOT, '.test', 'node-next', '.next', 'standalone', 'server.js');
 export const NUNICORN = join(ROOT, 'bin', 'nunicorn.js');

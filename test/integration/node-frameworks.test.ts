@@ -4,7 +4,7 @@ import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
-import { FIXTURES, NODE_APPS } from '../helpers/paths.ts';
+import { FIXTURES, NEXT_SERVER, NODE_APPS } from '../helpers/paths.ts';
 import { type Server, withServer } from '../helpers/server.ts';
 
 const skip = !NUNICORN_RUNS;
@@ -57,20 +57,24 @@ async function events(server: Server): Promise<string[]> {
   return seen;
 }
 
-const FRAMEWORKS = ['express', 'fastify', 'koa', 'hono'];
+const framework = (name: string): string => `./node/frameworks/${name}.mjs`;
+const APPS: readonly (readonly [name: string, app: string])[] = [
+  ...['express', 'fastify', 'koa', 'hono'].map((name) => [name, framework(name)] as const),
+  ['next', NEXT_SERVER],
+];
 
-for (const [name, threads] of [
+for (const [mode, threads] of [
   ['async', 1],
   ['gthread', 3],
 ] as const) {
-  describe(`frameworks under ${name}`, { skip }, () => {
-    for (const framework of FRAMEWORKS) {
-      it(framework, async () => {
+  describe(`frameworks under ${mode}`, { skip }, () => {
+    for (const [name, app] of APPS) {
+      it(name, async () => {
         const env = { NODE_APPS };
-        await withServer({ app: `./node/frameworks/${framework}.mjs`, threads, env }, async (server) => {
-          await server.waitForLog(new RegExp(`Using worker: ${name}`));
+        await withServer({ app, threads, env }, async (server) => {
+          await server.waitForLog(new RegExp(`Using worker: ${mode}`));
           const page = await server.get('/hello/world?x=1');
-          assert.deepEqual([page.status, page.text()], [200, `${framework} says hello to world, 1`]);
+          assert.deepEqual([page.status, page.text()], [200, `${name} says hello to world, 1`]);
           assert.equal((await server.get('/nowhere')).status, 404);
           assert.equal(await upload(server), String(UPLOAD_BYTES));
           assert.deepEqual(await events(server), ['data: 0', 'data: 1', 'data: 2']);
@@ -95,7 +99,7 @@ describe('programs that call listen()', { skip }, () => {
 
   it('ws: a WebSocket goes through the upgrade, and closes at the end of its worker', async () => {
     const env = { NODE_APPS };
-    await withServer({ app: './node/frameworks/ws.mjs', env }, async (server) => {
+    await withServer({ app: framework('ws'), env }, async (server) => {
       const connection = await server.connect();
       await connection.send(
         'GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
