@@ -1,6 +1,7 @@
 /**
  * `npm run bench:claims`: what guides say about Gunicorn's workers, threads and memory, measured on one core of this machine and printed
- * beside it. Writes bench/results/claims.md and claims.json. `--rounds 3 --seconds 2`; `--render` writes the page anew.
+ * beside it. Writes bench/results/claims.md and claims.json after each measurement: `--continue` goes on where it was stopped.
+ * `--rounds 3 --seconds 2`; `--render` writes the page anew.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -71,19 +72,25 @@ const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '2' },
+    continue: { type: 'boolean', default: false },
     render: { type: 'boolean', default: false },
   },
 });
 
 const file = join(RESULTS, 'claims.json');
-const results = values.render ? (JSON.parse(readFileSync(file, 'utf8')) as Results) : await measureAll();
-mkdirSync(RESULTS, { recursive: true });
-writeFileSync(file, `${JSON.stringify(results, undefined, 1)}\n`);
-writeFileSync(join(RESULTS, 'claims.md'), toMarkdown(results));
+const known = values.render || values.continue ? (JSON.parse(readFileSync(file, 'utf8')) as Results) : undefined;
+const results = known !== undefined && values.render ? known : await measureAll(known);
+write(results);
 console.log(toMarkdown(results));
 
-/** Rounds outermost, so that a slow minute of the machine hits all. */
-async function measureAll(): Promise<Results> {
+function write(all: Results): void {
+  mkdirSync(RESULTS, { recursive: true });
+  writeFileSync(file, `${JSON.stringify(all, undefined, 1)}\n`);
+  writeFileSync(join(RESULTS, 'claims.md'), toMarkdown(all));
+}
+
+/** Rounds outermost, so that a slow minute of the machine hits all. `before`: what there is already. */
+async function measureAll(before: Results | undefined): Promise<Results> {
   const [loadBefore = 0] = loadavg();
   const imposed = impose({ cpus: 1 });
   const generator = new Generator(imposed.generator);
@@ -96,46 +103,48 @@ async function measureAll(): Promise<Results> {
     LOCKED_MS: '2',
     WAIT_MS: '8',
   };
-  const figures: Record<string, Measured[]> = {};
+  let all: Results = before ?? {
+    at: new Date().toISOString().slice(0, 16).replace('T', ' '),
+    machine: `${cpus()[0]?.model ?? 'unknown'}, one of ${cpus().length} cores (${imposed.cpu})`,
+    versions: versions(),
+    loadBefore,
+    figures: {},
+  };
   const failed = new Set<string>();
+  const names = (Object.keys(SITES) as Site[]).flatMap((site) =>
+    (Object.keys(SETUPS) as SetupId[]).flatMap((id) => (id === 'uvicorn1' && site !== 'hello' ? [] : [{ id, site }])),
+  );
+  const rounds = Number(values.rounds);
   try {
     execFileSync(PYTHON, ['-m', 'django_shop.fill'], { env, cwd: join(ROOT, 'examples') });
-    for (let round = 1; round <= Number(values.rounds); round++)
-      for (const site of Object.keys(SITES) as Site[])
-        for (const id of Object.keys(SETUPS) as SetupId[]) {
-          const name = `${id} ${site}`;
-          if (failed.has(name) || (id === 'uvicorn1' && site !== 'hello')) continue;
-          try {
-            const measured = await measure(SETUPS[id], site, env, imposed.server, generator);
-            figures[name] = [...(figures[name] ?? []), measured];
-            console.error(
-              `round ${round}: ${name}: ${Math.round(measured.perSecond)}/s, ${Math.round(measured.totalMb)} MB`,
-            );
-          } catch (error) {
-            failed.add(name);
-            console.error(`${name} is left out: ${error instanceof Error ? error.message : error}`);
-          }
+    for (let round = 1; round <= rounds; round++)
+      for (const [i, { id, site }] of names.entries()) {
+        const name = `${id} ${site}` as const;
+        const measured = all.figures[name] ?? [];
+        if (failed.has(name) || measured.length >= round) continue;
+        const at = `${(round - 1) * names.length + i + 1}/${rounds * names.length}`;
+        try {
+          const one = await measure(SETUPS[id], site, env, imposed.server, generator);
+          all = { ...all, figures: { ...all.figures, [name]: [...measured, one] } };
+          write(all);
+          console.error(`${at} ${name}: ${Math.round(one.perSecond)}/s, ${Math.round(one.totalMb)} MB`);
+        } catch (error) {
+          failed.add(name);
+          console.error(`${at} ${name} is left out: ${error instanceof Error ? error.message : error}`);
         }
+      }
   } finally {
     generator.stop();
     imposed.release();
     rmSync(folder, { recursive: true, force: true });
   }
-  const version = execFileSync(
-    PYTHON,
-    [
-      '-c',
-      'import sys, gunicorn, django; print(f"Python {sys.version.split()[0]}, Gunicorn {gunicorn.__version__}, Django {django.__version__}")',
-    ],
-    { encoding: 'utf8' },
-  );
-  return {
-    at: new Date().toISOString().slice(0, 16).replace('T', ' '),
-    machine: `${cpus()[0]?.model ?? 'unknown'}, one of ${cpus().length} cores (${imposed.cpu})`,
-    versions: version.trim(),
-    loadBefore,
-    figures,
-  };
+  return all;
+}
+
+function versions(): string {
+  const script =
+    'import sys, gunicorn, django; print(f"Python {sys.version.split()[0]}, Gunicorn {gunicorn.__version__}, Django {django.__version__}")';
+  return execFileSync(PYTHON, ['-c', script], { encoding: 'utf8' }).trim();
 }
 
 async function measure(
