@@ -4,6 +4,7 @@
  */
 import { EXIT, NunicornError } from '../errors.ts';
 import { nearest } from './nearest.ts';
+import { AS_TYPED } from './parser.ts';
 import type { Setting } from './setting.ts';
 import { SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
 import type { ValueType } from './types.ts';
@@ -86,16 +87,8 @@ function define(parser: Yargs): Yargs {
     .fail((message, error) => {
       throw error ?? new NunicornError(message, EXIT.USAGE);
     })
-    // Values stay text, whatever they look like, and names stay names: the table says what they mean.
-    .parserConfiguration({
-      'boolean-negation': false,
-      'camel-case-expansion': false,
-      'dot-notation': false,
-      'duplicate-arguments-array': true,
-      'greedy-arrays': false,
-      'parse-numbers': false,
-      'parse-positional-numbers': false,
-    });
+    // The table says what values mean.
+    .parserConfiguration(AS_TYPED);
   for (const name of SETTING_NAMES) {
     const { flags, type }: Setting<unknown> = SETTINGS[name];
     const long = flags.find((flag) => flag.startsWith('--'));

@@ -1,5 +1,6 @@
 /** The options that `nunicorn size` has itself, read by yargs. Everything else on the command line is left for the server. */
 import { EXIT, NunicornError } from '../errors.ts';
+import { AS_TYPED } from '../settings/parser.ts';
 
 const OWN = {
   path: {
@@ -148,17 +149,8 @@ export async function parseOwn(argv: readonly string[], columns: number): Promis
     .fail((message, error) => {
       throw error ?? new NunicornError(`${message} (from the command line)`, EXIT.USAGE);
     })
-    .parserConfiguration({
-      'boolean-negation': false,
-      'camel-case-expansion': false,
-      'dot-notation': false,
-      'duplicate-arguments-array': true,
-      'greedy-arrays': false,
-      'parse-numbers': false,
-      'parse-positional-numbers': false,
-      // The server's options are none of ours.
-      'unknown-options-as-args': true,
-    });
+    // The server's options are none of ours.
+    .parserConfiguration({ ...AS_TYPED, 'unknown-options-as-args': true });
   for (const [name, option] of Object.entries(OWN)) y = y.option(name, option);
   y = y
     .usage(
