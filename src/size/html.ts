@@ -39,7 +39,7 @@ h2 { font-size: 16px; margin: 0 0 4px; }
 p { margin: 4px 0; }
 .soft { color: var(--soft); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin-top: 16px; overflow-x: auto; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr)); gap: 16px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr)); gap: 0 16px; }
 .pair > section { margin-top: 16px; }
 .big { font-size: 26px; font-weight: 650; line-height: 1.25; margin: 2px 0 6px; }
 .kind { display: inline-block; border: 1px solid currentColor; border-radius: 99px; padding: 0 10px; font-size: 13px; color: var(--good); }
