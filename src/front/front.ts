@@ -17,7 +17,7 @@ import { ClientServer, type ClientServerParts, type HttpServer } from './client-
 import type { Exchange } from './exchange.ts';
 import type { FrontMetrics } from './front-metrics.ts';
 import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
-import { finishWithPage, sendHead, sendWhole } from './respond.ts';
+import { cut, finishWithPage, sendHead, sendWhole } from './respond.ts';
 
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
 const AHEAD_LIMIT_MS = 5;
@@ -288,7 +288,7 @@ export class Front {
         if (exchange.phase === 'answering' && end > start)
           this.sendPiece(exchange, Buffer.from(buffer.subarray(start, end)));
       },
-      end: (id, cut, appUs) => {
+      end: (id, isCut, appUs) => {
         const exchange = current(id);
         answered(appUs);
         this.readOn(exchange);
@@ -296,9 +296,9 @@ export class Front {
           this.fail(exchange, 500, '', OUTCOME.app_error);
           return;
         }
-        if (cut) {
+        if (isCut) {
           exchange.outcome = OUTCOME.cut;
-          exchange.connection.socket.destroySoon();
+          cut(exchange);
         } else exchange.response.end();
         this.clients.over(exchange);
       },

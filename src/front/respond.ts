@@ -111,3 +111,12 @@ export function finishWithPage(
   response.write(page);
   whenToEnd(() => response.end());
 }
+
+/**
+ * Ends the connection in the middle of an answer, so that the client sees that something is missing. What was written before goes
+ * out: Node 26 keeps it in the response until the end of the turn.
+ */
+export function cut({ response, connection }: Exchange): void {
+  while (response.writableCorked > 0) response.uncork();
+  connection.socket.destroySoon();
+}

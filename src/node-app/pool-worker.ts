@@ -11,7 +11,7 @@ import { accessRecord } from '../front/access-record.ts';
 import { ClientServer, type ClientServerParts } from '../front/client-server.ts';
 import type { Exchange } from '../front/exchange.ts';
 import type { FrontMetrics } from '../front/front-metrics.ts';
-import { finishWithPage, sendComplete, sendHead } from '../front/respond.ts';
+import { cut, finishWithPage, sendComplete, sendHead } from '../front/respond.ts';
 import { attachHandle } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
@@ -508,7 +508,7 @@ export class PoolWorker implements Engine {
         if (exchange.phase === 'over') return;
         exchange.outcome = OUTCOME.cut;
         this.stopFeed(exchange);
-        if (exchange.phase === 'answering') exchange.connection.socket.destroySoon();
+        if (exchange.phase === 'answering') cut(exchange);
         else exchange.connection.socket.destroy();
         this.clients.over(exchange);
     }

@@ -155,7 +155,8 @@ export const replacing = (kind: Kind): readonly Scenario[] => [
           () => server.processes().length === 3 + kind.fronts,
           () => `${3 + kind.fronts} processes, not ${server.processes().length}`,
         );
-        if (after.descriptors > before.descriptors)
+        // On a busy machine a worker may be booting in every look.
+        if (after.descriptors > before.descriptors + 2)
           wrong.push(`descriptors ${before.descriptors} -> ${after.descriptors}`);
         const growth = after.memory - before.memory;
         if (growth > 10 * Math.max(1, scale)) wrong.push(`they grew by ${growth.toFixed(0)} MiB`);
