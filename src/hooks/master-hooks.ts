@@ -61,6 +61,7 @@ export class MasterHooks {
         server.LISTENERS = call.listeners.map(listenerView);
         return await this.run(call.hook, EXIT.ERROR);
       case 'on_exit':
+        server.LISTENERS = [];
         return await this.run(call.hook, EXIT.ERROR);
       case 'pre_exec':
         return await this.run(call.hook, EXIT.HOOK_ERROR);
@@ -70,7 +71,8 @@ export class MasterHooks {
         if (await this.reload(call.config)) await this.changeWorkers(call.config.settings.workers);
         return await this.run(call.hook, EXIT.HOOK_ERROR);
       case 'pre_fork': {
-        const worker = workerView(server, ++server.worker_age, call.number, null);
+        server.worker_age = call.serial;
+        const worker = workerView(server, call.serial, call.number, null);
         this.workers.set(call.serial, worker);
         return await this.run(call.hook, EXIT.HOOK_ERROR, worker);
       }

@@ -20,8 +20,9 @@ export function pythonSettings(loaded: LoadedSettings): PythonSettings {
       ...Object.fromEntries((loaded.nodeHooks?.names ?? []).map((name) => [name, null])),
       pythonpath: settings.pythonpath.length === 0 ? null : settings.pythonpath.join(','),
       statsd_host: pythonAddress(settings.statsd_host),
-      user: settings.user ?? null,
-      group: settings.group ?? null,
+      // Numbers in any case, as in gunicorn: its logger gives them to chown().
+      user: settings.user ?? process.geteuid?.() ?? null,
+      group: settings.group ?? process.getegid?.() ?? null,
     },
     file: names.length === 0 || location?.kind !== 'file' ? null : { location: location.location, cwd, names },
   };

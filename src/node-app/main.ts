@@ -122,8 +122,15 @@ async function openHooks(
 ): Promise<WorkerHooks | null> {
   if (config === null) return null;
   const opened = await (await import('../hooks/worker-hooks.ts')).WorkerHooks.open(config, serial, front.number, log);
-  process.once('SIGABRT', () => void opened.aborted().then(() => process.abort()));
+  process.once('SIGABRT', () => void aborted(opened));
   return opened;
+}
+
+/** The worker did not leave in time: SIGKILL is about to follow. */
+async function aborted(opened: WorkerHooks): Promise<void> {
+  await opened.aborted();
+  await opened.leaving();
+  process.exit(EXIT.ERROR);
 }
 
 function report(asked: number | null, withRequests: boolean): void {

@@ -194,7 +194,7 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
     if (isSettingName(name)) {
       values.set(name, rawOf(name, value, from));
     } else {
-      const meant = likelyMeant(name, value);
+      const meant = isConstant(name) && !meantAsSetting(name, file) ? undefined : likelyMeant(name, value);
       if (meant !== undefined) warnings.push(`${from}: ${name} is not a setting, did you mean ${meant}?`);
       else if (file.onlySettings) warnings.push(`${from}: ${name} is not a setting; docs/settings.md lists them all`);
     }
@@ -211,6 +211,17 @@ function rawOf(name: SettingName, value: FileValue, from: string): unknown {
   if (value.kind === 'other' && value.type === 'function' && 'status' in SETTINGS[name]) return name;
   if (value.kind === 'bad') throw new NunicornError(`invalid value for ${name}: ${value.problem} (from ${from})`);
   throw new NunicornError(`invalid value for ${name}: a ${value.type} cannot be a setting's value (from ${from})`);
+}
+
+/** DATABASE_HOST: a file computes its settings from such names. */
+function isConstant(name: string): boolean {
+  return name === name.toUpperCase();
+}
+
+/** WORKERS, where nothing sets workers. */
+function meantAsSetting(name: string, { values }: ConfigFile): boolean {
+  const setting = name.toLowerCase();
+  return isSettingName(setting) && !values.has(setting);
 }
 
 /** Most names in a file are variables of its own. Only plain values under a name that is nearly a setting's are worth a word. */

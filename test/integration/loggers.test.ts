@@ -1,15 +1,18 @@
 // Logs through Python's logging: logger_class, logconfig_dict, syslog. The same configuration files run with gunicorn.
 import { strict as assert } from 'node:assert';
+import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { KINDS } from '../helpers/matrix.ts';
+import { FIXTURES } from '../helpers/paths.ts';
 import { isAlive } from '../helpers/processes.ts';
-import { type Kind, Server, withServer } from '../helpers/server.ts';
+import { finishing, type Kind, Server, withServer } from '../helpers/server.ts';
 import { withConfig } from '../helpers/transcript.ts';
 
 const none = { skip: !KINDS.includes('nunicorn') };
@@ -196,6 +199,27 @@ describe('syslog', () => {
     }
   });
 
+  it('by a Unix datagram socket, as of /dev/log', async () => {
+    for (const kind of KINDS as Kind[]) {
+      const folder = mkdtempSync(join(tmpdir(), 'loggers-'));
+      const path = join(folder, 'log');
+      // Node cannot receive datagrams there.
+      const program =
+        'import socket, sys\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.bind(sys.argv[1])\n' +
+        'while True: print(s.recv(65536).decode().rstrip("\\0"), flush=True)';
+      const receiver = spawn('python3', ['-c', program, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+      const received: string[] = [];
+      createInterface({ input: receiver.stdout }).on('line', (line) => received.push(line));
+      try {
+        await until(() => existsSync(path), 'the socket');
+        await check(kind, `unix://${path}#dgram`, received);
+      } finally {
+        receiver.kill();
+        rmSync(folder, { recursive: true });
+      }
+    }
+  });
+
   it('by TCP', async () => {
     for (const kind of KINDS as Kind[]) {
       const received: string[] = [];
@@ -209,6 +233,47 @@ describe('syslog', () => {
       await check(kind, `tcp://127.0.0.1:${address.port}`, received);
       listener.close();
     }
+  });
+});
+
+it('HUP gives the logs another logger, and USR1 opens the files of the logger anew', none, async () => {
+  const logger = (word: string): string => `from gunicorn.glogging import Logger
+import logging
+class Own(Logger):
+    def setup(self, cfg):
+        super().setup(cfg)
+        self.error_log.handlers[0].setFormatter(logging.Formatter("${word} %(message)s"))
+logger_class = Own
+`;
+  const files = { 'gunicorn.conf.py': logger('first') };
+  const options = { ...APP, args: ['-c', '{home}/gunicorn.conf.py'], chdir: FIXTURES, files };
+  const server = await Server.spawn({ ...options, args: [...options.args, '--error-logfile', '{home}/error.log'] });
+  await finishing(server, async () => {
+    const path = join(server.home, 'error.log');
+    const text = (of = path): string => (existsSync(of) ? readFileSync(of, 'utf8') : '');
+    await until(
+      () => /^first Started: all workers are ready$/m.test(text()),
+      () => `the first logger\n${text()}\n${server.output}`,
+      30_000,
+    );
+    const before = logProcess(server);
+    writeFileSync(join(server.home, 'gunicorn.conf.py'), logger('second'));
+    server.kill('SIGHUP');
+    await until(
+      () => /^second Reloaded: all workers are ready$/m.test(text()),
+      () => `the second logger\n${text()}\n${server.output}`,
+      30_000,
+    );
+    await until(() => before !== undefined && !isAlive(before), 'the end of the first log process');
+    renameSync(path, `${path}.1`);
+    server.kill('SIGUSR1');
+    await until(() => existsSync(path), 'the new file');
+    server.kill('SIGTTIN');
+    await until(
+      () => /^second Handling signal: ttin$/m.test(text()) && /^second Booting worker/m.test(text()),
+      () => `the master and a worker in the new file\n${text()}\n${server.output}`,
+      30_000,
+    );
   });
 });
 

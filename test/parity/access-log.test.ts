@@ -101,6 +101,21 @@ onNewServers('access log', { app: 'wsgi_matrix:application' }, [
     differs: { nunicorn: 'the size of the error page', gunicorn: '0', why: 'It is what was sent' },
   }),
   line({
+    name: 'a refused request',
+    format: '%(s)s %(r)s',
+    bytes: 'GET /x HTTP/1.1\r\nHost: test\r\nHost: other\r\nConnection: close\r\n\r\n',
+  }),
+  line({
+    name: 'quotes and control characters',
+    format: '%({x-own}i)s',
+    bytes: HELLO.replace('\r\n\r\n', '\r\nX-Own: a"b\\c\td\r\n\r\n'),
+    differs: {
+      nunicorn: 'control characters and backslashes are escaped as well as quotes',
+      gunicorn: 'quotes only',
+      why: 'A request cannot forge a line',
+    },
+  }),
+  line({
     name: 'a request over HTTP/1.0',
     format: '%(r)s',
     bytes: 'GET / HTTP/1.0\r\n\r\n',

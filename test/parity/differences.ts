@@ -92,15 +92,20 @@ export function readDifferences(document: string): ReadonlyMap<string, Differenc
   return found;
 }
 
-/** Puts what a recording run has found into the document. */
-function record(): void {
-  const differences = readdirSync(RECORDS).map(
-    (file): Difference => JSON.parse(readFileSync(join(RECORDS, file), 'utf8')) as Difference,
+/** Puts what a recording run has found into the document. `all`: what it has not found is gone. */
+function record(all: boolean): void {
+  const document = readFileSync(DOCUMENT, 'utf8');
+  const differences = new Map(all ? [] : readDifferences(document));
+  for (const file of readdirSync(RECORDS)) {
+    const found = JSON.parse(readFileSync(join(RECORDS, file), 'utf8')) as Difference;
+    differences.set(`${found.topic}: ${found.name}`, found);
+  }
+  const sorted = [...differences.values()].toSorted(
+    (a, b) => a.topic.localeCompare(b.topic) || a.name.localeCompare(b.name),
   );
-  differences.sort((a, b) => a.topic.localeCompare(b.topic) || a.name.localeCompare(b.name));
-  const [before = ''] = readFileSync(DOCUMENT, 'utf8').split(BEGIN);
-  writeFileSync(DOCUMENT, before + writeDifferences(differences));
+  const [before = ''] = document.split(BEGIN);
+  writeFileSync(DOCUMENT, before + writeDifferences(sorted));
   rmSync(RECORDS, { recursive: true });
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) record();
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) record(process.argv[2] === 'all');

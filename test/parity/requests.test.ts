@@ -30,6 +30,11 @@ function many(count: number): string {
 }
 
 onOneServer('requests', { app: 'wsgi_matrix:application', workers: 1, threads: 4 }, [
+  sent({
+    name: 'two spaces before the target',
+    bytes: `GET  / HTTP/1.1\r\n${HOST}\r\n`,
+    differs: { nunicorn: 'is served', gunicorn: '400', why: "Node's parser" },
+  }),
   ...(
     [
       ['a request line of two parts', `GET /\r\n${HOST}\r\n`],

@@ -78,6 +78,29 @@ onNewServers('signals', APP, [
     },
   }),
   scenario({
+    name: 'SIGINT while a request runs that is about to end',
+    options: { app: 'pathology.faults:application', threads: 1 },
+    run: async (server) => {
+      const connection = await server.connect();
+      await connection.send('GET /hold?b HTTP/1.1\r\nHost: test\r\n\r\n');
+      await server.marked('b.started');
+      server.kill('SIGINT');
+      await server.waitForLog(/Handling signal: int/);
+      server.mark('b.open');
+      const answer = await connection.response().then(
+        ({ status }) => `${status}`,
+        () => 'no answer',
+      );
+      connection.close();
+      return [answer, `exit code ${(await server.exit()).code}`];
+    },
+    differs: {
+      nunicorn: 'running requests have 2 s',
+      gunicorn: 'workers are stopped at once',
+      why: 'Most requests are done by then',
+    },
+  }),
+  scenario({
     name: 'SIGTERM, a request longer than --graceful-timeout',
     options: { args: ['--graceful-timeout', '1'] },
     run: async (server) => {
@@ -143,6 +166,21 @@ onNewServers('signals', APP, [
       await until(() => !isAlive(worker), 'its end');
       const line = await server.waitForLog(/Worker \(pid:\d+\) was sent .*/);
       return [line[0].replace(/\d+/, 'PID'), await workersAre(server, 1), (await server.get('/')).text()];
+    },
+  }),
+  scenario({
+    name: 'a worker that is killed while it runs a request',
+    run: async (server) => {
+      const { ended } = await running(server, 'killed');
+      const [worker] = server.workers();
+      if (worker === undefined) throw new Error('no worker');
+      process.kill(worker, 'SIGKILL');
+      return await ended;
+    },
+    differs: {
+      nunicorn: 'the request gets 502',
+      gunicorn: 'the connection ends without an answer',
+      why: 'The front is there to say it',
     },
   }),
   ...(['SIGTERM', 'SIGINT', 'SIGQUIT'] as const).map((signal) =>

@@ -30,6 +30,19 @@ onNewServers('start', { app: APP, workers: 1 }, [
     },
   },
   {
+    name: 'the whole log of a start',
+    run: async (server) => {
+      await server.ready();
+      if (server.kind === 'nunicorn') await server.waitForLog(/Started: /);
+      return logLines(server, /./).map((text) => text.replace(/Python \d\S* \(.*\)$/, 'Python VERSION (PATH)'));
+    },
+    differs: {
+      nunicorn: 'says how many workers and threads, which Python, and when all workers are ready',
+      gunicorn: 'does not',
+      why: 'To see what runs',
+    },
+  },
+  {
     name: 'log of a gthread server',
     options: { app: APP, threads: 3 },
     run: async (server) => {

@@ -360,6 +360,10 @@ describe('settings that follow from others', () => {
     assert.equal((await load(['-k', 'gthread', 'app'])).settings.threads, 1);
   });
 
+  test('a worker class that does not exist here is refused', async () => {
+    await refused(load(['-k', 'gevent', 'app']), 1, /'gevent': nunicorn does not run this worker class; gthread with/);
+  });
+
   test('files start at chdir, chdir starts where the server was started', async () => {
     mkdirSync(join(cwd, 'project'));
     const { settings } = await load([
@@ -473,6 +477,11 @@ del os.environ["GONE"]
     assert.equal((await load(['app'])).settings.workers, 6);
   });
 
+  test('can import what gunicorn has, also where it is not installed', async () => {
+    configFile('from gunicorn import glogging\nclass Own(glogging.Logger): pass\nlogger_class = Own\n');
+    assert.equal((await load(['app'])).settings.logger_class, '__config__.Own');
+  });
+
   test('that raises ends the start with its traceback', async () => {
     configFile('def f():\n    raise KeyError("lost")\nf()\n');
     await refused(
@@ -535,7 +544,7 @@ del os.environ["GONE"]
 
   test('gets a word about names that are nearly settings, and none about others', async () => {
     configFile(
-      'worker = 3\nkeep_alive = 5\nThreads = 2\nlog_level = "debug"\nDATABASE = "x"\nhost = "y"\nnames = [1]\nmax_workers = 2\nmy_bind = "z"\n',
+      'worker = 3\nkeep_alive = 5\nThreads = 2\nlog_level = "debug"\nDATABASE = "x"\nhost = "y"\nnames = [1]\nmax_workers = 2\nmy_bind = "z"\nMASTER = 1\nTIMEOUT = 5\nWORKERS = 2\nworkers = WORKERS\n',
     );
     const { warnings } = await load(['app']);
     assert.deepEqual(warnings, [
@@ -543,6 +552,7 @@ del os.environ["GONE"]
       './gunicorn.conf.py:2: keep_alive is not a setting, did you mean keepalive?',
       './gunicorn.conf.py:3: Threads is not a setting, did you mean threads?',
       './gunicorn.conf.py:4: log_level is not a setting, did you mean loglevel?',
+      './gunicorn.conf.py:11: TIMEOUT is not a setting, did you mean timeout?',
     ]);
   });
 });

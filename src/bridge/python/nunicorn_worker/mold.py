@@ -125,6 +125,8 @@ class Mold:
             return
         elif name == "on_reload":
             self._reload(message["process"])
+        elif name == "on_exit":
+            server.LISTENERS.clear()
         self._call(name)
 
     def _call(self, name, *arguments, code=None):
@@ -154,8 +156,8 @@ class Mold:
         self._call("nworkers_changed", process["workers"], old)
 
     def _fork(self, serial, number):
-        self._server.worker_age += 1
-        view = WorkerView(self._server, self._server.worker_age, number)
+        self._server.worker_age = serial  # also of workers that an earlier mold has forked
+        view = WorkerView(self._server, serial, number)
         try:
             self._setup.cfg.pre_fork(self._server, view)
         except SystemExit as error:

@@ -20,19 +20,19 @@ def around_request(app: Any, worker: WorkerView) -> Any:
     if post_request is nothing:
 
         def run(environ: dict[str, Any], start_response: Any) -> Any:
-            worker.nr += 1
-            pre_request(worker, RequestView(environ, worker.nr))
+            pre_request(worker, RequestView(environ, worker.nr + 1))
+            worker.nr += 1  # after the hook, as gunicorn counts
             return app(environ, start_response)
 
         return run
 
     def run_both(environ: dict[str, Any], start_response: Any) -> Any:
         answer = start_response.__self__
-        worker.nr += 1
-        request = RequestView(environ, worker.nr)
+        request = RequestView(environ, worker.nr + 1)
         unfinished = _Request(worker, request, post_request)
         try:
             pre_request(worker, request)
+            worker.nr += 1
             unfinished.environ, unfinished.response = environ, ResponseView(answer, request)
             result = app(environ, start_response)
         except BaseException:

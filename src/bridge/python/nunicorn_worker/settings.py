@@ -68,13 +68,11 @@ class Config:
 
     @property
     def uid(self) -> int:
-        user = self._values["user"]
-        return os.geteuid() if user is None else user
+        return self._values["user"]
 
     @property
     def gid(self) -> int:
-        group = self._values["group"]
-        return os.getegid() if group is None else group
+        return self._values["group"]
 
     @property
     def env(self) -> dict[str, str]:

@@ -37,7 +37,7 @@ class ListenerView:
 
     def __init__(self, url: str, address: Any) -> None:
         self._url = url
-        self._address = address
+        self._address = tuple(address) if isinstance(address, list) else address
 
     def __str__(self) -> str:
         return self._url

@@ -110,18 +110,21 @@ class Worker:
         try:
             return self._boot() or self._serve()
         finally:
-            self._log.info("Worker exiting (pid: %d)", os.getpid())
-            try:
-                self._cfg.worker_exit(self._setup.server, self._view)
-            except Exception:
-                self._log.warning("Exception during worker exit:\n%s", traceback.format_exc())
+            self._exit()
+
+    def _exit(self):
+        self._log.info("Worker exiting (pid: %d)", os.getpid())
+        try:
+            self._cfg.worker_exit(self._setup.server, self._view)
+        except Exception:
+            self._log.warning("Exception during worker exit:\n%s", traceback.format_exc())
 
     def _boot(self):
         log, view = self._log, self._view
         log.info("Booting worker with pid: %d", os.getpid())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._signalled)
-        if self._cfg.worker_abort is not hooks.nothing:
+        if any(hook is not hooks.nothing for hook in (self._cfg.worker_abort, self._cfg.worker_exit)):
             signal.signal(signal.SIGABRT, self._aborted)
         try:
             self._cfg.post_fork(self._setup.server, view)
@@ -240,6 +243,7 @@ class Worker:
         except Exception:
             self._log.exception("Exception in worker_abort hook")
         finally:
+            self._exit()
             os._exit(1)
 
     def _ask_to_leave(self, why):
