@@ -166,7 +166,7 @@ export function poolCosts(one: ProbeWindow): RequestCosts {
   return { lockedMs: 0, blockedMs: 0, freeMs: workerMs, waitMs: waitOf(one), frontMs, generatorMs };
 }
 
-/** Of the time an event loop was busy: less is within what timers and accounting miss. */
+/** Of the time an event loop was held: less is within what timers and accounting miss. */
 const BLOCKED = 0.15;
 
 /**
@@ -181,8 +181,9 @@ export function loopCosts(
   full: ProbeWindow,
   held: { readonly busyMs: number; readonly loopMs: number; readonly delayMs: number },
 ): RequestCosts {
-  const stood = held.busyMs - held.loopMs - held.delayMs;
-  const blockedMs = stood > BLOCKED * held.busyMs ? stood : 0;
+  const heldMs = held.busyMs - held.delayMs;
+  const stood = heldMs - held.loopMs;
+  const blockedMs = stood > BLOCKED * heldMs ? stood : 0;
   const { workerMs, loopMs, frontMs, generatorMs } = full;
   return {
     lockedMs: loopMs,
