@@ -48,6 +48,16 @@ interface Connection {
   open: boolean;
 }
 
+/** Opens what a worker notes of what its threads have begun. Null: the worker has ended, and its file is gone with it. */
+export function openBegun(path: string): number | null {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
 export class WorkerLink {
   private readonly path: string;
   private readonly token: Buffer;
@@ -58,11 +68,12 @@ export class WorkerLink {
   private readonly unflushed: Connection[] = [];
   private closing = false;
 
-  constructor(socketPath: string, begunPath: string, threads: number, token: string, handler: LinkHandler) {
+  /** `begun`: of `openBegun`; the link closes it. */
+  constructor(socketPath: string, begun: number, threads: number, token: string, handler: LinkHandler) {
     this.path = socketPath;
     this.token = Buffer.from(token, 'hex');
     this.handler = handler;
-    this.begunFd = openSync(begunPath, 'r');
+    this.begunFd = begun;
     for (let number = 0; number < threads; number++) this.connections.push(this.connectSlot(number));
     this.control = connect({ path: socketPath });
     this.control.on('error', ignore);

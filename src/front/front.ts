@@ -4,7 +4,7 @@
  */
 import type { AnswerHandler } from '../bridge/frames.ts';
 import { readStacks } from '../bridge/stacks.ts';
-import { WorkerLink } from '../bridge/worker-link.ts';
+import { openBegun, WorkerLink } from '../bridge/worker-link.ts';
 import { now } from '../clock.ts';
 import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
 import { StallWatch } from '../dispatch/stall-watch.ts';
@@ -116,7 +116,9 @@ export class Front {
 
   addWorker(address: WorkerAddress): void {
     const { serial, threads } = address;
-    const link = new WorkerLink(address.socketPath, address.begunPath, threads, this.config.token, {
+    const begun = openBegun(address.begunPath);
+    if (begun === null) return; // killed as soon as it was ready: its end is what the master tells next
+    const link = new WorkerLink(address.socketPath, begun, threads, this.config.token, {
       answersOf: (number) => this.answersOf(serial, number),
       piecesHandled: () => this.flush(),
       slotLost: (number) => this.slotLost(serial, number),

@@ -1,6 +1,7 @@
 // Processes that die: each role is killed under load, and what an application does to its own process.
 import { strict as assert } from 'node:assert';
 import { it } from 'node:test';
+import { Admin } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { isAlive } from '../helpers/processes.ts';
@@ -258,5 +259,29 @@ it('SIGSTOP and SIGCONT of a worker: its request is finished', { skip }, async (
     assert.equal((await held.response()).text(), 'held');
     held.close();
     assert.deepEqual(server.workers(), [worker]);
+  });
+});
+
+it('a worker that dies before the front has heard of it', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, workers: 1, threads: 1, args: [...admin.args] }, async (server) => {
+    const front = firstOf(server.fronts());
+    const first = firstOf(server.workers());
+    process.kill(front, 'SIGSTOP');
+    try {
+      process.kill(first, 'SIGKILL');
+      const second = await until(
+        async () =>
+          (await admin.status()).workers.find(({ pid, state }) => pid !== first && state === 'ready' && pid !== null)
+            ?.pid,
+        'the next worker',
+      );
+      process.kill(second, 'SIGKILL');
+      await server.waitForLog(new RegExp(`Worker \\(pid:${second}\\) was sent SIGKILL`));
+    } finally {
+      process.kill(front, 'SIGCONT');
+    }
+    assert.equal((await server.get('/')).text(), 'ok');
+    assert.doesNotMatch(server.log, /Front 1 .* ended \(code/);
   });
 });

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { AnswerHandler } from '../../src/bridge/frames.ts';
-import { type LinkHandler, WorkerLink } from '../../src/bridge/worker-link.ts';
+import { type LinkHandler, openBegun, WorkerLink } from '../../src/bridge/worker-link.ts';
 
 const TOKEN = '00112233445566778899aabbccddeeff';
 const GREETING_BYTES = 20;
@@ -145,7 +145,9 @@ async function connected(threads: number) {
     takenBack: (slot, ids) => taken.note(slot, [...ids]),
     stack: () => {},
   };
-  const made = new WorkerLink(path(), join(folder, 'begun'), threads, TOKEN, handler);
+  const begun = openBegun(join(folder, 'begun'));
+  assert.ok(begun !== null);
+  const made = new WorkerLink(path(), begun, threads, TOKEN, handler);
   link = made;
   const slots: Peer[] = [];
   let control: Peer | null = null;
