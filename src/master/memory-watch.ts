@@ -1,11 +1,11 @@
 /** Looks at the memory of each worker once a second and has those replaced or killed that use too much. */
 import { readFile } from 'node:fs/promises';
-import type pidusage from 'pidusage';
 import { now } from '../clock.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { readMemoryUse } from '../machine.ts';
 import { CgroupWatch, type MemoryLimits, megabytes, WorkerMemory } from '../policy/memory.ts';
 import type { Reason } from '../policy/reasons.ts';
+import { residentMemory } from '../resident.ts';
 
 export interface MemoryWatchOptions extends MemoryLimits {
   /** The workers share the memory of a mold: what is shared counts in parts, where that decides. */
@@ -49,7 +49,6 @@ export class MemoryWatch {
   /** A cgroup limits the server's memory. */
   private grouped = false;
   private timer: NodeJS.Timeout | null = null;
-  private usage: typeof pidusage | null = null;
 
   constructor(options: MemoryWatchOptions, handler: MemoryWatchHandler, log: ErrorLog) {
     this.options = options;
@@ -91,7 +90,10 @@ export class MemoryWatch {
     const workers = this.handler.workers();
     const serials = new Set(workers.map(({ serial }) => serial));
     for (const serial of this.watched.keys()) if (!serials.has(serial)) this.watched.delete(serial);
-    const resident = await this.resident(workers);
+    const resident = await residentMemory(
+      workers.map(({ pid }) => pid),
+      HISTORY_MS,
+    );
     for (const worker of workers) {
       const bytes = resident.get(worker.pid);
       if (bytes !== undefined) await this.judge(worker, bytes);
@@ -107,22 +109,6 @@ export class MemoryWatch {
         `Worker ${worker.number} (pid:${worker.pid}) has most: ${memories.get(worker.serial)?.describe()}`,
     );
     this.handler.recycle(worker.serial, 'cgroup_memory');
-  }
-
-  /** RSS of each worker that still lives, by pid. */
-  private async resident(workers: readonly WatchedWorker[]): Promise<ReadonlyMap<number, number>> {
-    if (workers.length === 0) return new Map();
-    try {
-      // Loaded only where something is to be measured.
-      this.usage ??= (await import('pidusage')).default;
-      const found = await this.usage(
-        workers.map(({ pid }) => pid),
-        { maxage: HISTORY_MS },
-      );
-      return new Map(Object.entries(found).flatMap(([pid, one]) => (one ? [[Number(pid), one.memory]] : [])));
-    } catch {
-      return new Map(); // the only one has just died, or nothing can be read now
-    }
   }
 
   private async judge(worker: WatchedWorker, resident: number): Promise<void> {

@@ -1,5 +1,6 @@
 /** Memory of processes. RSS through pidusage each time it is asked for; PSS rarely, since the kernel walks all pages for it. */
 import { readFile } from 'node:fs/promises';
+import { residentMemory } from '../resident.ts';
 import type { MemoryStatus } from './status.ts';
 
 /** How old a figure may be. PSS costs about 20 ms of a thread for each GiB. */
@@ -46,12 +47,10 @@ export class Memory {
 
   private async read(pids: readonly number[], time: number): Promise<void> {
     this.rssAt = time;
-    const { default: pidusage } = await import('pidusage');
     const entries = new Map<number, Entry>();
-    const usage = pids.length === 0 ? {} : await pidusage([...pids]).catch(() => ({}));
+    const resident = await residentMemory(pids);
     for (const pid of pids) {
-      const stat = (usage as Record<string, { memory: number } | undefined>)[pid];
-      entries.set(pid, { ...(this.entries.get(pid) ?? UNKNOWN), rss: stat?.memory ?? null });
+      entries.set(pid, { ...(this.entries.get(pid) ?? UNKNOWN), rss: resident.get(pid) ?? null });
     }
     this.entries = entries;
     if (time - this.pssAt < PSS_AGE_MS && pids.every((pid) => entries.get(pid)?.pss !== null)) return;
