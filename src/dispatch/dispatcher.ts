@@ -270,6 +270,9 @@ export class Dispatcher<R extends Dispatched> {
       const outstanding = worker.slots.reduce((sum, slot) => sum + slot.requests.length, 0);
       if (outstanding !== worker.outstanding) found.push(`worker ${worker.serial}: outstanding is miscounted`);
       for (const slot of worker.slots) {
+        if (slot.held !== (slot.takingBack || slot.lost)) {
+          found.push(`worker ${worker.serial}, slot ${slot.number}: ${slot.held ? 'held by nothing' : 'not held'}`);
+        }
         const idle = worker.idle.includes(slot);
         if (idle !== (slot.requests.length === 0 && !slot.held)) {
           found.push(
