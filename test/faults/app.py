@@ -1,6 +1,10 @@
-"""What the faults are tried on: each request that is run leaves a line, so that one that ran twice is found."""
+"""What the faults are tried on.
+
+Each request that is run leaves a line as it begins: its query string, the number that the front has given it, its thread.
+"""
 
 import os
+import threading
 import time
 
 time.sleep(float(os.environ.get("BOOT_SECONDS", "0")))
@@ -15,7 +19,9 @@ def application(environ, start_response):
     if environ["QUERY_STRING"]:
         if not ran or ran[0] != os.getpid():
             ran[:] = [os.getpid(), open(os.path.join(os.environ["HOME"], "ran.%d" % os.getpid()), "ab", buffering=0)]
-        ran[1].write(b"%s\n" % environ["QUERY_STRING"].encode())
+        # Only the function that the worker hands in knows the number: nothing that an app is meant to see.
+        number = environ["nunicorn.extend_deadline"].__self__.id
+        ran[1].write(b"%s %d %d\n" % (environ["QUERY_STRING"].encode(), number, threading.get_ident()))
     if LEAK_BYTES:
         leaked.append(b"x" * LEAK_BYTES)
     time.sleep(PAUSE_SECONDS)

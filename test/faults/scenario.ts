@@ -27,6 +27,8 @@ const FOLDER = join(ROOT, 'test', 'faults');
 /** Keep-alive and new connections that post 16 KB, each request with an id of its own. */
 export class Clients {
   readonly loads: readonly Load[];
+  /** By the id of the request. */
+  readonly outcomes = new Map<string, string>();
   readonly #server: Server;
   /** How many. */
   readonly clients: number;
@@ -36,7 +38,10 @@ export class Clients {
     this.#server = server;
     this.clients = keepAlive + fresh;
     const path = (): string => `/?${++Clients.#lastId}`;
-    const common = { address: server.address, path, method: 'POST', body: BODY };
+    const heard = (asked: string, outcome: string): void => {
+      this.outcomes.set(asked.slice('/?'.length), outcome);
+    };
+    const common = { address: server.address, path, heard, method: 'POST', body: BODY };
     this.loads = [
       new Load({ ...common, clients: keepAlive, keepAlive: true }),
       new Load({ ...common, clients: fresh }),
@@ -60,20 +65,27 @@ export class Clients {
     return all;
   }
 
-  /** How many requests the app has run, and how often it ran one again. */
-  ran(): { readonly once: number; readonly again: number } {
+  /** Every time that the app has begun a request, in the order of each thread. */
+  ran(): readonly Run[] {
     const { home } = this.#server;
-    const seen = new Set<string>();
-    let lines = 0;
-    for (const name of ran(this.#server)) {
-      for (const id of readFileSync(join(home, name), 'latin1').split('\n')) {
-        if (id === '') continue;
-        lines++;
-        seen.add(id);
-      }
-    }
-    return { once: seen.size, again: lines - seen.size };
+    return ran(this.#server).flatMap((name) => {
+      const pid = Number(name.slice('ran.'.length));
+      const lines = readFileSync(join(home, name), 'latin1').split('\n');
+      return lines.slice(0, -1).map((line) => {
+        const [id = '', number, thread] = line.split(' ');
+        return { id, number: Number(number), pid, thread: `${pid} ${thread}` };
+      });
+    });
   }
+}
+
+export interface Run {
+  readonly id: string;
+  /** That the front gave it. This and the next two are not told of Node apps. */
+  readonly number: number;
+  readonly pid: number;
+  /** Unique among all threads of all processes. */
+  readonly thread: string;
 }
 
 /** The files of those that have run requests: processes, or the threads of Node workers. */
@@ -101,7 +113,8 @@ export function describe(outcomes: ReadonlyMap<string, number>): string {
 /** Only these outcomes, and no request run twice. */
 export function judge(outcomes: ReadonlyMap<string, number>, clients: Clients, allowed: readonly string[]): string[] {
   const wrong = [...outcomes.keys()].filter((outcome) => !allowed.includes(outcome)).map((one) => `outcome ${one}`);
-  const { again } = clients.ran();
+  const ran = clients.ran();
+  const again = ran.length - new Set(ran.map(({ id }) => id)).size;
   if (again > 0) wrong.push(`${again} requests run twice`);
   return wrong;
 }

@@ -383,7 +383,7 @@ export class Server {
   /** The log holds no stack trace of the server's own. */
   noDefects(): void {
     const lines = `${this.#stderr}${this.#stdout}`.split('\n').filter((line) => DEFECT.test(line));
-    assert.deepEqual(lines, [], `the server logged a defect of its own\n${this.output}`);
+    assert.deepEqual(lines, [], `the server logged a defect of its own:\n${lines.join('\n')}\n${this.output}`);
   }
 
   /** Kills whatever is left, hard. For tests that failed. */

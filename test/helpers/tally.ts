@@ -11,6 +11,8 @@ export interface LoadOptions {
   readonly body?: Buffer;
   /** Keep-alive connections instead of one per request. */
   readonly keepAlive?: boolean;
+  /** Hears the outcome of each request. */
+  readonly heard?: (path: string, outcome: string) => void;
 }
 
 /** Every outcome counted: "200", "502", or the code of the error, such as "ECONNRESET". */
@@ -52,20 +54,23 @@ export class Load {
 
   async #client(): Promise<void> {
     while (!this.#stopping) {
-      const outcome = await this.#once();
+      const { path = '/', heard } = this.#options;
+      const asked = typeof path === 'string' ? path : path();
+      const outcome = await this.#once(asked);
+      heard?.(asked, outcome);
       this.#tally.set(outcome, this.count(outcome) + 1);
       for (const watcher of [...this.#watchers]) watcher();
     }
   }
 
-  #once(): Promise<string> {
-    const { address, path = '/', method = 'GET', body } = this.#options;
+  #once(path: string): Promise<string> {
+    const { address, method = 'GET', body } = this.#options;
     return new Promise((resolve) => {
       const target = 'path' in address ? { socketPath: address.path } : { host: address.host, port: address.port };
       const ask = request(
         {
           ...target,
-          path: typeof path === 'string' ? path : path(),
+          path,
           method,
           agent: this.#agent,
           headers: body ? { 'content-length': body.length } : {},
