@@ -8,8 +8,8 @@ import { afterEach, beforeEach, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { get } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
-import { NUNICORN, VENV, VENV_BIN } from '../helpers/paths.ts';
-import { freePort } from '../helpers/ports.ts';
+import { NUNICORN, PYTHON, VENV, VENV_BIN } from '../helpers/paths.ts';
+import { freePort, isListening } from '../helpers/ports.ts';
 import { isAlive } from '../helpers/processes.ts';
 import { finishing, Server } from '../helpers/server.ts';
 
@@ -90,4 +90,40 @@ it('USR1 while the server starts, and to a front, opens no debugger', { skip }, 
     assert.equal((await server.get('/')).text(), 'hello');
     assert.doesNotMatch(server.log, /Debugger listening/);
   });
+});
+
+it('USR1 before Node has run a line opens no debugger for long', { skip }, async () => {
+  const [port, debuggerPort] = [await freePort(), await freePort()];
+  // The signal waits from before the start of Node until Node lets it through.
+  const early =
+    'import os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n' +
+    'os.kill(os.getpid(), signal.SIGUSR1)\nos.execv(sys.argv[1], sys.argv[1:])';
+  const args = [process.execPath, NUNICORN, '--bind', `127.0.0.1:${port}`, '--chdir', folder, 'app'];
+  const child = spawn(PYTHON, ['-c', early, ...args], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: {
+      PATH: `${VENV_BIN}:${process.env.PATH}`,
+      PYTHONDONTWRITEBYTECODE: '1',
+      NODE_OPTIONS: `--inspect-port=${debuggerPort}`,
+    },
+  });
+  let log = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    log += text;
+  });
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  try {
+    await until(
+      () => log.includes('all workers are ready'),
+      () => `the start\n${log}`,
+      LONG_MS,
+    );
+    assert.match(log, new RegExp(`Debugger listening on ws://127.0.0.1:${debuggerPort}/`));
+    assert.equal(await isListening({ host: '127.0.0.1', port: debuggerPort }), false);
+    assert.equal((await get({ host: '127.0.0.1', port }, '/')).text(), 'hello');
+    child.kill('SIGTERM');
+    assert.equal(await ended, 0);
+  } finally {
+    child.kill('SIGKILL');
+  }
 });
