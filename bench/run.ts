@@ -32,7 +32,7 @@ import {
 } from './servers.ts';
 import { quiet, rotate, type Window, Windows } from './windows.ts';
 
-const FULL_RUN_LIMIT_MS = 25 * 60_000;
+const FULL_RUN_LIMIT_MS = 30 * 60_000;
 const QUICK_RUN_LIMIT_MS = 4 * 60_000;
 /** Of the limit, kept for ending the last server and writing the page. */
 const RESERVE_MS = 20_000;
