@@ -1,6 +1,6 @@
 /** A thread that runs the app, as the worker's main thread sees it: sends requests, takes them back, hears answers. */
 import { fileURLToPath } from 'node:url';
-import { Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { BODY_IN_FILE } from '../bridge/frames.ts';
 import { UNKNOWN_STACKS } from '../bridge/stacks.ts';
 import type { DispatchWorker } from '../dispatch/dispatcher.ts';
@@ -30,6 +30,8 @@ const MAIN = fileURLToPath(new URL('./thread.js', import.meta.url));
 /** A body up to this size travels as text, which is the cheapest; a larger one as memory that changes hands. */
 const TEXT_BYTES = 16 * 1024;
 const ENCRYPTED = 'https';
+/** Messages that are read at a time: the clients are heard in between. */
+const MESSAGES_AT_A_TIME = 64;
 
 export class AppThread {
   readonly serial: number;
@@ -52,6 +54,8 @@ export class AppThread {
   /** It was told to go, or killed. */
   ending = false;
   private readonly worker: Worker;
+  private readonly port: MessagePort;
+  private readonly handler: AppThreadHandler;
   private readonly cells: Int32Array;
   private readonly cellOf = new Map<number, number>();
   /** By cell. */
@@ -77,14 +81,34 @@ export class AppThread {
     this.cells = new Int32Array(new SharedArrayBuffer(cells * Int32Array.BYTES_PER_ELEMENT));
     this.exchanges = new Array<Exchange | null>(cells).fill(null);
     const { threadMemoryLimitMiB: limit } = config;
+    const { port1, port2 } = new MessageChannel();
+    this.handler = handler;
+    this.port = port1;
     this.worker = new Worker(MAIN, {
       name: `thread ${number}`,
-      workerData: { config, number, cells: this.cells.buffer },
+      workerData: { config, number, cells: this.cells.buffer, port: port2 },
+      transferList: [port2],
       ...(limit === 0 ? {} : { resourceLimits: { maxOldGenerationSizeMb: limit } }),
     });
-    this.worker.on('message', (message: FromThread) => handler.said(this, message));
+    port1.on('message', (message: FromThread) => {
+      handler.said(this, message);
+      this.hear(MESSAGES_AT_A_TIME);
+    });
     this.worker.on('error', (error) => handler.threw(this, error));
-    this.worker.on('exit', (code) => handler.ended(this, code));
+    this.worker.on('exit', (code) => {
+      this.hear(Number.POSITIVE_INFINITY); // its last words
+      port1.close();
+      handler.ended(this, code);
+    });
+  }
+
+  /** Reads what else has come: an event for each message costs more than the message. */
+  private hear(most: number): void {
+    for (let left = most; left > 0; left--) {
+      const received = receiveMessageOnPort(this.port) as { readonly message: FromThread } | undefined;
+      if (received === undefined) return;
+      this.handler.said(this, received.message);
+    }
   }
 
   /** Gathers a request; `flush` sends it. */
@@ -95,39 +119,39 @@ export class AppThread {
     this.cellOf.set(exchange.id, cell);
     this.exchanges[cell] = exchange;
     const inFile = (exchange.flags & BODY_IN_FILE) !== 0;
-    this.unsent.push({
-      id: exchange.id,
+    this.unsent.push([
+      exchange.id,
       cell,
-      method: request.method ?? '',
-      url: request.url ?? '',
-      minor: request.httpVersionMinor,
-      headers: request.rawHeaders,
-      trailers: request.rawTrailers,
-      body: exchange.body === null || inFile ? null : forThread(exchange.body, this.transfer),
-      bodyOpen: exchange.bodyOpen,
-      file: inFile && exchange.body !== null ? exchange.body.toString() : null,
-      remoteAddress: connection.remoteAddress,
-      remotePort: connection.socket.remotePort ?? 0,
-      encrypted: connection.facts.scheme === ENCRYPTED,
-    });
+      request.method ?? '',
+      request.url ?? '',
+      request.httpVersionMinor,
+      request.rawHeaders,
+      request.rawTrailers,
+      exchange.body === null || inFile ? null : forThread(exchange.body, this.transfer),
+      exchange.bodyOpen,
+      inFile && exchange.body !== null ? exchange.body.toString() : null,
+      connection.remoteAddress,
+      connection.socket.remotePort ?? 0,
+      connection.facts.scheme === ENCRYPTED,
+    ]);
   }
 
   flush(): void {
     if (this.unsent.length === 0) return;
-    this.worker.postMessage(this.unsent, this.transfer);
+    this.port.postMessage(this.unsent, this.transfer);
     this.unsent.length = 0;
     this.transfer.length = 0;
   }
 
   say(message: Exclude<ToThread, readonly ThreadRequest[]>): void {
-    this.worker.postMessage(message);
+    this.port.postMessage(message);
   }
 
   /** More of the body of a request that has begun. */
   sendPiece(id: number, piece: Buffer): void {
     const transfer: ArrayBuffer[] = [];
     const message: ToThread = { op: 'body', id, piece: forThread(piece, transfer) };
-    this.worker.postMessage(message, transfer);
+    this.port.postMessage(message, transfer);
   }
 
   /** The request with this id, if it was sent here and has not been answered. */

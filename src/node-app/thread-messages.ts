@@ -1,7 +1,9 @@
 /**
  * What a worker's main thread and the threads that run its app say to each other. Requests and answers travel in arrays, so that
- * what there is at one time wakes the other side once.
+ * what there is at one time wakes the other side once; and each of them is an array, as the names of an object's properties would
+ * be copied with every one.
  */
+import type { MessagePort } from 'node:worker_threads';
 import type { ChdirRequest } from './chdir.ts';
 import type { NodeWorkerConfig } from './messages.ts';
 
@@ -20,6 +22,8 @@ export interface ThreadData {
   readonly number: number;
   /** The Int32Array of the cells, see below. */
   readonly cells: SharedArrayBuffer;
+  /** Where all messages come from and go to. */
+  readonly port: MessagePort;
 }
 
 /**
@@ -32,24 +36,24 @@ export const SENT = 1;
 export const BEGUN = 2;
 export const TAKEN = 3;
 
-export interface ThreadRequest {
-  readonly id: number;
-  readonly cell: number;
-  readonly method: string;
-  readonly url: string;
+export type ThreadRequest = readonly [
+  id: number,
+  cell: number,
+  method: string,
+  url: string,
   /** 0 or 1. */
-  readonly minor: number;
+  minor: number,
   /** Name, value, name, value ... */
-  readonly headers: readonly string[];
-  readonly trailers: readonly string[];
+  headers: readonly string[],
+  trailers: readonly string[],
   /** The whole body, a text is latin-1; or the file that holds it. With `bodyOpen` it is the beginning, and `body` messages follow. */
-  readonly body: Uint8Array | string | null;
-  readonly bodyOpen: boolean;
-  readonly file: string | null;
-  readonly remoteAddress: string;
-  readonly remotePort: number;
-  readonly encrypted: boolean;
-}
+  body: Uint8Array | string | null,
+  bodyOpen: boolean,
+  file: string | null,
+  remoteAddress: string,
+  remotePort: number,
+  encrypted: boolean,
+];
 
 export type ToThread =
   /** Requests, in their order. */

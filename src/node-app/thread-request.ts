@@ -21,12 +21,13 @@ export class ThreadSocket extends EventEmitter {
   private readonly gone: () => void;
 
   /** `gone`: the app wants the connection closed. */
-  constructor(request: ThreadRequest, gone: () => void) {
+  constructor(given: ThreadRequest, gone: () => void) {
     super();
-    this.remoteAddress = request.remoteAddress;
-    this.remotePort = request.remotePort;
-    this.remoteFamily = request.remoteAddress.includes(':') ? 'IPv6' : 'IPv4';
-    this.encrypted = request.encrypted;
+    const [, , , , , , , , , , remoteAddress, remotePort, encrypted] = given;
+    this.remoteAddress = remoteAddress;
+    this.remotePort = remotePort;
+    this.remoteFamily = remoteAddress.includes(':') ? 'IPv6' : 'IPv4';
+    this.encrypted = encrypted;
     this.gone = gone;
   }
 
@@ -138,12 +139,12 @@ export class OpenBody {
 /** The request; its body is pushed, or read from its file. One that is open comes through OpenBody. */
 export function toIncoming(given: ThreadRequest, socket: ThreadSocket): IncomingMessage {
   const request = new IncomingMessage(socket as unknown as Socket);
-  const { headers, trailers, body, file: path } = given;
-  request.method = given.method;
-  request.url = given.url;
+  const [, , method, url, minor, headers, trailers, body, bodyOpen, path] = given;
+  request.method = method;
+  request.url = url;
   request.httpVersionMajor = 1;
-  request.httpVersionMinor = given.minor;
-  request.httpVersion = given.minor === 0 ? '1.0' : '1.1';
+  request.httpVersionMinor = minor;
+  request.httpVersion = minor === 0 ? '1.0' : '1.1';
   (request as unknown as IncomingInternals)._addHeaderLines(headers, headers.length);
   if (path !== null) {
     const file = createReadStream(path);
@@ -155,7 +156,7 @@ export function toIncoming(given: ThreadRequest, socket: ThreadSocket): Incoming
     file.on('error', (error) => request.destroy(error));
     request.once('close', () => file.destroy());
     file.pause();
-  } else if (!given.bodyOpen) {
+  } else if (!bodyOpen) {
     if (body !== null && body.length > 0) request.push(toBuffer(body));
     complete(request, trailers);
   }

@@ -3,7 +3,7 @@
 import { readlinkSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { basename } from 'node:path';
-import { parentPort, workerData } from 'node:worker_threads';
+import { workerData } from 'node:worker_threads';
 import { EXIT, NunicornError } from '../errors.ts';
 import { openErrorLog } from '../log/error-log.ts';
 import { appStack, bootStack } from './app-stack.ts';
@@ -41,7 +41,7 @@ const UNTAKEN_BYTES = 64 * 1024;
 /** Up to here a body travels as text. */
 const TEXT_BYTES = 16 * 1024;
 
-const { config, cells: shared } = workerData as ThreadData;
+const { config, cells: shared, port } = workerData as ThreadData;
 const cells = new Int32Array(shared);
 const log = await openErrorLog(config.front.errorLog);
 const queue: ThreadRequest[] = [];
@@ -53,7 +53,7 @@ let pumping = false;
 let listener: RequestListener = (_, response) => response.end();
 
 function tell(message: FromThread): void {
-  parentPort?.postMessage(message, transfer);
+  port.postMessage(message, transfer);
 }
 
 /** One request from its beginning to the end of its answer. */
@@ -71,13 +71,14 @@ class Running implements ResponseSink {
   private over = false;
 
   constructor(given: ThreadRequest) {
-    this.id = given.id;
-    this.isHead = given.method === 'HEAD';
+    const [id, , method, , , , , body, bodyOpen] = given;
+    this.id = id;
+    this.isHead = method === 'HEAD';
     this.socket = new ThreadSocket(given, () => this.cut());
     this.request = toIncoming(given, this.socket);
     this.response = newResponse(this.request, this);
-    this.body = given.bodyOpen ? new OpenBody(this.request, (bytes) => this.bodyTaken(bytes)) : null;
-    if (this.body !== null && given.body !== null) this.body.add(toBuffer(given.body));
+    this.body = bodyOpen ? new OpenBody(this.request, (bytes) => this.bodyTaken(bytes)) : null;
+    if (this.body !== null && body !== null) this.body.add(toBuffer(body));
   }
 
   whole(status: number, reason: string, headers: string[], pieces: readonly Piece[]): void {
@@ -231,11 +232,12 @@ function pump(): void {
   while (running.size < atATime) {
     const next = queue.shift();
     if (next === undefined) break;
-    if (Atomics.compareExchange(cells, next.cell, SENT, BEGUN) === SENT) {
+    const [, cell] = next;
+    if (Atomics.compareExchange(cells, cell, SENT, BEGUN) === SENT) {
       // What is answered does not wait for the next request, which may take long.
       flush();
       run(next);
-    } else Atomics.store(cells, next.cell, FREE); // taken back
+    } else Atomics.store(cells, cell, FREE); // taken back
   }
   pumping = false;
   flush();
@@ -303,7 +305,7 @@ function refuseWebSocket(response: ServerResponse): void {
 
 const lifecycle = new Lifecycle(log, () => tell({ op: 'ready' }));
 
-parentPort?.on('message', (message: ToThread) => {
+port.on('message', (message: ToThread) => {
   if (!('op' in message)) {
     for (const one of message) queue.push(one);
     if (!pumping) pump();
@@ -354,7 +356,7 @@ if (id !== null) tell({ op: 'running-as', systemId: id });
 process.argv[1] = config.app.path;
 process.argv.length = 2;
 provideSignal();
-provideChdir((request) => parentPort?.postMessage(request));
+provideChdir((request) => port.postMessage(request));
 try {
   const app = await loadApp(config.app, (text) => log.warning(text));
   if (app.kind === 'listener') listener = app.listener;
