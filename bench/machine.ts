@@ -39,7 +39,7 @@ export function watchOthers(cores: Cores): () => number {
 }
 
 /** proc_stat(5): share of all time since the call that was stolen. */
-export function watchSteal(): () => number {
+function watchSteal(): () => number {
   const now = (): { all: number; stolen: number } => {
     const fields = (readFileSync('/proc/stat', 'utf8').split('\n')[0] ?? '').split(/ +/).slice(1, 9).map(Number);
     return { all: fields.reduce((sum, value) => sum + value, 0), stolen: fields[7] ?? 0 };
@@ -51,11 +51,23 @@ export function watchSteal(): () => number {
   };
 }
 
+/** Starts watching a run; the returned function says of it, at its end, what its page begins with. */
+export function watchRun(cores: Cores, seconds: number): (rounds: number) => Record<string, string> {
+  const startedAt = Date.now();
+  const steal = watchSteal();
+  return (rounds) => ({
+    date: new Date(startedAt).toISOString().slice(0, 16).replace('T', ' '),
+    duration: `${((Date.now() - startedAt) / 60_000).toFixed(1)} min, ${rounds} rounds of ${seconds} s windows`,
+    ...describeMachine(cores),
+    steal: `${(steal() * 100).toFixed(1)} % of the time was taken by the hypervisor`,
+  });
+}
+
 export function pinThisProcess({ load }: Cores): void {
   if (load !== undefined) execFileSync('taskset', ['-a', '-cp', load, `${process.pid}`], { stdio: 'ignore' });
 }
 
-export function describeMachine(cores: Cores): Record<string, string> {
+function describeMachine(cores: Cores): Record<string, string> {
   return {
     machine: `${cpus()[0]?.model ?? 'unknown'}, ${coreCount} cores, Linux ${release()}`,
     cores: `server on ${cores.server ?? 'any'}, load and nginx on ${cores.load ?? 'any'}`,

@@ -1,8 +1,9 @@
 /** Server processes: starting them on their cores, and their end. */
 
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
-import { getPriority } from 'node:os';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { getPriority, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isAlive, type Process, readTree } from '../src/size/proc.ts';
 
@@ -94,10 +95,22 @@ export async function runToEnd(
   return program.stdout;
 }
 
-/** For the end of the run, whatever its reason: nothing we started outlives it. */
+/** Nothing we started outlives this. */
 export function killAll(): void {
   for (const program of running) program.kill();
   running.clear();
+}
+
+/** A folder for what is started to write to. At the end of the run, whatever its reason, it goes, and nothing we started outlives it. */
+export function scratchFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'nunicorn-bench-'));
+  process.env.TMPDIR = folder;
+  process.on('exit', () => {
+    killAll();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => process.exit(130));
+  return folder;
 }
 
 /**

@@ -1,7 +1,5 @@
 /** `npm run bench`: nunicorn beside other servers, in one run. Method and options: bench/README.md. */
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { memoryOfSameProgram, memoryOfTree } from '../src/size/proc.ts';
 import { type Case, MIN_BURST_TRIALS, SITES, type Site, SLEEP_SECONDS, type Variant } from './cases.ts';
@@ -15,9 +13,10 @@ import {
   type Target,
   untilAnswered,
 } from './loads.ts';
-import { chooseCores, describeMachine, pinThisProcess, requirePrograms, watchSteal } from './machine.ts';
+import { chooseCores, pinThisProcess, requirePrograms, watchRun } from './machine.ts';
 import { options, USAGE } from './options.ts';
-import { killAll, Program, runToEnd } from './programs.ts';
+import { renderPage, writePage } from './page.ts';
+import { Program, runToEnd, scratchFolder } from './programs.ts';
 import { type MemorySample, type Results, type Sample, toMarkdown, verdicts } from './report.ts';
 import {
   APPS,
@@ -26,7 +25,6 @@ import {
   ensureVenv,
   fillDatabaseCommand,
   pythonVersion,
-  ROOT,
   SERVERS,
   type ServerId,
 } from './servers.ts';
@@ -41,31 +39,24 @@ const MIN_ROUNDS = 5;
 /** A compiler settles after some thousand requests: a server that was started a second ago is not what one runs. */
 const WARM_UP_REQUESTS = 3000;
 const MAX_WARM_UP_SECONDS = 5;
-const RESULTS = join(ROOT, 'bench', 'results');
 
 const { rounds, seconds } = options;
 const limitMs = (options.quick ? QUICK_RUN_LIMIT_MS : FULL_RUN_LIMIT_MS) - RESERVE_MS;
 const stopAt = Date.now() + limitMs;
 const cores = chooseCores(options.serverCores, options.loadCores);
 const windows = new Windows(cores, limitMs);
+const PAGE = { toMarkdown, verdicts };
 const samples: Sample[] = [];
 const memory: MemorySample[] = [];
 const skipped: string[] = [];
 const notes: string[] = [];
 
 if (options.help) console.log(USAGE);
-else if (options.render !== undefined) render(options.render);
+else if (options.render !== undefined) renderPage(PAGE, options.render);
 else await main();
 
 async function main(): Promise<void> {
-  const scratch = mkdtempSync(join(tmpdir(), 'nunicorn-bench-'));
-  process.env.TMPDIR = scratch;
-  process.on('exit', () => {
-    killAll();
-    rmSync(scratch, { recursive: true, force: true });
-  });
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => process.exit(130));
-  const startedAt = Date.now();
+  const scratch = scratchFolder();
   requirePrograms(['wrk', 'nginx', 'taskset', 'python3']);
   ensureVenv();
   const versions = findVersions();
@@ -73,22 +64,17 @@ async function main(): Promise<void> {
 
   const env = { SHOP_DATABASE: join(scratch, 'shop.sqlite3'), PYTHONPATH: EXAMPLES, PYTHONDONTWRITEBYTECODE: '1' };
   await runToEnd(fillDatabaseCommand(), { cores: undefined, env, cwd: APPS, timeoutMs: 60_000 });
-  const steal = watchSteal();
+  const about = watchRun(cores, seconds);
   const done = await runRounds(env, versions);
   const results: Results = {
-    about: {
-      date: new Date(startedAt).toISOString().slice(0, 16).replace('T', ' '),
-      duration: `${((Date.now() - startedAt) / 60_000).toFixed(1)} min, ${done} rounds of ${seconds} s windows`,
-      ...describeMachine(cores),
-      steal: `${(steal() * 100).toFixed(1)} % of the time was taken by the hypervisor`,
-    },
+    about: about(done),
     versions: { node: process.version, python: pythonVersion(), ...versions },
     skipped,
     notes,
     samples,
     memory,
   };
-  write(results, options.out ?? (options.whole && done >= MIN_ROUNDS ? 'latest' : 'partial'));
+  writePage(PAGE, options.out ?? (options.whole && done >= MIN_ROUNDS ? 'latest' : 'partial'), results);
 }
 
 /** Rounds outermost, servers innermost and in another order each round. Returns how many rounds were finished. */
@@ -275,21 +261,6 @@ function print(sample: Sample, remark = ''): void {
 function note(text: string): void {
   notes.push(text);
   console.log(`note: ${text}`);
-}
-
-function write(results: Results, name: string): void {
-  mkdirSync(RESULTS, { recursive: true });
-  writeFileSync(join(RESULTS, `${name}.json`), `${JSON.stringify(results, null, 1)}\n`);
-  render(name);
-  for (const { text, limit, measured, met } of verdicts(results))
-    console.log(`${met === undefined ? '  ?' : met ? ' ok' : ' NO'}  ${text}: ${measured}, limit ${limit}`);
-  console.log(`Written: bench/results/${name}.md and ${name}.json`);
-}
-
-/** The page anew from the raw data. */
-function render(name: string): void {
-  const results = JSON.parse(readFileSync(join(RESULTS, `${name}.json`), 'utf8')) as Results;
-  writeFileSync(join(RESULTS, `${name}.md`), toMarkdown(results));
 }
 
 type Environment = Readonly<Record<string, string>>;

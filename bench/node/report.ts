@@ -1,5 +1,6 @@
 /** From the raw results to verdicts and the page. Pure. */
 
+import type { Verdict } from '../page.ts';
 import { remarksOf, type Sample, type Spread, show, showSpread, spread, table } from '../report.ts';
 import {
   ASYNC_COST,
@@ -20,14 +21,6 @@ export interface Results {
   readonly versions: Readonly<Record<string, string>>;
   readonly notes: readonly string[];
   readonly samples: readonly Sample[];
-}
-
-export interface Verdict {
-  readonly text: string;
-  readonly limit: string;
-  readonly measured: string;
-  /** Undefined: not measured. */
-  readonly met: boolean | undefined;
 }
 
 /** The case whose samples are the health checks beside the work. */

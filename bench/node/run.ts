@@ -3,15 +3,13 @@
  * threads give to handlers that need the processor. Writes bench/results/node.md and node.json. Method: bench/README.md.
  */
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { constantRate, freePort, fullSpeed, type Outcome, type Target, untilAnswered } from '../loads.ts';
-import { chooseCores, describeMachine, pinThisProcess, requirePrograms, watchSteal } from '../machine.ts';
-import { killAll, Program, runToEnd } from '../programs.ts';
+import { chooseCores, pinThisProcess, requirePrograms, watchRun } from '../machine.ts';
+import { renderPage, writePage } from '../page.ts';
+import { Program, runToEnd, scratchFolder } from '../programs.ts';
 import type { Sample } from '../report.ts';
-import { ROOT } from '../servers.ts';
 import { quiet, rotate, Windows } from '../windows.ts';
 import {
   CASES,
@@ -48,7 +46,6 @@ const { values } = parseArgs({
   },
 });
 
-const RESULTS = join(ROOT, 'bench', 'results');
 /** Of a run that may replace the published page. */
 const MIN_ROUNDS = 5;
 /** For windows that are measured again: see Windows. */
@@ -57,11 +54,12 @@ const rounds = positive('rounds', values.rounds);
 const seconds = positive('seconds', values.seconds);
 const cores = chooseCores(values['server-cores'], values['load-cores']);
 const windows = new Windows(cores, LIMIT_MS);
+const PAGE = { toMarkdown, verdicts };
 const samples: Sample[] = [];
 const notes: string[] = [];
 
 if (values.help) console.log(USAGE);
-else if (values.render !== undefined) render(values.render);
+else if (values.render !== undefined) renderPage(PAGE, values.render);
 else await main();
 
 async function main(): Promise<void> {
@@ -69,33 +67,16 @@ async function main(): Promise<void> {
   const variants = cases.flatMap((each) => each.variants);
   requirePrograms(['wrk', 'taskset']);
   install(variants);
-  const scratch = mkdtempSync(join(tmpdir(), 'nunicorn-bench-'));
-  process.env.TMPDIR = scratch;
-  process.on('exit', () => {
-    killAll();
-    rmSync(scratch, { recursive: true, force: true });
-  });
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => process.exit(130));
-  const startedAt = Date.now();
+  scratchFolder();
   pinThisProcess(cores);
-  const steal = watchSteal();
+  const about = watchRun(cores, seconds);
   const steps = cases.some(({ load }) => load === 'compute') ? await calibrate() : 0;
   for (let round = 0; round < rounds; round++) {
     for (const each of cases) await measureCase(round, each, steps);
   }
-  const results: Results = {
-    about: {
-      date: new Date(startedAt).toISOString().slice(0, 16).replace('T', ' '),
-      duration: `${((Date.now() - startedAt) / 60_000).toFixed(1)} min, ${rounds} rounds of ${seconds} s windows`,
-      ...describeMachine(cores),
-      steal: `${(steal() * 100).toFixed(1)} % of the time was taken by the hypervisor`,
-    },
-    versions: versions(variants),
-    notes,
-    samples,
-  };
+  const results: Results = { about: about(rounds), versions: versions(variants), notes, samples };
   const whole = values.cases === undefined && rounds >= MIN_ROUNDS;
-  write(results, values.out ?? (whole ? 'node' : 'node-partial'));
+  writePage(PAGE, values.out ?? (whole ? 'node' : 'node-partial'), results);
 }
 
 /** All variants once, one at a time, in another order each round. */
@@ -228,21 +209,6 @@ function print(one: Sample, again: boolean): void {
 function note(text: string): void {
   notes.push(text);
   console.log(`note: ${text}`);
-}
-
-function write(results: Results, name: string): void {
-  mkdirSync(RESULTS, { recursive: true });
-  writeFileSync(join(RESULTS, `${name}.json`), `${JSON.stringify(results, null, 1)}\n`);
-  render(name);
-  for (const { text, limit, measured, met } of verdicts(results))
-    console.log(`${met === undefined ? '  ?' : met ? ' ok' : ' NO'}  ${text}: ${measured}, limit ${limit}`);
-  console.log(`Written: bench/results/${name}.md and ${name}.json`);
-}
-
-/** The page anew from the raw data. */
-function render(name: string): void {
-  const results = JSON.parse(readFileSync(join(RESULTS, `${name}.json`), 'utf8')) as Results;
-  writeFileSync(join(RESULTS, `${name}.md`), toMarkdown(results));
 }
 
 function chosenCases(): readonly Case[] {
