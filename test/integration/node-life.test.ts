@@ -1,0 +1,63 @@
+// What the master does for the workers of any app, with Node apps of each kind.
+import { strict as assert } from 'node:assert';
+import { existsSync, readFileSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { withServer } from '../helpers/server.ts';
+import { Load } from '../helpers/tally.ts';
+
+const skip = !NUNICORN_RUNS;
+const APP = './node/listener.cjs';
+const KINDS: readonly (readonly string[])[] = [
+  ['-k', 'async'],
+  ['-k', 'async', '--threads', '2'],
+  ['-k', 'gthread', '--threads', '2'],
+];
+
+for (const kind of KINDS) {
+  describe(kind.join(' '), { skip }, () => {
+    it('a worker that keeps 1 MB a request is replaced and no request is lost', async () => {
+      const limits = ['--memory-limit', '250', '--min-worker-lifetime', '0'];
+      await withServer({ app: APP, args: [...kind, ...limits] }, async (server) => {
+        const before = server.workers();
+        const load = new Load({ address: server.address, clients: 1, keepAlive: true, path: '/keep?1000000' });
+        await server.waitForLog(/is replaced: it uses more than --memory-limit/, { ms: 60_000 });
+        await until(() => before.every((pid) => !server.workers().includes(pid)), 'the worker to go', 30_000);
+        assert.deepEqual([...(await load.stop()).keys()], ['200'], load.describe());
+      });
+    });
+
+    it('TTIN and TTOU add a worker and take one away, and no request is lost', async () => {
+      await withServer({ app: APP, args: kind }, async (server) => {
+        const load = new Load({ address: server.address, clients: 4, keepAlive: false });
+        for (const [signal, count] of [
+          ['SIGTTIN', 2],
+          ['SIGTTOU', 1],
+        ] as const) {
+          server.kill(signal);
+          await until(() => server.workers().length === count, `${count} workers`, 30_000);
+          await load.more(50);
+        }
+        assert.deepEqual([...(await load.stop()).keys()], ['200'], load.describe());
+      });
+    });
+
+    it('USR1 opens the access log anew', async () => {
+      await withServer({ app: APP, args: [...kind, '--access-logfile', '{home}/access.log'] }, async (server) => {
+        const file = join(server.home, 'access.log');
+        const lines = (): string => (existsSync(file) ? readFileSync(file, 'utf8') : '');
+        await server.get('/first');
+        await until(() => lines().includes('"GET /first '), 'the first line');
+        renameSync(file, `${file}.1`);
+        server.kill('SIGUSR1');
+        await until(async () => {
+          await server.get('/second');
+          return lines().includes('"GET /second ');
+        }, 'a line in the new file');
+        assert.ok(!lines().includes('/first'));
+      });
+    });
+  });
+}
