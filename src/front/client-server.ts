@@ -93,6 +93,8 @@ export class ClientServer {
   private bodyBytesInMemory = 0;
   private readonly descriptors = clientDescriptors();
   private spoolFiles = 0;
+  /** Connections of other protocols. */
+  private handedOver = 0;
   private crowdedSaidAt = Number.NEGATIVE_INFINITY;
   // Not from 1: a worker outlives a front, and the ids of the next front must not be taken for those of the last.
   private lastId = Math.floor(Math.random() * MAX_REQUEST_ID);
@@ -154,7 +156,7 @@ export class ClientServer {
 
   /** Of clients: connections and bodies in files. */
   private get openDescriptors(): number {
-    let open = this.connections.size + this.spoolFiles;
+    let open = this.connections.size + this.spoolFiles + this.handedOver;
     for (const guard of this.guards) open += guard.size;
     return open;
   }
@@ -302,6 +304,27 @@ export class ClientServer {
     request.resume();
     finishWithPage(exchange, status, message, (end) => request.once('end', end), extraHeaders);
     this.over(exchange);
+  }
+
+  /**
+   * The connection speaks another protocol from now on, beginning with the answer to this request, and is the caller's: it reads
+   * and writes the socket, and closes it.
+   */
+  handOver(exchange: Exchange, status: number): Socket {
+    const { connection, response } = exchange;
+    const { socket } = connection;
+    exchange.status = status;
+    this.connections.delete(connection);
+    connection.ending = true;
+    connection.pipelined = null;
+    this.handedOver++;
+    socket.once('close', () => this.handedOver--);
+    response.detachSocket(socket);
+    this.over(exchange);
+    // The parser hears nothing of it any more.
+    socket.removeAllListeners('data');
+    socket.removeAllListeners('end');
+    return socket;
   }
 
   private connected(

@@ -13,6 +13,7 @@ import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
 import { accessRecord } from './access-record.ts';
+import { answerBufferBytes } from './answer-buffer.ts';
 import { ClientServer, type ClientServerParts, type HttpServer } from './client-server.ts';
 import type { Exchange } from './exchange.ts';
 import type { FrontMetrics } from './front-metrics.ts';
@@ -24,11 +25,6 @@ const AHEAD_LIMIT_MS = 5;
 const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
 /** How often the master hears that the event loop turns. */
 const ALIVE_MS = 1000;
-/** How much of an answer is kept for a client that reads slowly, before its thread has to wait. */
-const ANSWER_BUFFER_BYTES = 1024 * 1024;
-/** The same, once all clients together are owed more than the second figure. */
-const TIGHT_ANSWER_BUFFER_BYTES = 64 * 1024;
-const MAX_BUFFERED_BYTES = 64 * 1024 * 1024;
 /** How long a worker has to tell where a thread stands. */
 const STACK_MS = 150;
 /** What a dead worker had sent is in the socket's buffer; something else may hold the socket's other end open. */
@@ -352,7 +348,7 @@ export class Front {
     response.write(piece, () => {
       this.bufferedBytes -= piece.length;
     });
-    const limit = this.bufferedBytes > MAX_BUFFERED_BYTES ? TIGHT_ANSWER_BUFFER_BYTES : ANSWER_BUFFER_BYTES;
+    const limit = answerBufferBytes(this.bufferedBytes);
     const slot = exchange.slot;
     if (response.writableLength <= limit || exchange.heldBack !== null || slot === null) return;
     exchange.heldBack = slot;

@@ -8,6 +8,7 @@ import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatch
 import { StallWatch } from '../dispatch/stall-watch.ts';
 import { NunicornError } from '../errors.ts';
 import { accessRecord } from '../front/access-record.ts';
+import { answerBufferBytes } from '../front/answer-buffer.ts';
 import { ClientServer, type ClientServerParts } from '../front/client-server.ts';
 import type { Exchange } from '../front/exchange.ts';
 import type { FrontMetrics } from '../front/front-metrics.ts';
@@ -27,7 +28,8 @@ import { BodyFeed, type BodyFeedHandler } from './body-feed.ts';
 import { changeFolder } from './chdir.ts';
 import type { Engine, EngineHandler } from './main.ts';
 import type { NodeWorkerConfig } from './messages.ts';
-import { type FromThread, requestsAtATime, type ThreadAnswer } from './thread-messages.ts';
+import { type FromThread, requestsAtATime, type ThreadAnswer, toWire } from './thread-messages.ts';
+import { Tunnel } from './tunnel.ts';
 
 const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
@@ -78,10 +80,14 @@ export class PoolWorker implements Engine {
     tooLarge: (exchange) => this.bodyTooLarge(exchange),
     fed: ({ id }) => void this.feeds.delete(id),
   };
+  /** Connections that the app has taken over, by the id of the request that did it. */
+  private readonly tunnels = new Map<number, Tunnel>();
   private readonly unflushed = new Set<AppThread>();
   private readonly stallWatch = new StallWatch();
   private readonly sweeper: NodeJS.Timeout;
   private flushScheduled = false;
+  /** Pieces of answers that the clients have not taken. */
+  private owedBytes = 0;
   private aheadTimer: NodeJS.Timeout | null = null;
   private lastSerial = 0;
   private readonly handles: { readonly index: number; readonly handle: unknown }[] = [];
@@ -296,6 +302,7 @@ export class PoolWorker implements Engine {
     this.threads.delete(thread.serial);
     this.attached.delete(thread.serial);
     this.unflushed.delete(thread);
+    for (const tunnel of this.tunnels.values()) if (tunnel.thread === thread) tunnel.close();
     const { dispatched } = thread;
     let hasBegun = thread.served > 0;
     if (dispatched !== null) {
@@ -456,7 +463,10 @@ export class PoolWorker implements Engine {
     const [kind, id] = answer;
     const exchange = thread.exchangeOf(id);
     const slot = exchange?.slot;
-    if (exchange === null || !slot || slot.requests[0] !== exchange) return; // it was given up
+    if (exchange === null || !slot || slot.requests[0] !== exchange) {
+      this.tunnels.get(id)?.said(answer); // or it was given up
+      return;
+    }
     switch (kind) {
       case 'taken':
         exchange.pieceAt = now();
@@ -498,6 +508,17 @@ export class PoolWorker implements Engine {
           exchange.connection.socket.write(answer[2], 'latin1');
         }
         return;
+      case 'upgraded': {
+        const [, , status, appUs] = answer;
+        this.over(thread, slot, exchange, appUs);
+        if (exchange.phase !== 'dispatched') {
+          thread.say({ op: 'cancel', id, why: null });
+          return;
+        }
+        const socket = this.clients.handOver(exchange, status);
+        this.tunnels.set(id, new Tunnel(id, socket, thread, () => this.tunnels.delete(id)));
+        return;
+      }
       case 'error':
         this.over(thread, slot, exchange, answer[2]);
         this.log.error(`Error handling request ${exchange.request.method} ${exchange.request.url}\n${answer[3]}`);
@@ -527,18 +548,27 @@ export class PoolWorker implements Engine {
     if (thread.draining && thread.dispatched?.outstanding === 0) this.endThread(thread);
   }
 
+  /** The thread goes on as soon as the client has taken the piece, or there is room to keep it. */
   private sendPiece(thread: AppThread, exchange: Exchange, data: string | Uint8Array): void {
     exchange.pieceAt = now();
-    const taken = (): void => {
-      exchange.pieceAt = now();
-      thread.say({ op: 'taken', id: exchange.id, bytes: data.length });
-    };
+    const bytes = data.length;
+    const taken = (): void => thread.say({ op: 'taken', id: exchange.id, bytes });
     if (exchange.phase !== 'answering') {
       taken();
       return;
     }
-    exchange.bytesSent += data.length;
-    exchange.response.write(toWire(data), 'latin1', taken);
+    const { response } = exchange;
+    let kept = false;
+    exchange.bytesSent += bytes;
+    this.owedBytes += bytes;
+    response.write(toWire(data), 'latin1', () => {
+      this.owedBytes -= bytes;
+      exchange.pieceAt = now();
+      if (!kept) taken();
+    });
+    if (response.writableLength > answerBufferBytes(this.owedBytes)) return;
+    kept = true;
+    taken();
   }
 
   // ---- bodies that are still coming
@@ -605,7 +635,10 @@ export class PoolWorker implements Engine {
   private lost(exchange: Exchange, thread: AppThread): void {
     if (exchange.phase === 'over') return;
     const { method, url } = exchange.request;
-    this.log.error(`Request ${method} ${url} was lost with its thread (pid:${process.pid}, thread ${thread.number})`);
+    const age = ((now() - exchange.startedAt) / 1000).toFixed(1);
+    this.log.error(
+      `Request ${method} ${url}, ${age} s old, was lost with its thread (pid:${process.pid}, thread ${thread.number})`,
+    );
     this.fail(exchange, 502, 'The thread that ran this request has died', OUTCOME.worker_lost);
   }
 
@@ -687,11 +720,6 @@ function asOneSlot(worker: DispatchWorker<Exchange>): Attached['worker'] {
       return slot === undefined ? [] : [slot];
     },
   };
-}
-
-/** A text is latin-1. */
-function toWire(data: string | Uint8Array): string | Buffer {
-  return typeof data === 'string' ? data : Buffer.from(data.buffer, data.byteOffset, data.length);
 }
 
 function pairs(flat: readonly string[]): [string, string][] {

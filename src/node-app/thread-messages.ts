@@ -82,6 +82,8 @@ export type ThreadAnswer =
   | readonly ['end', id: number, appUs: number, trailers: readonly string[]]
   /** 1xx answers, as they go out. */
   | readonly ['interim', id: number, text: string]
+  /** The app has taken over the connection, and has written the first of its answer there. 'data', 'taken', 'end' and 'cut' follow. */
+  | readonly ['upgraded', id: number, status: number, appUs: number]
   /** The app threw before its answer began. */
   | readonly ['error', id: number, appUs: number, stack: string]
   /** The app gave up an answer that had begun. */
@@ -100,3 +102,8 @@ export type FromThread =
   | { readonly op: 'boot-failed'; readonly message: string; readonly exitCode: 1 | 3 | 4 }
   /** After `end`. */
   | { readonly op: 'ended' };
+
+/** A text is latin-1. */
+export function toWire(data: string | Uint8Array): string | Buffer {
+  return typeof data === 'string' ? data : Buffer.from(data.buffer, data.byteOffset, data.length);
+}

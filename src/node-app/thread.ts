@@ -1,7 +1,7 @@
 /** Start of a thread that runs the app, one request at a time. */
 
 import { readlinkSync } from 'node:fs';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
 import { basename } from 'node:path';
 import { workerData } from 'node:worker_threads';
 import { EXIT, NunicornError } from '../errors.ts';
@@ -35,11 +35,16 @@ import {
   toBuffer,
   toIncoming,
 } from './thread-request.ts';
+import { TunnelSocket } from './thread-tunnel.ts';
 
 /** Pieces of an answer that the client has not taken; with more the app is held back. */
 const UNTAKEN_BYTES = 64 * 1024;
 /** Up to here a body travels as text. */
 const TEXT_BYTES = 16 * 1024;
+
+const STATUS_LINE = /^HTTP\/1\.\d (\d{3})/;
+const STATUS_LINE_BYTES = 12;
+const NOTHING = Buffer.alloc(0);
 
 const { config, cells: shared, port } = workerData as ThreadData;
 const cells = new Int32Array(shared);
@@ -49,11 +54,15 @@ let answers: ThreadAnswer[] = [];
 let transfer: ArrayBuffer[] = [];
 const atATime = requestsAtATime(config);
 const running = new Map<number, Running>();
+/** Connections that the app has taken over, by the request's id. */
+const tunnels = new Map<number, TunnelSocket>();
 let pumping = false;
 let listener: RequestListener = (_, response) => response.end();
+/** The app's own, if it has one. */
+let server: HttpServer | null = null;
 
-function tell(message: FromThread): void {
-  port.postMessage(message, transfer);
+function tell(message: Exclude<FromThread, readonly ThreadAnswer[]>): void {
+  port.postMessage(message);
 }
 
 /** One request from its beginning to the end of its answer. */
@@ -99,8 +108,7 @@ class Running implements ResponseSink {
   begin(status: number, reason: string, headers: string[]): void {
     if (this.over) return;
     this.begun = true;
-    answers.push(['head', this.id, status, headBlock(reason, headers)]);
-    this.soon();
+    this.say(['head', this.id, status, headBlock(reason, headers)]);
   }
 
   piece(piece: Piece): boolean {
@@ -118,8 +126,7 @@ class Running implements ResponseSink {
 
   interim(text: string): void {
     if (this.over) return;
-    answers.push(['interim', this.id, text]);
-    this.soon();
+    this.say(['interim', this.id, text]);
   }
 
   taken(bytes: number): void {
@@ -140,6 +147,30 @@ class Running implements ResponseSink {
       this.finish();
       abandon(this.response);
     }
+  }
+
+  /** The app takes over the connection, if it wants to: what it writes there first is its answer. */
+  upgrade(to: HttpServer): void {
+    const { id, request } = this;
+    const tunnel = new TunnelSocket(this.socket, {
+      data: (piece) => {
+        if (!this.over) this.upgraded(piece);
+        this.say(['data', id, join([{ data: piece, encoding: 'latin1' }])]);
+      },
+      taken: (bytes) => this.say(['taken', id, bytes]),
+      end: () => {
+        if (!this.over) this.cut();
+        else this.say(['end', id, 0, []]);
+      },
+      cut: () => {
+        tunnels.delete(id);
+        if (!this.over) this.cut();
+        else this.say(['cut', id, 0]);
+      },
+    });
+    tunnels.set(id, tunnel);
+    (request as { socket: unknown }).socket = tunnel;
+    to.emit('upgrade', request, tunnel, NOTHING);
   }
 
   /** The app destroys the connection. */
@@ -179,20 +210,27 @@ class Running implements ResponseSink {
 
   private ended(trailers: readonly string[]): void {
     if (this.over) return;
-    answers.push(['end', this.id, this.appUs(), trailers]);
-    this.soon();
+    this.say(['end', this.id, this.appUs(), trailers]);
+    this.finish();
+  }
+
+  private upgraded(first: Buffer): void {
+    const [, status = '0'] = STATUS_LINE.exec(first.toString('latin1', 0, STATUS_LINE_BYTES)) ?? [];
+    this.say(['upgraded', this.id, Number(status), this.appUs()]);
     this.finish();
   }
 
   private send(data: string | Uint8Array): void {
     this.untaken += data.length;
-    answers.push(['data', this.id, data]);
-    this.soon();
+    this.say(['data', this.id, data]);
   }
 
   private bodyTaken(bytes: number): void {
-    if (this.over) return;
-    answers.push(['taken', this.id, bytes]);
+    if (!this.over) this.say(['taken', this.id, bytes]);
+  }
+
+  private say(answer: ThreadAnswer): void {
+    answers.push(answer);
     this.soon();
   }
 
@@ -219,6 +257,10 @@ function run(given: ThreadRequest): void {
   const one = new Running(given);
   running.set(one.id, one);
   try {
+    if (server !== null && atATime > 1 && isUpgrade(one.request, server)) {
+      one.upgrade(server);
+      return;
+    }
     const result = listener(one.request, one.response);
     if (result instanceof Promise) result.catch((error: unknown) => one.failed(error));
   } catch (error) {
@@ -247,8 +289,8 @@ function flush(): void {
   if (answers.length === 0) return;
   const batch = answers;
   answers = [];
-  tell(batch);
-  transfer = [];
+  port.postMessage(batch, transfer);
+  if (transfer.length > 0) transfer = [];
 }
 
 /** A text is latin-1. */
@@ -289,15 +331,16 @@ function hasLength(headers: readonly string[]): boolean {
   return false;
 }
 
-function isWebSocket(request: IncomingMessage): boolean {
-  return request.headers.upgrade?.toLowerCase() === 'websocket';
+/** A WebSocket, and the app has a listener for it. */
+function isUpgrade({ headers }: IncomingMessage, server: HttpServer): boolean {
+  return server.listenerCount('upgrade') > 0 && headers.upgrade?.toLowerCase() === 'websocket';
 }
 
 let refusedSaid = false;
 
-/** The connection is in another thread. */
+/** It would hold the thread from all other requests. */
 function refuseWebSocket(response: ServerResponse): void {
-  const text = 'WebSocket needs -k async with one thread; for more event loops use more --workers';
+  const text = 'WebSocket needs -k async';
   if (!refusedSaid) log.warning(`A WebSocket was refused: ${text}`);
   refusedSaid = true;
   response.writeHead(501, { 'Content-Type': 'text/plain', Connection: 'close' }).end(`${text}\n`);
@@ -313,16 +356,19 @@ port.on('message', (message: ToThread) => {
   }
   switch (message.op) {
     case 'body':
-      running.get(message.id)?.body?.add(toBuffer(message.piece));
+      (running.get(message.id)?.body ?? tunnels.get(message.id))?.add(toBuffer(message.piece));
       return;
     case 'body-end':
       running.get(message.id)?.body?.end(message.trailers);
+      tunnels.get(message.id)?.clientEnds();
       return;
     case 'cancel':
       running.get(message.id)?.cancel(message.why);
+      tunnels.get(message.id)?.clientLeaves();
+      tunnels.delete(message.id);
       return;
     case 'taken':
-      running.get(message.id)?.taken(message.bytes);
+      (running.get(message.id) ?? tunnels.get(message.id))?.taken(message.bytes);
       return;
     case 'ping':
       tell({ op: 'pong' });
@@ -361,18 +407,19 @@ try {
   const app = await loadApp(config.app, (text) => log.warning(text));
   if (app.kind === 'listener') listener = app.listener;
   else {
-    const { server } = app;
+    const own = app.server;
+    server = own;
     const [where] = config.front.listeners;
     listener = (request, response) => {
-      if (server.listenerCount('upgrade') > 0 && isWebSocket(request)) refuseWebSocket(response);
-      else server.emit('request', request, response);
+      if (isUpgrade(request, own)) refuseWebSocket(response);
+      else own.emit('request', request, response);
     };
     if (app.listened) {
-      server.address = () =>
+      own.address = () =>
         where?.kind === 'tcp'
           ? { address: where.host, port: where.port, family: where.host.includes(':') ? 'IPv6' : 'IPv4' }
           : (where?.path ?? null);
-      server.emit('listening');
+      own.emit('listening');
     }
   }
   if (!config.waitReady) tell({ op: 'ready' });

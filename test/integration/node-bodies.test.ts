@@ -223,6 +223,19 @@ describe('bodies and the threads of gthread', { skip }, () => {
     });
   });
 
+  it('a client that reads slowly holds no thread: up to 1 MiB of its answer is kept for it', async () => {
+    // A Unix socket's own buffers are small.
+    await withServer({ ...options, bind: ['unix:{home}/s'] }, async (server) => {
+      const slow = await server.connect();
+      slow.socket.pause();
+      await slow.send('GET /large HTTP/1.1\r\nHost: test\r\nX-Bytes: 917504\r\n\r\n');
+      await server.seenByFront();
+      assert.equal((await server.get('/', '', SLOW_MS)).status, 200);
+      slow.socket.resume();
+      assert.equal((await slow.response('GET', SLOW_MS)).body.length, 917_504);
+    });
+  });
+
   it('a body without a length that grows beyond --limit-request-body gets 413', async () => {
     await withServer({ app: APP, args: [...options.args, '--limit-request-body', '1000000'] }, async (server) => {
       const connection = await server.connect();

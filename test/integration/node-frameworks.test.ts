@@ -97,18 +97,20 @@ describe('programs that call listen()', { skip }, () => {
     });
   });
 
-  it('ws: a WebSocket goes through the upgrade, and closes at the end of its worker', async () => {
-    const env = { NODE_APPS };
-    await withServer({ app: framework('ws'), env }, async (server) => {
-      const connection = await server.connect();
-      await connection.send(
-        'GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
-          'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
-      );
-      await server.marked('connected');
-      assert.match(await connection.readThrough('hello'), /^HTTP\/1.1 101 /);
-      server.kill('SIGHUP');
-      await connection.end();
+  for (const threads of [1, 2]) {
+    it(`ws, ${threads} event loops: a WebSocket goes through the upgrade, and closes at the end of its worker`, async () => {
+      const options = { app: framework('ws'), env: { NODE_APPS }, args: ['-k', 'async', '--threads', `${threads}`] };
+      await withServer(options, async (server) => {
+        const connection = await server.connect();
+        await connection.send(
+          'GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+            'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+        );
+        await server.marked('connected');
+        assert.match(await connection.readThrough('hello'), /^HTTP\/1.1 101 /);
+        server.kill('SIGHUP');
+        await connection.end();
+      });
     });
-  });
+  }
 });

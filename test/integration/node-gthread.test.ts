@@ -88,6 +88,15 @@ describe('requests and answers', { skip }, () => {
     });
   });
 
+  it('a WebSocket is refused in one clear line', async () => {
+    await withServer({ app: './node/upgrade.cjs', args: ['-k', 'gthread'] }, async (server) => {
+      const refused = await server.get('/echo', 'Upgrade: websocket\r\nConnection: Upgrade\r\n');
+      assert.deepEqual([refused.status, refused.text()], [501, 'WebSocket needs -k async\n']);
+      await server.waitForLog(/A WebSocket was refused: WebSocket needs -k async$/m);
+      assert.equal(await text(server, '/'), 'ok');
+    });
+  });
+
   it('each thread runs one request at a time, and any idle one takes the next', async () => {
     await withServer({ app: APP, threads: 3 }, async (server) => {
       const held = server.get('/hold', '', 20_000);

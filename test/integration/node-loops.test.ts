@@ -2,6 +2,7 @@
 import { strict as assert } from 'node:assert';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
+import type { Connection } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { type Server, withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
@@ -12,6 +13,16 @@ const LOOPS = ['-k', 'async', '--threads', '2'];
 
 async function text(server: Server, path: string): Promise<string> {
   return (await server.get(path, '', 20_000)).text();
+}
+
+/** More than a window of them. */
+const LARGE = 8_000_000;
+
+function upgradeOf(path: string): string {
+  return (
+    `GET ${path} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+    'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n'
+  );
 }
 
 /** Of so many requests at a time: which threads answered. */
@@ -105,24 +116,69 @@ describe('several event loops in one worker', { skip }, () => {
     });
   });
 
-  it('a WebSocket is refused in one clear line', async () => {
-    const files = {
-      'app.cjs': `const { createServer } = require('node:http');
-const server = createServer((_, response) => response.end('ok'));
-server.on('upgrade', (_, socket) => socket.end());
-server.listen(1);
-`,
-    };
-    await withServer({ app: './app.cjs', chdir: '{home}', files, args: LOOPS }, async (server) => {
-      const upgrade =
-        'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AA==\r\n';
-      const refused = await server.get('/', upgrade);
-      assert.deepEqual(
-        [refused.status, refused.text()],
-        [501, 'WebSocket needs -k async with one thread; for more event loops use more --workers\n'],
-      );
-      await server.waitForLog(/A WebSocket was refused/);
-      assert.equal((await server.get('/')).status, 200);
+  it('an app takes connections over: bytes go both ways as they are, also while a client does not read', async () => {
+    await withServer({ app: './node/upgrade.cjs', args: LOOPS }, async (server) => {
+      const connections = await Promise.all(Array.from({ length: 4 }, () => server.connect()));
+      for (const connection of connections) {
+        await connection.send(upgradeOf('/echo'));
+        assert.match(
+          await connection.readThrough('\r\n\r\n'),
+          /^HTTP\/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n/,
+        );
+        await connection.send('there ');
+        assert.equal(await connection.readThrough('there '), 'there ');
+      }
+      const [first, second] = connections as [Connection, Connection];
+      first.socket.pause();
+      const sent = first.send(Buffer.alloc(LARGE, 'x'));
+      const all = first.send('and back');
+      // A connection that has been taken over is beside the others, not in their place.
+      assert.equal(await text(server, '/'), 'ok');
+      await second.send('and back');
+      assert.equal(await second.readThrough('and back'), 'and back');
+      first.socket.resume();
+      await Promise.all([sent, all]);
+      assert.equal((await first.readThrough('and back', 60_000)).length, LARGE + 'and back'.length);
+      first.halfClose();
+      assert.equal(await first.end(), 'fin');
+      second.reset();
+      await server.marked('closed');
+      assert.equal(await text(server, '/'), 'ok');
+    });
+  });
+
+  it('a connection that was taken over has no time limit, and ends with its worker', async () => {
+    const args = [...LOOPS, '--timeout', '1', '--keep-alive', '1', '--graceful-timeout', '60'];
+    await withServer({ app: './node/upgrade.cjs', args }, async (server) => {
+      const connection = await server.connect();
+      await connection.send(upgradeOf('/echo'));
+      await connection.readThrough('\r\n\r\n');
+      // What takes too long is found later than this one would have been.
+      assert.equal((await server.get('/never', '', 20_000)).status, 504);
+      assert.equal((await server.get('/never', '', 20_000)).status, 504);
+      await connection.send('still there');
+      assert.equal(await connection.readThrough('still there'), 'still there');
+      server.kill('SIGTERM');
+      await connection.end();
+      assert.equal((await server.exit()).code, 0);
+    });
+  });
+
+  it('an app may refuse to take a connection over, close it, or say nothing', async () => {
+    await withServer({ app: './node/upgrade.cjs', args: [...LOOPS, '--timeout', '2'] }, async (server) => {
+      for (const [path, status] of [
+        ['/refuse', 401],
+        ['/silent', 504],
+      ] as const) {
+        const connection = await server.connect();
+        await connection.send(upgradeOf(path));
+        assert.equal((await connection.response('GET', 20_000)).status, status);
+        assert.equal(await connection.end(), 'fin');
+      }
+      const connection = await server.connect();
+      await connection.send(upgradeOf('/destroy'));
+      await connection.end();
+      assert.equal(await text(server, '/'), 'ok');
     });
   });
 });
