@@ -6,8 +6,11 @@
  *
  * The wait for the interpreter's lock is sampled. A thread that waits for it sleeps in futex(2) at an address inside the lock,
  * which the worker finds out at its start (nunicorn_worker/gil.py); /proc/PID/task/TID/syscall shows the address a thread
- * sleeps at. A sample stands for the time since the one before; they come at random intervals, so that they do not beat with
- * what the app does. The kernel lets only an ancestor with the same user, or root, look: without it there is no such metric.
+ * sleeps at. A sample stands for half of the time since the one before and half of that until the next; they come at random
+ * intervals, so that they do not beat with what the app does. While nothing runs they are seldom. How long an interval is was
+ * decided before the sample at its beginning was taken: that would favour what it found.
+ *
+ * The kernel lets only an ancestor with the same user, or root, look: without it there is no such metric.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { ThreadTimes, Totals } from './totals.ts';
@@ -24,7 +27,11 @@ export interface WorkerThreads {
 
 /** The condition variables and mutexes of the lock lie together. */
 const GIL_BYTES = 512n;
-const MEAN_INTERVAL_MS = 20;
+/** Between two samples, in the mean. */
+const BUSY_INTERVAL_MS = 20;
+const IDLE_INTERVAL_MS = 200;
+/** What the kernel says of a thread that does not sleep. */
+const RUNNING = 'running\n';
 /** Threads looked at in a second, at most: each costs some 10 us. */
 const MAX_LOOKS_PER_SECOND = 400;
 
@@ -34,6 +41,9 @@ interface Thread {
   readonly syscall: number | null;
   cpuMs: number;
   cpuWaitMs: number;
+  /** The last sample: where it slept, and whether that is inside the lock. */
+  sleep: string;
+  waits: boolean;
 }
 
 export class ThreadSampler {
@@ -42,6 +52,8 @@ export class ThreadSampler {
   private readonly threads = new Map<number, readonly Thread[]>();
   private timer: NodeJS.Timeout | null = null;
   private sampledAt = 0;
+  /** Whether a thread had moved, at the last sample. */
+  private moved = true;
   private readonly buffer = Buffer.alloc(256);
 
   /** `unreadable`: the wait for the lock cannot be measured for this worker. */
@@ -70,13 +82,18 @@ export class ThreadSampler {
           syscall: readable ? openSync(`${folder}/syscall`, 'r') : null,
           cpuMs,
           cpuWaitMs,
+          sleep: '',
+          waits: false,
         });
       } catch {
         // It is gone already, or the system has no such file.
       }
     }
     this.threads.set(worker.serial, threads);
-    if (readable && this.timer === null) this.next();
+    if (readable && this.timer === null) {
+      this.sampledAt = performance.now();
+      this.next();
+    }
   }
 
   remove(serial: number): void {
@@ -115,20 +132,33 @@ export class ThreadSampler {
   private next(): void {
     let count = 0;
     for (const { syscall } of this.all()) if (syscall !== null) count++;
-    const meanMs = Math.max(MEAN_INTERVAL_MS, (1000 * count) / MAX_LOOKS_PER_SECOND);
-    this.sampledAt = performance.now();
-    this.timer = setTimeout(() => this.sample(), meanMs * (0.5 + Math.random()));
+    this.timer = setTimeout(() => this.sample(), intervalMs(this.moved, count, Math.random()));
     this.timer.unref();
   }
 
   private sample(): void {
-    const elapsedMs = performance.now() - this.sampledAt;
-    for (const { worker, syscall } of this.all()) {
-      if (syscall === null || !waitsAt(this.readText(syscall), worker.gilAddress)) continue;
-      const times = this.timesOf(worker.number);
-      times.gilWaitMs = (times.gilWaitMs ?? 0) + elapsedMs;
+    this.next(); // before the threads are looked at
+    const time = performance.now();
+    const elapsedMs = time - this.sampledAt;
+    this.sampledAt = time;
+    this.moved = false;
+    for (const thread of this.all()) {
+      if (thread.syscall === null) continue;
+      const waited = thread.waits;
+      this.look(thread, thread.syscall);
+      const waitedMs = betweenSamplesMs(elapsedMs, waited, thread.waits);
+      if (waitedMs === 0) continue;
+      const times = this.timesOf(thread.worker.number);
+      times.gilWaitMs = (times.gilWaitMs ?? 0) + waitedMs;
     }
-    this.next();
+  }
+
+  private look(thread: Thread, syscall: number): void {
+    const sleep = this.readText(syscall);
+    if (sleep === thread.sleep && sleep !== RUNNING) return;
+    this.moved = true;
+    thread.sleep = sleep;
+    thread.waits = waitsAt(sleep, thread.worker.gilAddress);
   }
 
   private canSeeSleep(worker: WorkerThreads): boolean {
@@ -168,6 +198,17 @@ export class ThreadSampler {
     }
     return times;
   }
+}
+
+/** From the sample that is now to the next. `moved`: a thread had, at the one before this. `random`: 0 to 1. */
+export function intervalMs(moved: boolean, threads: number, random: number): number {
+  const leastMs = moved ? BUSY_INTERVAL_MS : IDLE_INTERVAL_MS;
+  return Math.max(leastMs, (1000 * threads) / MAX_LOOKS_PER_SECOND) * (0.5 + random);
+}
+
+/** How long a thread has waited between two samples that found it waiting or not. */
+export function betweenSamplesMs(elapsedMs: number, before: boolean, after: boolean): number {
+  return (elapsedMs * (Number(before) + Number(after))) / 2;
 }
 
 /** `text`: `NUMBER ARGUMENT ...` of the system call that a thread sleeps in, or `running`. */

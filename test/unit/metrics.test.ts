@@ -9,7 +9,7 @@ import { expose } from '../../src/metrics/exposition.ts';
 import { percentiles, Recent } from '../../src/metrics/recent.ts';
 import { ofCodeClass, ofOutcome, type Present, samplesOf } from '../../src/metrics/samples.ts';
 import { METRICS } from '../../src/metrics/table.ts';
-import { waitsAt } from '../../src/metrics/thread-times.ts';
+import { betweenSamplesMs, intervalMs, waitsAt } from '../../src/metrics/thread-times.ts';
 import { difference, Totals } from '../../src/metrics/totals.ts';
 import { REASONS } from '../../src/policy/reasons.ts';
 import { checkAdmin } from '../../src/settings/admin.ts';
@@ -21,6 +21,17 @@ function reportOf(counters: FrontCounters): {
   return {
     cells: Array.from(counters.cells),
     workers: Array.from(counters.workers, ([number, cells]) => ({ number, cells: Array.from(cells), processes: [] })),
+  };
+}
+
+/** Numbers from 0 to 1, the same in each run: mulberry32. */
+function randomOf(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
 }
 
@@ -206,6 +217,8 @@ describe('exposition', () => {
     for (const [name, { kind }] of Object.entries(METRICS)) {
       assert.match(name, /^nunicorn_[a-z_]+$/);
       assert.equal(name.endsWith('_total'), kind === 'counter', name);
+      // In OpenMetrics a counter's family has the name without the ending.
+      assert(kind !== 'counter' || !Object.hasOwn(METRICS, name.replace(/_total$/, '')), name);
     }
   });
 
@@ -270,6 +283,35 @@ describe('what the kernel tells', () => {
     assert.equal(backlogOf(table, new Set([8000])), 17);
     assert.equal(backlogOf(table, new Set([8000, 8001])), 20);
     assert.equal(backlogOf(table, new Set([1])), null);
+  });
+
+  test('what samples say of waits is their length, though they are seldom while nothing runs', () => {
+    const random = randomOf(7);
+    for (const [waitMs, forMs] of [
+      [2, 4e8],
+      [50, 1e8],
+      [3000, 2e7],
+    ] as const) {
+      let truth = 0;
+      let estimate = 0;
+      let moved = true;
+      let waited = false;
+      let [begins, ends] = [0, 0];
+      for (let at = 0, elapsedMs = 0; at < forMs; at += elapsedMs) {
+        while (at >= ends) {
+          begins = ends - 1000 * Math.log(1 - random());
+          ends = begins + 2 * waitMs * random();
+          truth += ends - begins;
+        }
+        const waits = at >= begins;
+        estimate += betweenSamplesMs(elapsedMs, waited, waits);
+        elapsedMs = intervalMs(moved, 1, random());
+        moved = waits || waited;
+        waited = waits;
+      }
+      const ratio = estimate / truth;
+      assert(Math.abs(ratio - 1) < 0.05, `waits of ${waitMs} ms: ${ratio}`);
+    }
   });
 
   test('a thread waits for the lock if it sleeps at an address inside it', () => {
