@@ -1,8 +1,8 @@
 /**
  * What counting costs a request in the front, seen three ways. Profiled: which share of a front's time is spent in the files that
  * count, while it works at full speed; a share of one process is hardly disturbed by what else runs on the machine. Alone: the
- * calls that a request makes, in a loop. In whole servers: two run side by side and get full speed in turns, for a second each,
- * in several pairs, since no two processes of a program are equally fast.
+ * calls that a request makes, in a loop. In whole servers: some run side by side and get full speed in turns, for a second each,
+ * in several rounds, since no two processes of a program are equally fast.
  */
 import { createSocket } from 'node:dgram';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -18,108 +18,113 @@ import { type Running, start, targetOf } from './servers.ts';
 
 const CONNECTIONS = 32;
 const LIMIT_US = 1;
+const WARM_UP_SECONDS = 1;
+const PROFILED_SECONDS = 9;
 /** Front and worker on one core, the load on another: nothing wanders. */
 const CORES = availableParallelism() > 1 ? { server: '1', load: '0' } : { server: '0', load: '0' };
 
 interface Rounds {
-  readonly pairs: number;
-  /** Of a second each, for each server of a pair. */
+  /** Each with servers of its own. */
+  readonly rounds: number;
+  /** Of a second each, for each server of a round. */
   readonly slices: number;
 }
 
+const KINDS = ['without', 'again', 'counting', 'statsd'] as const;
+type Kind = (typeof KINDS)[number];
+
 interface Side {
+  readonly kind: Kind;
   readonly running: Running;
   readonly front: readonly Process[];
-  readonly scraped: boolean;
   readonly us: number[];
 }
 
-/** Processor time of the front for each request, in microseconds, of each pair: the median of its slices. */
-interface Pair {
-  readonly without: number;
-  readonly counting: number;
-}
+/** Processor time of the front for each request, in microseconds: the median of its slices. */
+type Round = Readonly<Record<Kind, number>>;
 
-export async function costs(rounds: Rounds): Promise<string[]> {
-  const list = await pairs('--admin-bind', ['--admin-bind', 'ADMIN'], true, rounds);
-  const same = await pairs('the same twice', [], false, rounds);
-  const [share, alone] = [await profiledShare(rounds.slices), await callsAlone()];
-  const us = share * median(list.map(({ counting }) => counting));
+export async function costs(planned: Rounds): Promise<string[]> {
+  const sink = createSocket('udp4');
+  sink.bind(0, '127.0.0.1');
+  await new Promise((bound) => sink.once('listening', bound));
+  const rounds: Round[] = [];
+  try {
+    const args: Readonly<Record<Kind, readonly string[]>> = {
+      without: [],
+      again: [],
+      counting: ['--admin-bind', 'ADMIN'],
+      statsd: ['--statsd-host', `127.0.0.1:${sink.address().port}`],
+    };
+    for (let at = 0; at < planned.rounds; at++) {
+      const round = await measureRound(args, planned.slices, at);
+      const figures = KINDS.map((kind) => `${kind} ${round[kind].toFixed(2)}`).join(', ');
+      console.error(`${at + 1}/${planned.rounds} us for each request: ${figures}`);
+      rounds.push(round);
+    }
+  } finally {
+    sink.close();
+  }
+  const [share, alone] = [await profiledShare(PROFILED_SECONDS), await callsAlone()];
+  const us = share * median(rounds.map(({ counting }) => counting));
   return [
     '## What counting costs',
     '',
-    ...table({ '`--admin-bind`, scraped each second': list, 'the same twice, for the noise': same }, rounds),
+    `Processor time of the front for each request in µs, hello world, ${CONNECTIONS} connections at full speed. ${planned.rounds} rounds with servers of`,
+    `their own, each of which is loaded in turns, ${planned.slices} times a second each; of a round the median. Difference to the server`,
+    'without: mean over the rounds, and in which interval it is with 95 % (bootstrap over the rounds).',
+    '',
+    '| | µs | difference |',
+    '| --- | --- | --- |',
+    `| without | ${median(rounds.map(({ without }) => without)).toFixed(2)} | |`,
+    tableRow('the same once more, for the noise', 'again', rounds),
+    tableRow('`--admin-bind`, scraped each second', 'counting', rounds),
+    tableRow('`--statsd-host`', 'statsd', rounds),
+    '',
     `Profiled at full speed, a front spends ${(share * 100).toFixed(1)} % of its time in what counts and reports: ${us.toFixed(2)} µs for each request. Alone, in a`,
     `loop, what a request adds to counters takes ${alone.toFixed(2)} µs. The limit for counting is ${LIMIT_US} µs.`,
     '',
   ];
 }
 
-export async function statsdCosts(rounds: Rounds): Promise<string[]> {
-  const sink = createSocket('udp4');
-  sink.bind(0, '127.0.0.1');
-  await new Promise((bound) => sink.once('listening', bound));
-  try {
-    const args = ['--statsd-host', `127.0.0.1:${sink.address().port}`];
-    const list = await pairs('--statsd-host', args, false, rounds);
-    return ['## What statsd costs', '', ...table({ '`--statsd-host`': list }, rounds)];
-  } finally {
-    sink.close();
-  }
-}
-
-function table(rows: Readonly<Record<string, readonly Pair[]>>, { pairs, slices }: Rounds): string[] {
-  return [
-    `Processor time of the front for each request in µs, hello world, ${CONNECTIONS} connections at full speed. ${pairs} pairs of servers, each`,
-    `loaded in turns, ${slices} times a second each; of a pair the median. Difference: mean over the pairs, and in which interval it is`,
-    'with 95 % (bootstrap over the pairs).',
-    '',
-    '| | without | with | difference |',
-    '| --- | --- | --- | --- |',
-    ...Object.entries(rows).map(([name, list]) => tableRow(name, list)),
-    '',
-  ];
-}
-
-function tableRow(name: string, list: readonly Pair[]): string {
-  const differences = list.map(({ without, counting }) => counting - without);
+function tableRow(name: string, kind: Kind, rounds: readonly Round[]): string {
+  const differences = rounds.map((round) => round[kind] - round.without);
   const means = Array.from({ length: 4000 }, () => mean(resample(differences, Math.random)));
   const [low, high] = [quantile(means, 0.025), quantile(means, 0.975)];
   const cells = [
-    median(list.map(({ without }) => without)).toFixed(2),
-    median(list.map(({ counting }) => counting)).toFixed(2),
+    median(rounds.map((round) => round[kind])).toFixed(2),
     `${mean(differences).toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`,
   ];
   return `| ${name} | ${cells.join(' | ')} |`;
 }
 
-async function pairs(name: string, args: readonly string[], scraped: boolean, rounds: Rounds): Promise<Pair[]> {
-  const list: Pair[] = [];
-  for (let round = 0; round < rounds.pairs; round++) {
-    const [without, counting] = [await side([], false), await side(args, scraped)];
-    for (let slice = 0; slice < rounds.slices; slice++)
-      for (const one of slice % 2 === 0 ? [without, counting] : [counting, without]) one.us.push(await measure(one));
-    for (const { running } of [without, counting]) await running.program.stop();
-    const pair = { without: median(without.us), counting: median(counting.us) };
-    console.error(
-      `${round + 1}/${rounds.pairs} ${name}: ${pair.without.toFixed(2)} and ${pair.counting.toFixed(2)} us`,
-    );
-    list.push(pair);
-  }
-  return list;
+async function measureRound(
+  args: Readonly<Record<Kind, readonly string[]>>,
+  slices: number,
+  round: number,
+): Promise<Round> {
+  const sides: Side[] = [];
+  for (const kind of KINDS) sides.push(await side(kind, args[kind]));
+  // None is always the first or behind the same one.
+  for (let slice = 0; slice < slices; slice++)
+    for (let turn = 0; turn < sides.length; turn++) {
+      const one = sides[(turn * (slice % 2 === 0 ? 1 : 3) + round + slice) % sides.length];
+      if (one !== undefined) one.us.push(await measure(one));
+    }
+  await Promise.all(sides.map(({ running }) => running.program.stop()));
+  return Object.fromEntries(sides.map(({ kind, us }) => [kind, median(us)])) as Round;
 }
 
-async function side(args: readonly string[], scraped: boolean): Promise<Side> {
+async function side(kind: Kind, args: readonly string[]): Promise<Side> {
   const more = ['-w', '1', '--threads', '4', ...args];
   const running = await start('hello:application', { args: more, cores: CORES.server });
-  await fullSpeed(targetOf(running.port, CORES.load), { connections: CONNECTIONS, seconds: 2 });
+  await fullSpeed(targetOf(running.port, CORES.load), { connections: CONNECTIONS, seconds: WARM_UP_SECONDS });
   const front = readTree(running.program.pid).filter(({ pid }) => titleOf(pid).includes(': front'));
-  return { running, front, scraped, us: [] };
+  return { kind, running, front, us: [] };
 }
 
-async function measure({ running, front, scraped }: Side): Promise<number> {
+async function measure({ kind, running, front }: Side): Promise<number> {
   const { port, admin } = running;
-  const scrape = scraped ? sleep(500).then(() => fetch(`http://127.0.0.1:${admin}/metrics`)) : null;
+  const scrape = kind === 'counting' ? sleep(500).then(() => fetch(`http://127.0.0.1:${admin}/metrics`)) : null;
   const before = cpuNsOf(front);
   const { requests } = await fullSpeed(targetOf(port, CORES.load), { connections: CONNECTIONS, seconds: 1 });
   const after = cpuNsOf(front);

@@ -1,7 +1,7 @@
 /**
  * `npm run bench:metrics`: what counting costs a request, whether the figures are true after some minutes of a real Prometheus,
  * and how long health checks take while every worker hangs. Writes bench/results/metrics.md.
- * `--pairs 8 --slices 9 --soak 120`; `--only stuck,costs,statsd,truths` prints these and writes nothing.
+ * `--rounds 8 --slices 3 --soak 120`: some 8 minutes. `--only stuck,costs,truths` prints these and writes nothing.
  */
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, loadavg } from 'node:os';
@@ -9,24 +9,22 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { killAll } from '../programs.ts';
 import { ROOT } from '../servers.ts';
-import { costs, statsdCosts } from './costs.ts';
+import { costs } from './costs.ts';
 import { stuck } from './stuck.ts';
 import { truths } from './truths.ts';
 
 const { values } = parseArgs({
   options: {
-    pairs: { type: 'string', default: '8' },
-    slices: { type: 'string', default: '9' },
+    rounds: { type: 'string', default: '8' },
+    slices: { type: 'string', default: '3' },
     soak: { type: 'string', default: '120' },
     only: { type: 'string' },
   },
 });
 
-const rounds = { pairs: Number(values.pairs), slices: Number(values.slices) };
 const PARTS = {
   stuck,
-  costs: () => costs(rounds),
-  statsd: () => statsdCosts(rounds),
+  costs: () => costs({ rounds: Number(values.rounds), slices: Number(values.slices) }),
   truths: () => truths(Number(values.soak)),
 };
 

@@ -21,12 +21,19 @@ interface Mix {
 }
 
 const THREADS = 4;
-const MIXES: readonly Mix[] = [
-  { what: 'sleeps', lockedMs: 0, waitMs: 40, pieces: 2, perSecond: 50 },
-  { what: 'computes', lockedMs: 10, waitMs: 0, pieces: 1, perSecond: 50 },
-  { what: 'both, seldom waits for the lock', lockedMs: 6, waitMs: 20, pieces: 3, perSecond: 50 },
-  { what: 'both, often waits for the lock', lockedMs: 14, waitMs: 20, pieces: 3, perSecond: 60 },
+/** Two at a time, each with a server and a Prometheus of its own. */
+const MIXES: readonly (readonly Mix[])[] = [
+  [
+    { what: 'sleeps', lockedMs: 0, waitMs: 40, pieces: 2, perSecond: 50 },
+    { what: 'both, often waits for the lock', lockedMs: 14, waitMs: 20, pieces: 3, perSecond: 60 },
+  ],
+  [
+    { what: 'computes', lockedMs: 10, waitMs: 0, pieces: 1, perSecond: 50 },
+    { what: 'both, seldom waits for the lock', lockedMs: 6, waitMs: 20, pieces: 3, perSecond: 50 },
+  ],
 ];
+/** What a wait that was found counts for, about: how often the master looks while something runs. */
+const SAMPLE_SECONDS = 0.02;
 
 /** Sums, in seconds. `thread_...`: in the app and around it. */
 interface Truth {
@@ -48,10 +55,12 @@ export async function truths(seconds: number): Promise<string[]> {
   try {
     const python = await preloadedPython(folder);
     const rows: string[] = [];
-    for (const mix of MIXES) {
-      rows.push(await compare(mix, { seconds, python, folder: join(folder, `${rows.length}`) }));
-      console.error(rows.at(-1));
-    }
+    for (const [at, together] of MIXES.entries())
+      rows.push(
+        ...(await Promise.all(
+          together.map((mix, of) => compare(mix, { seconds, python, folder: join(folder, `${at}-${of}`) })),
+        )),
+      );
     return page(rows, seconds);
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -111,7 +120,9 @@ async function compare(mix: Mix, { seconds, python, folder }: Comparison): Promi
       gilWait: await rate('nunicorn_gil_wait_seconds_total'),
       io: await rate('nunicorn_io_seconds_total'),
     };
-    return row(mix, figures, (name) => (after[name] - before[name]) / span);
+    const line = row(mix, figures, span, (name) => (after[name] - before[name]) / span);
+    console.error(line);
+    return line;
   } finally {
     await scraper.stop();
     await program.stop();
@@ -137,7 +148,7 @@ interface Figures {
 }
 
 /** `truth`: for each second. */
-function row(mix: Mix, figures: Figures, truth: (name: keyof Truth) => number): string {
+function row(mix: Mix, figures: Figures, span: number, truth: (name: keyof Truth) => number): string {
   const perRequest = (seconds: number): number => (seconds / truth('requests')) * 1000;
   const beside = (measured: number, ...known: readonly number[]): string =>
     [measured, ...known].map((value) => value.toFixed(2)).join(' / ');
@@ -148,6 +159,8 @@ function row(mix: Mix, figures: Figures, truth: (name: keyof Truth) => number): 
     truth('cpu') -
     truth('cpu_wait') -
     truth('gil_wait');
+  // As many were found as the sum is worth, give or take the square root.
+  const error = perRequest(Math.sqrt(figures.gilWait * span * SAMPLE_SECONDS) / span);
   const cells = [
     `${mix.what}: ${mix.lockedMs} + ${mix.waitMs} ms, ${mix.perSecond}/s`,
     beside(figures.requests, truth('requests')),
@@ -158,7 +171,7 @@ function row(mix: Mix, figures: Figures, truth: (name: keyof Truth) => number): 
     ),
     beside(perRequest(figures.cpu), perRequest(truth('cpu')), perRequest(truth('thread_cpu'))),
     beside(perRequest(figures.io), perRequest(truth('sleep'))),
-    beside(perRequest(figures.gilWait), perRequest(truth('gil_wait')), perRequest(truth('thread_gil_wait'))),
+    `${beside(perRequest(figures.gilWait), perRequest(truth('gil_wait')), perRequest(truth('thread_gil_wait')))} ± ${error.toFixed(2)}`,
     beside(perRequest(figures.cpuWait), perRequest(truth('cpu_wait')), perRequest(truth('thread_cpu_wait'))),
   ];
   return `| ${cells.join(' | ')} |`;
@@ -190,10 +203,10 @@ function page(rows: readonly string[], seconds: number): string[] {
   return [
     '## Whether the figures are true',
     '',
-    `Prometheus scrapes each second; 1 worker x ${THREADS} threads, ${seconds} s of a constant rate. Each cell: what`,
+    `Prometheus scrapes each second; 1 worker x ${THREADS} threads, ${seconds} s of a constant rate, two servers at a time. Each cell: what`,
     'Prometheus has / what the app measured of itself / the same with what its threads did around the app. Times',
     'in ms for each request. The waits for the lock are measured at their root, in pthread_cond_timedwait (`bench/apps/lock_waits.c`).',
-    'The metric of them is an estimate from some 50 samples a second: one that is small is known the less exactly.',
+    'The metric of them is an estimate from some 50 samples a second; ±: the standard error of that.',
     '',
     '| work under the lock + sleep, rate | requests/s | busy threads % | processor (C) | waiting (Z) | interpreter lock | without a processor |',
     '| --- | --- | --- | --- | --- | --- | --- |',
