@@ -144,7 +144,7 @@ export const COMMANDS: readonly Command[] = [
   {
     words: 'backtrace',
     args: 'WORKER',
-    help: 'The Python stacks of all threads of a worker (its number or pid), also while C code holds the GIL',
+    help: 'The stacks of all threads of a worker (its number or pid): of Python also while C code holds the GIL',
     run: async (target, args) => {
       const worker = findWorker(target, args);
       return { worker: worker.number, pid: worker.pid, stacks: await target.actions.stacks(worker.serial) };

@@ -29,11 +29,16 @@ interface NodeProcess {
   stopped: boolean;
   /** When it said something last. */
   heardAt: number;
+  /** Who asked where its threads stand. */
+  readonly stacksFor: ((stacks: string) => void)[];
 }
 
 const TITLE_ROOM = ' '.repeat(120);
 /** At the end of the server nobody needs a connection for long: a request may be under way. A worker that is replaced has time. */
 const STOP_IDLE_MS = 100;
+/** A thread may take so long to say where it stands, and they are asked one after the other. */
+const STACK_MS = 1000;
+const NO_STACKS = '(its event loop does not turn: it stands in JavaScript that does not end, or in native code)';
 const MAIN = fileURLToPath(new URL('../node-app/main.js', import.meta.url));
 
 export class NodeApp implements AppKind {
@@ -79,6 +84,7 @@ export class NodeApp implements AppKind {
       ready: false,
       stopped: false,
       heardAt: now(),
+      stacksFor: [],
     };
     const { serial } = facts;
     const child = process.cluster;
@@ -87,10 +93,10 @@ export class NodeApp implements AppKind {
     child.on('error', () => {}); // A message to a worker that has just died; its end is told by 'exit'.
     child.on('exit', (code: number | null, signal: NodeJS.Signals | null) => {
       this.processes.delete(serial);
-      this.handler.frontEnded(serial, false);
       this.handler.workers.ended(serial, code, signal, facts.served > 0);
       this.checkStopped();
     });
+    child.process.on('close', () => this.handler.frontEnded(serial, false));
     return {
       get pid() {
         return child.process.pid ?? null;
@@ -99,7 +105,7 @@ export class NodeApp implements AppKind {
       leave: (quick) => this.tell(process, { op: 'leave', quick }),
       reopenLogs: () => this.tell(process, { op: 'reopen-logs' }),
       ping: () => this.tell(process, { op: 'ping' }),
-      stacks: (done) => done(UNKNOWN_STACKS),
+      stacks: (done) => this.askStacks(process, done),
       // There is no gentler force than SIGKILL for what the app has started, whatever the worker itself gets.
       kill: (signal) => {
         if (child.process.pid !== undefined && !child.isDead()) killWithDescendants(child.process.pid, signal);
@@ -173,7 +179,9 @@ export class NodeApp implements AppKind {
   private said(process: NodeProcess, message: FromNodeWorker): void {
     const { workers } = this.handler;
     const { serial, number } = process.facts;
-    if (!this.processes.has(serial)) return; // its last words, after its end
+    // What it has counted counts, also when it has ended.
+    if (message !== 'ready' && message.op === 'report') this.handler.report(serial, message.report);
+    if (!this.processes.has(serial)) return;
     process.heardAt = now();
     if (message === 'ready') {
       this.isReady(process);
@@ -192,8 +200,10 @@ export class NodeApp implements AppKind {
       case 'served':
         workers.served(serial, message.requests);
         return;
+      case 'stacks':
+        for (const done of process.stacksFor.splice(0)) done(message.text);
+        return;
       case 'report':
-        this.handler.report(serial, message.report);
         this.questions.answered(serial, message.report.asked);
         return;
       case 'threads': {
@@ -246,6 +256,25 @@ export class NodeApp implements AppKind {
       void this.handler.listening();
     }
     this.handler.workers.ready(process.facts.serial);
+  }
+
+  private askStacks(process: NodeProcess, done: (stacks: string) => void): void {
+    const { stacksFor, ready } = process;
+    if (!ready) {
+      done(UNKNOWN_STACKS);
+      return;
+    }
+    stacksFor.push(done);
+    this.tell(process, { op: 'stacks' });
+    setTimeout(
+      () => {
+        const at = stacksFor.indexOf(done);
+        if (at === -1) return;
+        stacksFor.splice(at, 1);
+        done(NO_STACKS);
+      },
+      (this.options.config.threads + 1) * STACK_MS,
+    );
   }
 
   private drain(process: NodeProcess): void {

@@ -71,6 +71,11 @@ export class AsyncWorker implements Engine {
 
   reopenLogs(): void {}
 
+  /** Asked in the event loop: then that is where it stands. */
+  async stacks(): Promise<string> {
+    return '(in no JavaScript: its event loop turns)';
+  }
+
   threw(error: unknown): void {
     if (this.server === null || this.listening === 0) {
       this.handler.bootFailed(error);

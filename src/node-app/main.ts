@@ -21,6 +21,8 @@ export interface Engine {
   listen(index: number, handle: unknown): void;
   stop(graceful: boolean, idleMs: number): void;
   reopenLogs(): void;
+  /** Where its threads stand, in lines. */
+  stacks(): Promise<string>;
   /** Something was thrown that nobody caught. */
   threw(error: unknown): void;
   /** What the app does at its end. True: it ends the process by itself. */
@@ -173,6 +175,9 @@ function act(message: ToNodeWorker, handle: unknown): void {
   switch (message.op) {
     case 'report':
       report(message.asked, message.requests);
+      return;
+    case 'stacks':
+      void engine.stacks().then((text) => tell({ op: 'stacks', text }));
       return;
     case 'listen':
       engine.listen(message.index, handle);

@@ -40,6 +40,8 @@ export type ToNodeWorker =
   | { readonly op: 'stop'; readonly graceful: boolean; readonly idleMs: number }
   | { readonly op: 'reopen-logs' }
   | { readonly op: 'ping' }
+  /** Answered with `stacks`. */
+  | { readonly op: 'stacks' }
   /** Answered with a report that has the number `asked`. */
   | { readonly op: 'report'; readonly asked: number; readonly requests: boolean }
   /** What the app does at its end it does now. `quick`: at a shutdown that does not wait for requests. */
@@ -54,6 +56,8 @@ export type FromNodeWorker =
   | { readonly op: 'served'; readonly requests: number }
   /** What it has counted, as a front reports it: once a second, when it was asked for, and before `stopped`. */
   | { readonly op: 'report'; readonly report: FrontReport }
+  /** Where its threads stand. */
+  | { readonly op: 'stacks'; readonly text: string }
   /** The system's numbers of the threads that run the app, as often as they change. */
   | { readonly op: 'threads'; readonly ids: readonly number[] }
   | { readonly op: 'request-limit' }

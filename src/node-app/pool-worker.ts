@@ -169,6 +169,14 @@ export class PoolWorker implements Engine {
     for (const thread of this.threads.values()) thread.say({ op: 'reopen-logs' });
   }
 
+  async stacks(): Promise<string> {
+    const stacks: string[] = [];
+    // One after the other: two inspectors at a time get in each other's way.
+    for (const thread of this.threads.values())
+      stacks.push(`Thread ${thread.number}:\n${await thread.stack(STACK_MS)}`);
+    return stacks.join('\n\n');
+  }
+
   threw(error: unknown): void {
     // The app is not here: this is a defect of ours.
     this.handler.bootFailed(error);

@@ -135,6 +135,26 @@ it('backtrace shows where the threads are, also while C code holds the GIL', { s
   });
 });
 
+it("backtrace shows where the threads of a Node app's worker are", { skip }, async () => {
+  const options = { ...OPTIONS, app: './node/listener.cjs', workers: 1 };
+  const args = [...(OPTIONS.args ?? []), '--timeout', '8', '--graceful-timeout', '1'];
+  await withServer({ ...options, args: [...args, '-k', 'gthread'] }, async (server) => {
+    const looping = server.get('/loop', '', 30_000);
+    await server.marked('looping');
+    const stacks = await ctl(server, 'backtrace', '1');
+    assert.match(stacks, /^Thread \d:\n {4}at \/loop \(.*listener\.cjs:\d+:\d+\)$/m);
+    assert.match(stacks, /^Thread \d:\n\(in no JavaScript: its event loop waits for something\)$/m);
+    assert.equal((await looping).status, 504);
+  });
+  await withServer({ ...options, threads: 1, args: [...args, '-k', 'async'] }, async (server) => {
+    assert.match(await ctl(server, 'backtrace', '1'), /its event loop turns/);
+    const looping = server.get('/loop', '', 30_000).catch(() => {});
+    await server.marked('looping');
+    assert.match(await ctl(server, 'backtrace', '1'), /its event loop does not turn/);
+    await looping;
+  });
+});
+
 it('drain lets a worker finish what it runs and replaces it', { skip }, async () => {
   await withServer({ ...OPTIONS, workers: 1 }, async (server) => {
     const [before] = server.workers();
