@@ -181,8 +181,8 @@ export class Front {
     this.sweep();
   }
 
-  /** Answers the master's question `asked`. */
-  report(asked: number, withRequests: boolean): void {
+  /** `asked`: the number of the master's question, if it is an answer. */
+  report(asked: number | null, withRequests: boolean): void {
     if (this.metrics !== null)
       this.tell({ op: 'report', report: this.metrics.report(this.access, asked, withRequests) });
   }
@@ -445,7 +445,7 @@ export class Front {
     if (time - this.aliveSaidAt >= ALIVE_MS) {
       this.aliveSaidAt = time;
       this.tell({ op: 'alive', served: Array.from(this.attached, ([serial, { served }]) => [serial, served]) });
-      if (this.metrics !== null) this.tell({ op: 'report', report: this.metrics.report(this.access, null, false) });
+      this.report(null, false);
     }
     for (;;) {
       const oldest = this.dispatcher.oldestQueued;
@@ -460,6 +460,7 @@ export class Front {
     }
     if (this.clients.isStopping && this.clients.isEmpty && !this.stoppedSaid) {
       this.stoppedSaid = true;
+      this.report(null, false); // nothing that was counted is lost
       this.tell({ op: 'stopped' });
     }
   }

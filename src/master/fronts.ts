@@ -38,8 +38,9 @@ export interface FrontsHandler {
   requestLimitReached(serial: number): void;
   /** How many requests a worker has answered by now. */
   served(serial: number, requests: number): void;
-  /** A front tells what it has counted. */
+  /** A front tells what it has counted, the last time after its end. */
   report(id: number, report: FrontReport): void;
+  /** It has ended, and its last words were heard. */
   frontEnded(id: number, restarted: boolean): void;
   /** After `stop`: the last front has let go of its last connection. */
   stopped(): void;
@@ -56,6 +57,8 @@ interface Front {
   /** When it said last that its event loop turns. */
   heardAt: number;
   stopped: boolean;
+  /** It has ended, and another one takes its place. */
+  restarted: boolean;
 }
 
 const TITLE_ROOM = ' '.repeat(120);
@@ -254,10 +257,12 @@ export class Fronts {
       listeningAt: null,
       heardAt: now(),
       stopped: false,
+      restarted: false,
     };
     child.on('message', (message: ToMaster) => this.said(front, message));
     child.on('error', () => {}); // A message to a front that has just died; its end is told by 'exit'.
     child.on('exit', (code, signal) => this.exited(front, code, signal));
+    child.process.on('close', () => this.handler.frontEnded(child.id, front.restarted));
     return front;
   }
 
@@ -321,7 +326,6 @@ export class Fronts {
   }
 
   private reported(front: Front, report: FrontReport): void {
-    if (!this.all().includes(front)) return; // its last words, after its end
     const { id } = front.process;
     this.handler.report(id, report);
     this.questions.answered(id, report.asked);
@@ -336,8 +340,7 @@ export class Fronts {
       this.checkSurplus();
     }
     if (this.fronts[index] === front) this.fronts[index] = null;
-    const again = this.listeningSaid && !this.stopping && this.ended === null && wasSurplus === undefined;
-    this.handler.frontEnded(front.process.id, again);
+    front.restarted = this.listeningSaid && !this.stopping && this.ended === null && wasSurplus === undefined;
     if (wasSurplus === undefined) {
       // What its workers still run is for nobody: those that are to drain have drained.
       for (const [serial, number] of this.frontNumbers) if (number === front.number) this.handler.drained(serial);

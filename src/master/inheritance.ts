@@ -1,4 +1,5 @@
-/** Listening sockets that this process was started with: by systemd, or by the master that it is to replace. */
+/** What this process was started with: listening sockets, by systemd or by the master that it is to replace, and what else that has. */
+import type { MultiprocessFolder } from './multiprocess-folder.ts';
 
 /** A listening socket of another process that this one has as `fd`. */
 export interface InheritedSocket {
@@ -11,6 +12,8 @@ export interface Inheritance {
   /** The master that started this one for an upgrade. */
   readonly oldMaster: number | null;
   readonly sockets: readonly InheritedSocket[];
+  /** The old master's. */
+  readonly multiprocess: MultiprocessFolder | null;
 }
 
 /** For nunicorn itself, from the old master to the new one: an Inheritance as JSON. */
@@ -29,13 +32,13 @@ export function takeInheritance(env: NodeJS.ProcessEnv, pid: number): Inheritanc
   const { LISTEN_PID, LISTEN_FDS } = env;
   delete env[UPGRADE_VARIABLE];
   if (text !== undefined) return JSON.parse(text) as Inheritance;
-  if (Number(LISTEN_PID) !== pid) return { oldMaster: null, sockets: [] };
+  if (Number(LISTEN_PID) !== pid) return { oldMaster: null, sockets: [], multiprocess: null };
   for (const name of ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES']) delete env[name];
   const sockets = Array.from({ length: Number(LISTEN_FDS) || 0 }, (_, index) => ({
     fd: FIRST_SYSTEMD_FD + index,
     bind: `${SYSTEMD_PREFIX}${index}`,
   }));
-  return { oldMaster: null, sockets };
+  return { oldMaster: null, sockets, multiprocess: null };
 }
 
 /** The environment for the new master. */

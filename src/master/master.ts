@@ -17,6 +17,12 @@ import type { CodeWatch } from './code-watch.ts';
 import type { Inheritance } from './inheritance.ts';
 import { adoptSockets, closeSocket, describeSockets, type ListeningSocket, openSockets } from './listening-sockets.ts';
 import { startLogProcess } from './log-process.ts';
+import {
+  type MultiprocessFolder,
+  openMultiprocessFolder,
+  prometheusFolder,
+  removeMultiprocessFolder,
+} from './multiprocess-folder.ts';
 import { errorLogSettings, type Setup, titleOf } from './options.ts';
 import { type Owner, ownerOf } from './owner.ts';
 import { PidFile } from './pid-file.ts';
@@ -42,7 +48,8 @@ export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance
   const python = loaded.nodeApp === null ? await findPython(settings.python, process.env, loaded.cwd) : null;
   const logProcess = await startLogProcess(loaded, python);
   try {
-    await startMaster({ loaded, python, sockets: [], tls: null, logProcess }, inheritance, started);
+    const basics = { loaded, python, sockets: [], tls: null, logProcess, multiprocess: null };
+    await startMaster(basics, inheritance, started);
   } catch (error) {
     await logProcess?.end();
     throw error;
@@ -59,18 +66,21 @@ async function startMaster(basics: Setup, inheritance: Inheritance, started: () 
   log.info(`Starting nunicorn ${VERSION}`);
   for (const notice of loaded.notices) log.info(notice);
   let sockets: readonly ListeningSocket[] = [];
+  let multiprocess: MultiprocessFolder | null = null;
   try {
     const owner = ownerOf(settings);
+    multiprocess = openMultiprocessFolder(basics, owner, inheritance.multiprocess);
     const inherited = adoptSockets(inheritance.sockets);
     const systemd = await connectSystemd(process.env, python?.path ?? 'python3', isUpgrade, log);
-    const setup = { ...basics, tls };
-    await new Master(setup, log, pidFile, owner, systemd, inheritance.oldMaster, started).start(async () => {
+    const setup = { ...basics, tls, multiprocess };
+    await new Master(setup, log, pidFile, owner, systemd, inheritance, started).start(async () => {
       sockets = await openSockets(settings, inherited, owner, log);
       for (const socket of inherited) if (!sockets.includes(socket)) closeSocket(socket, false);
       return sockets;
     });
   } catch (error) {
     for (const socket of sockets) closeSocket(socket, !isUpgrade);
+    if (multiprocess?.path !== inheritance.multiprocess?.path) removeMultiprocessFolder(multiprocess);
     pidFile?.remove();
     throw error;
   }
@@ -96,6 +106,8 @@ class Master {
   private reason = 'unknown.';
   /** The master that this one is to replace. */
   private oldMaster: number | null;
+  /** The folder that it has. */
+  private readonly inheritedFolder: MultiprocessFolder | null;
   /** The master that is to replace this one. */
   private newMaster: ChildProcess | null = null;
   private watch: CodeWatch | null = null;
@@ -108,7 +120,7 @@ class Master {
     pidFile: PidFile | null,
     owner: Owner | null,
     systemd: Systemd,
-    oldMaster: number | null,
+    { oldMaster, multiprocess }: Inheritance,
     started: () => void,
   ) {
     this.setup = setup;
@@ -117,6 +129,7 @@ class Master {
     this.owner = owner;
     this.systemd = systemd;
     this.oldMaster = oldMaster;
+    this.inheritedFolder = multiprocess;
     this.started = started;
   }
 
@@ -161,7 +174,7 @@ class Master {
       fronts: () => this.service?.fronts() ?? [],
       moldPids: () => this.service?.moldPids() ?? [],
       askWorkers: async () => this.service?.askWorkers(),
-      prometheusFolder: () => this.service?.prometheusFolder() ?? null,
+      prometheusFolder: () => prometheusFolder(this.setup),
       askFronts: async (requests) => (await this.service?.askFronts(requests)) ?? [],
     };
     // At rest there is no worker to do anything with.
@@ -211,7 +224,6 @@ class Master {
     const service = new Service(
       this.setup,
       this.owner,
-      this.oldMaster !== null,
       {
         files: (paths) => this.watch?.add(paths),
         listening: () => this.listening(),
@@ -353,19 +365,21 @@ class Master {
 
   private async startNewMaster(): Promise<void> {
     if ((await this.service?.beforeUpgrade()) === false || this.newMaster !== null) return;
-    const { sockets, loaded } = this.setup;
-    this.newMaster = startNewMaster(sockets, loaded.cwd, this.log, () => {
+    const newMaster = startNewMaster(this.setup, this.log, () => {
       this.newMaster = null;
       // Nobody else serves, or is to be asked.
       if (this.wanted === 'rest') this.orEnd(this.wake());
       else if (this.wanted === 'service') void this.monitoring?.openLater();
     });
+    this.newMaster = newMaster;
+    this.monitoring?.beside(newMaster);
   }
 
   /** The old master is gone. */
   private promoted(): void {
     this.log.info('Master has been promoted.');
     this.oldMaster = null;
+    if (!this.sharesFolder()) removeMultiprocessFolder(this.inheritedFolder);
     const { pidfile } = this.setup.loaded.settings;
     try {
       if (pidfile !== null) this.pidFile?.rename(pidfile);
@@ -458,7 +472,14 @@ class Master {
 
   private async endMonitoring(): Promise<void> {
     if (this.newMaster !== null) await this.monitoring?.yieldTo(this.newMaster);
+    // The old master goes on.
+    else if (this.oldMaster !== null) await this.monitoring?.yieldTo(process);
     await this.monitoring?.close();
+  }
+
+  /** With the old master. */
+  private sharesFolder(): boolean {
+    return this.inheritedFolder?.path === this.setup.multiprocess?.path;
   }
 
   private async exitNow(): Promise<void> {
@@ -468,6 +489,8 @@ class Master {
     this.log[failed ? 'error' : 'info'](`Shutting down: ${this.name}`);
     if (failed) this.log.error(`Reason: ${this.reason}`);
     await this.stoppedService?.close(true);
+    const goesOn = this.newMaster !== null || (this.oldMaster !== null && this.sharesFolder());
+    if (!goesOn) removeMultiprocessFolder(this.setup.multiprocess);
     await this.setup.logProcess?.end();
     process.exit(this.exitCode);
   }

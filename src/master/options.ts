@@ -1,5 +1,5 @@
 /** What the settings mean to the fronts and to the workers. */
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { HeadLimits } from '../front/environ.ts';
 import type { TlsConfig } from '../front/messages.ts';
 import type { HooksConfig, ListenerFacts } from '../hooks/messages.ts';
@@ -17,6 +17,7 @@ import type { FrontsSettings } from './fronts.ts';
 import { describeSocket, type ListeningSocket } from './listening-sockets.ts';
 import type { LogProcess } from './log-process.ts';
 import type { MemoryWatchOptions } from './memory-watch.ts';
+import { MULTIPROCESS_VARIABLE, type MultiprocessFolder } from './multiprocess-folder.ts';
 import type { NodeAppOptions } from './node-app.ts';
 import type { Owner } from './owner.ts';
 import type { PythonAppOptions } from './python-app.ts';
@@ -33,6 +34,8 @@ export interface Setup {
   readonly tls: TlsConfig | null;
   /** Null: master and fronts write the logs themselves. */
   readonly logProcess: LogProcess | null;
+  /** For prometheus_client, as it was at the start. Null: nobody would show what is in it. */
+  readonly multiprocess: MultiprocessFolder | null;
 }
 
 /** What stays the same as long as there are fronts and workers. */
@@ -140,26 +143,17 @@ export function memoryOptions({ settings }: LoadedSettings): MemoryWatchOptions 
   };
 }
 
-/** For prometheus_client: its multiprocess mode, in a folder of ours unless the user has named one. */
-const PROMETHEUS_VARIABLE = 'PROMETHEUS_MULTIPROC_DIR';
-
-export function prometheusPath({ loaded, python }: Setup, { folder }: Runtime): string | null {
-  if (loaded.settings.admin_bind === null || python === null) return null;
-  return resolve(loaded.cwd, loaded.env[PROMETHEUS_VARIABLE] || join(folder, 'prometheus'));
-}
-
 export function pythonOptions(setup: Setup, runtime: Runtime): PythonAppOptions {
-  const { loaded, python } = setup;
+  const { loaded, python, multiprocess } = setup;
   if (python === null) throw new Error('a Python app needs a Python');
   const { settings } = loaded;
   const { token } = runtime;
   const forPython = pythonSettings(loaded);
-  const prometheus = prometheusPath(setup, runtime);
   // A process that runs the configuration file begins as that did, in the environment of the start.
   const env = forPython.file === null ? loaded.env : process.env;
   return {
     python,
-    env: prometheus === null ? env : { ...env, [PROMETHEUS_VARIABLE]: prometheus },
+    env: multiprocess === null ? env : { ...env, [MULTIPROCESS_VARIABLE]: multiprocess.path },
     bootTimeoutMs: settings.boot_timeout * 1000,
     title: (role) => titleOf(loaded, role),
     config: {

@@ -41,7 +41,11 @@ export async function readAnew(before: Setup, owner: Owner | null, log: ErrorLog
   const errorLog = await openErrorLog(errorLogSettings(loaded, logProcess));
   try {
     const sockets = await openSockets(settings, before.sockets, owner, log);
-    return { setup: { loaded, python, sockets, tls, logProcess }, errorLog, needsRestart };
+    return {
+      setup: { loaded, python, sockets, tls, logProcess, multiprocess: before.multiprocess },
+      errorLog,
+      needsRestart,
+    };
   } catch (error) {
     errorLog.close();
     await logProcess?.end();

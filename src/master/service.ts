@@ -3,14 +3,13 @@
  * settings, and stops it.
  */
 import { randomBytes } from 'node:crypto';
-import { chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chownSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { ServerActions } from '../control/target.ts';
 import { EXIT, NunicornError } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { MasterMetrics } from '../metrics/master-metrics.ts';
-import type { PrometheusFolder } from '../metrics/prometheus-reader.ts';
 import type { FrontView, WorkerView } from '../metrics/view.ts';
 import { hasNodeMasterHooks, pythonHooks } from '../settings/hooks.ts';
 import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
@@ -21,12 +20,12 @@ import {
   hooksConfig,
   listenerFacts,
   memoryOptions,
-  prometheusPath,
   type Runtime,
   type Setup,
   workersOptions,
 } from './options.ts';
 import { giveLog, type Owner } from './owner.ts';
+import { privateFolder } from './private-folder.ts';
 import { PythonApp } from './python-app.ts';
 import { ServerHooks } from './server-hooks.ts';
 import { Workers } from './workers.ts';
@@ -79,7 +78,6 @@ export class Service {
   constructor(
     setup: Setup,
     owner: Owner | null,
-    isUpgrade: boolean,
     handler: ServiceHandler,
     metrics: MasterMetrics | null,
     log: ErrorLog,
@@ -89,7 +87,6 @@ export class Service {
     this.log = log;
     this.metrics = metrics;
     this.runtime = newRuntime(setup, owner);
-    preparePrometheusFolder(setup, this.runtime, isUpgrade);
     this.workers = new Workers(
       workersOptions(setup.loaded),
       {
@@ -264,15 +261,6 @@ export class Service {
     return this.app.askWorkers();
   }
 
-  /** Where an app's prometheus_client keeps what it counts. Null: nobody shows it. */
-  prometheusFolder(): PrometheusFolder | null {
-    const path = prometheusPath(this.setup, this.runtime);
-    const { loaded, python } = this.setup;
-    if (path === null || python === null) return null;
-    const { user, group } = loaded.settings;
-    return { path, python: python.path, env: loaded.env, uid: user ?? null, gid: group ?? null };
-  }
-
   askFronts(requests: boolean): Promise<readonly number[]> {
     return this.app.askFronts(requests);
   }
@@ -388,16 +376,6 @@ function newRuntime({ loaded }: Setup, owner: Owner | null): Runtime {
   return { folder, spoolFolder, token: randomBytes(16).toString('hex'), owner };
 }
 
-/** Files of an earlier run would count once more; with an upgrade they are those of the old master's workers. */
-function preparePrometheusFolder(setup: Setup, runtime: Runtime, isUpgrade: boolean): void {
-  const path = prometheusPath(setup, runtime);
-  if (path === null) return;
-  mkdirSync(path, { recursive: true });
-  if (runtime.owner !== null) chownSync(path, runtime.owner.uid, runtime.owner.gid);
-  if (isUpgrade) return;
-  for (const name of readdirSync(path)) if (name.endsWith('.db')) rmSync(join(path, name), { force: true });
-}
-
 /** Throws NunicornError if Unix sockets in a private folder there would have longer paths than the system takes. */
 function socketsFolder(path: string): string {
   const room = LONGEST_SOCKET_PATH_BYTES - LONGEST_SOCKET_NAME.length;
@@ -406,16 +384,4 @@ function socketsFolder(path: string): string {
     `the path ${path} is too long for the Unix sockets in it: ` +
       `--worker-tmp-dir (or TMPDIR) has to name a folder of ${room} bytes at most`,
   );
-}
-
-function privateFolder(parent: string): string {
-  try {
-    return mkdtempSync(join(parent, 'nunicorn-'));
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new NunicornError(
-      `no folder can be made in ${parent} (${code}): --worker-tmp-dir (or TMPDIR), and --spool-dir if it is given, ` +
-        'have to name folders that can be written',
-    );
-  }
 }

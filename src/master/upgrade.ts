@@ -5,23 +5,22 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import type { ErrorLog } from '../log/error-log.ts';
 import { inheritanceEnv } from './inheritance.ts';
-import type { ListeningSocket } from './listening-sockets.ts';
+import type { Setup } from './options.ts';
 
 const FIRST_FD = 3;
 const PROMOTION_CHECK_MS = 200;
 
 /** Starts the new master. `ended` is called when it has gone before this one. */
 export function startNewMaster(
-  sockets: readonly ListeningSocket[],
-  cwd: string,
+  { sockets, loaded, multiprocess }: Setup,
   log: ErrorLog,
   ended: () => void,
 ): ChildProcess {
   const inherited = sockets.map(({ bind }, index) => ({ fd: FIRST_FD + index, bind }));
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
-    cwd,
-    env: { ...process.env, ...inheritanceEnv({ oldMaster: process.pid, sockets: inherited }) },
-    // Behind the sockets the channel for what this master has counted.
+    cwd: loaded.cwd,
+    env: { ...process.env, ...inheritanceEnv({ oldMaster: process.pid, sockets: inherited, multiprocess }) },
+    // Behind the sockets the channel for what the masters have counted.
     stdio: ['inherit', 'inherit', 'inherit', ...sockets.map(({ handle }) => handle.fd), 'ipc'],
   });
   let over = false;
@@ -32,7 +31,8 @@ export function startNewMaster(
     ended();
   };
   child.on('error', (error) => gone(`could not be started: ${error.message}`));
-  child.on('exit', (code, signal) => gone(`has ended (${signal ?? `code ${code}`})`));
+  // Not `exit`: what it has said last, on the channel, is to be heard first.
+  child.on('close', (code, signal) => gone(`has ended (${signal ?? `code ${code}`})`));
   if (child.pid !== undefined) log.info(`Upgrade: the new master is pid ${child.pid}`);
   return child;
 }

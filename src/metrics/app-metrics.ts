@@ -25,7 +25,8 @@ export class AppMetrics {
   /** What workers that are gone had counted, and masters before this one. */
   private readonly gone = new Map<string, Shown>();
   private readonly living = new Map<number, readonly AppMetric[]>();
-  private handedOver: ReadonlyMap<string, Shown> = new Map();
+  /** What the other master has of this: because it was told, or has told it. */
+  private readonly known = new Map<string, Shown>();
 
   heard(serial: number, metrics: readonly AppMetric[]): void {
     this.living.set(serial, metrics);
@@ -35,27 +36,37 @@ export class AppMetrics {
   ended(serial: number): void {
     const metrics = this.living.get(serial) ?? [];
     this.living.delete(serial);
-    this.takeOver(metrics);
+    this.goOn(metrics);
   }
 
-  /** For the master that follows: counters as far as it has not been given them yet. What is now stays here. */
+  /** The other master is another one, that has nothing of this. */
+  newOther(): void {
+    this.known.clear();
+  }
+
+  /** For the other master: counters as far as it does not have them yet. What is now stays here. */
   handOver(): readonly AppMetric[] {
-    const shown = this.shown();
-    const more = Array.from(shown.values())
+    const more = Array.from(this.shown().values())
       .filter(({ kind }) => kind !== 'gauge')
       .map(({ values, ...facts }) => {
-        const before = this.handedOver.get(facts.name)?.values;
+        const before = this.known.get(facts.name)?.values;
         return {
           ...facts,
           series: Array.from(values, ([key, now]) => [JSON.parse(key), less(now, before?.get(key))] as const),
         };
       });
-    this.handedOver = shown;
+    for (const metric of more) add(this.known, metric);
     return more;
   }
 
-  /** What others have counted. Their gauges end with them. */
+  /** What the other master has counted. */
   takeOver(metrics: readonly AppMetric[]): void {
+    this.goOn(metrics);
+    for (const metric of metrics) add(this.known, metric);
+  }
+
+  /** Counters stay, gauges end with those who set them. */
+  private goOn(metrics: readonly AppMetric[]): void {
     for (const metric of metrics) if (metric.kind !== 'gauge') add(this.gone, metric);
   }
 

@@ -1,4 +1,7 @@
-/** USR2: what the old master has counted goes to the new one over the channel between them, when it lets go of its admin address. */
+/**
+ * USR2: what one master has counted goes to the other over the channel between them. The old one tells the new one when it lets go
+ * of its admin address, and again what was added when it ends; the new one tells the old one if it ends first.
+ */
 import type { ChildProcess } from 'node:child_process';
 import type { Counted } from './master-metrics.ts';
 
@@ -7,11 +10,20 @@ interface Message {
   readonly counted: Counted;
 }
 
-/** Of the old master. Resolves when it has left this process, or nobody takes it. */
-export function sendCounted(newMaster: ChildProcess, counted: Counted): Promise<void> {
+/** Of the new master this is its child, of the old one the process itself. */
+export type Channel = ChildProcess | NodeJS.Process;
+
+/** Resolves when it has left this process, or nobody takes it. */
+export function sendCounted(other: Channel, counted: Counted): Promise<void> {
   return new Promise((resolve) => {
-    if (!newMaster.connected) resolve();
-    else newMaster.send({ op: 'metrics', counted } satisfies Message, () => resolve());
+    if (!other.connected || other.send === undefined) resolve();
+    else other.send({ op: 'metrics', counted } satisfies Message, undefined, undefined, () => resolve());
+  });
+}
+
+export function hearCounted(other: Channel, taken: (counted: Counted) => void): void {
+  other.on('message', (message: Message) => {
+    if (message.op === 'metrics') taken(message.counted);
   });
 }
 
@@ -22,9 +34,8 @@ export function awaitCounted(taken: (counted: Counted) => void, free: () => void
     if (!isFree) free();
     isFree = true;
   };
-  process.on('message', (message: Message) => {
-    if (message.op !== 'metrics') return;
-    taken(message.counted);
+  hearCounted(process, (counted) => {
+    taken(counted);
     letGo();
   });
   // Killed: it has let go without a word.

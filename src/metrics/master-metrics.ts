@@ -38,10 +38,12 @@ export interface Readiness {
   readonly reasons: readonly string[];
 }
 
-/** What one master hands to the next. */
+/** What one master hands to the other. */
 export interface Counted {
   readonly totals: TotalsSnapshot;
   readonly app: readonly AppMetric[];
+  /** Process ids of its workers, some of them gone: it does not bury the files of their prometheus_client any more. */
+  readonly workers: readonly number[];
 }
 
 export class MasterMetrics {
@@ -62,7 +64,8 @@ export class MasterMetrics {
   private readonly events: WorkerEvent[] = [];
   private everReady = false;
   private isStopping = false;
-  private handedOver: TotalsSnapshot | null = null;
+  /** What the other master has of this: because it was told, or has told it. */
+  private known: Totals;
   private timer: NodeJS.Timeout | null = null;
   private turnedAt = performance.now();
   private tickedAt = performance.now();
@@ -72,6 +75,7 @@ export class MasterMetrics {
     this.view = view;
     this.log = log;
     this.totals = new Totals(this.startedAt, HISTOGRAM_CELLS);
+    this.known = new Totals(this.startedAt, HISTOGRAM_CELLS);
     let told = false;
     this.sampler = new ThreadSampler(this.totals, () => {
       if (told) return;
@@ -141,20 +145,28 @@ export class MasterMetrics {
     this.reader?.close();
   }
 
-  /** For the master that follows this one: what it has not been given yet. */
+  /** From now on the other master is another one, that has nothing of this. */
+  newOther(): void {
+    this.known = new Totals(this.startedAt, HISTOGRAM_CELLS);
+    this.app.newOther();
+  }
+
+  /** For the other master: what it does not have yet. */
   async handOver(): Promise<Counted> {
     await this.refresh(false);
     const now = { ...this.totals.snapshot(), masterCpuMs: this.masterCpuMs() };
-    const totals = this.handedOver === null ? now : difference(now, this.handedOver);
-    this.handedOver = now;
-    return { totals, app: this.app.handOver() };
+    const totals = difference(now, this.known.snapshot());
+    this.known.restore(totals);
+    const workers = [...this.pids.values(), ...(this.openReader()?.takeDead() ?? [])];
+    return { totals, app: this.app.handOver(), workers };
   }
 
-  /** What the master before this one has counted. */
-  takeOver({ totals, app }: Counted): void {
+  /** What the other master has counted. */
+  takeOver({ totals, app, workers }: Counted): void {
     this.app.takeOver(app);
-    if (!this.totals.restore(totals))
-      this.log.warning('The old master is of a version that counts other metrics: counters begin anew');
+    this.openReader()?.watch(workers);
+    if (this.totals.restore(totals)) this.known.restore(totals);
+    else this.log.warning('The other master is of a version that counts other metrics: its counts are not added');
   }
 
   // ---- what is asked
@@ -292,9 +304,7 @@ export class MasterMetrics {
 
   private openReader(): PrometheusReader | null {
     const folder = this.view.prometheusFolder();
-    if (folder === null || folder.path === this.reader?.folder.path) return this.reader;
-    this.reader?.close(); // the server rested, and serves from another folder now
-    this.reader = new PrometheusReader(folder, this.log);
+    if (folder !== null) this.reader ??= new PrometheusReader(folder, this.log);
     return this.reader;
   }
 

@@ -1,5 +1,4 @@
 /** All that watches the server, as long as its master lives. Loaded when a setting asks for it. */
-import type { ChildProcess } from 'node:child_process';
 import type { ControlSocket } from '../control/control-socket.ts';
 import type { ServerActions } from '../control/target.ts';
 import { NunicornError } from '../errors.ts';
@@ -7,7 +6,7 @@ import type { SwitchableLog } from '../log/switchable-log.ts';
 import { controlSocketPath, statsdSettings } from '../settings/admin.ts';
 import type { Settings } from '../settings/table.ts';
 import { AdminServer } from './admin-server.ts';
-import { awaitCounted, sendCounted } from './handover.ts';
+import { awaitCounted, type Channel, hearCounted, sendCounted } from './handover.ts';
 import { MasterMetrics } from './master-metrics.ts';
 import type { ServerView } from './view.ts';
 
@@ -52,10 +51,16 @@ export class Monitoring {
     this.metrics = new MasterMetrics(view, log);
   }
 
-  /** The new master is to be asked from now on, and goes on with what was counted here. */
-  async yieldTo(newMaster: ChildProcess): Promise<void> {
+  /** A new master was started, and knows nothing yet. What it has counted counts here if it ends first. */
+  beside(newMaster: Channel): void {
+    this.metrics.newOther();
+    hearCounted(newMaster, (counted) => this.metrics.takeOver(counted));
+  }
+
+  /** The other master is to be asked from now on, and goes on with what was counted here. */
+  async yieldTo(other: Channel): Promise<void> {
     this.shut();
-    await sendCounted(newMaster, await this.metrics.handOver());
+    await sendCounted(other, await this.metrics.handOver());
   }
 
   /** The master serves again, after a rest. */

@@ -26,11 +26,13 @@ const LIMIT_MS = 3000;
 type Reply = { readonly text: string } | { readonly error: string };
 
 export class PrometheusReader {
-  readonly folder: PrometheusFolder;
+  private readonly folder: PrometheusFolder;
   private readonly log: ErrorLog;
   private child: ChildProcess | null = null;
   private waiting: ((reply: Reply) => void)[] = [];
   private dead: number[] = [];
+  /** Workers of the other master, which may end without a word to this one. */
+  private readonly others = new Set<number>();
   private told = false;
 
   constructor(folder: PrometheusFolder, log: ErrorLog) {
@@ -41,6 +43,16 @@ export class PrometheusReader {
   /** A worker's process has ended. */
   ended(pid: number): void {
     this.dead.push(pid);
+  }
+
+  /** Workers that have ended since the last reading. */
+  takeDead(): readonly number[] {
+    return this.dead.splice(0);
+  }
+
+  /** Workers of the other master, some of them gone. */
+  watch(pids: readonly number[]): void {
+    for (const pid of pids) this.others.add(pid);
   }
 
   /** The samples as text without an end mark; empty if there are none. */
@@ -61,6 +73,11 @@ export class PrometheusReader {
   private ask(format: Format): Promise<Reply> {
     this.child ??= this.start();
     const { child } = this;
+    for (const pid of this.others) {
+      if (isAlive(pid)) continue;
+      this.others.delete(pid);
+      this.dead.push(pid);
+    }
     return new Promise((resolve) => {
       const timer = setTimeout(() => {
         child.kill('SIGKILL');
@@ -70,7 +87,7 @@ export class PrometheusReader {
         clearTimeout(timer);
         resolve(reply);
       });
-      child.stdin?.write(`${JSON.stringify({ format, dead: this.dead.splice(0) })}\n`);
+      child.stdin?.write(`${JSON.stringify({ format, dead: this.takeDead() })}\n`);
     });
   }
 
@@ -94,6 +111,15 @@ export class PrometheusReader {
     child.on('error', ended);
     child.on('exit', ended);
     return child;
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 

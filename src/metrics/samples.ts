@@ -150,7 +150,7 @@ export function samplesOf(totals: Totals, present: Present): Samples {
   put('nunicorn_front_restarts_total', totals.frontRestarts);
 
   put('nunicorn_client_connections', present.connections);
-  put('nunicorn_client_connections_total', front(FRONT_AT.connections));
+  put('nunicorn_client_connections_accepted_total', front(FRONT_AT.connections));
   put('nunicorn_client_disconnects_total', front(FRONT_AT.clientDisconnects));
   put('nunicorn_killed_innocent_requests_total', front(FRONT_AT.killedInnocent));
   put('nunicorn_access_log_lines_dropped_total', front(FRONT_AT.accessLinesDropped));

@@ -144,7 +144,7 @@ const FACTS = {
   nunicorn_front_restarts_total: { kind: 'counter', help: 'Fronts that died and were started again.', labels: [] },
 
   nunicorn_client_connections: { kind: 'gauge', help: 'Connections of clients that are open.', labels: [] },
-  nunicorn_client_connections_total: {
+  nunicorn_client_connections_accepted_total: {
     kind: 'counter',
     help: 'Connections of clients that were accepted.',
     labels: [],

@@ -39,6 +39,18 @@ export class Admin {
     return this.json<Requests>('/requests');
   }
 
+  /** Waits until the master with this pid answers. */
+  async answersFrom(pid: number): Promise<void> {
+    let last: Status | null = null;
+    await until(
+      async () => {
+        last = await this.status().catch(() => null);
+        return last?.server.pid === pid;
+      },
+      () => `master ${pid} at the admin address; it was ${last?.server.pid}`,
+    );
+  }
+
   /** Every sample of one scrape, by name and labels as written: `nunicorn_slots{state="idle"}`. */
   async scrape(): Promise<ReadonlyMap<string, number>> {
     const samples = new Map<string, number>();

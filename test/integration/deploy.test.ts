@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { promisify } from 'node:util';
-import { METRICS } from '../../src/metrics/table.ts';
+import { METRICS, type MetricName } from '../../src/metrics/table.ts';
 import { ROOT } from '../helpers/paths.ts';
 
 const run = promisify(execFile);
@@ -18,6 +18,16 @@ const LIMIT = { timeout: 60_000 };
 function metricsIn(text: string): string[] {
   const names = text.match(/\bnunicorn_[a-z_]+/g) ?? [];
   return [...new Set(names.map((name) => name.replace(/_(bucket|count|sum)$/, '')))];
+}
+
+/** Each label of a metric that is asked for by its value, but for those that Prometheus and histograms add. */
+function labelsIn(text: string): [metric: string, label: string][] {
+  return [...text.matchAll(/\b(nunicorn_[a-z_]+)\{([^}]*)\}/g)].flatMap(([, name = '', labels = '']) =>
+    [...labels.matchAll(/(\w+)\s*(?:=~|!~|!=|=)/g)]
+      .map(([, label = '']) => label)
+      .filter((label) => !['instance', 'job', 'le'].includes(label))
+      .map((label): [string, string] => [name.replace(/_(bucket|count|sum)$/, ''), label]),
+  );
 }
 
 it('the alert rules are valid and fire as their tests say', async () => {
@@ -53,6 +63,8 @@ for (const [name, path] of [
     const asked = metricsIn(readFileSync(path, 'utf8'));
     assert.ok(asked.length > 5);
     for (const metric of asked) assert.ok(Object.hasOwn(METRICS, metric), `${metric} is not in the table of metrics`);
+    for (const [metric, label] of labelsIn(readFileSync(path, 'utf8')))
+      assert.ok(METRICS[metric as MetricName].labels.includes(label), `${metric} has no label ${label}`);
   });
 }
 

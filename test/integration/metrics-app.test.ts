@@ -96,20 +96,52 @@ it("an app's counters go on at USR2", { skip }, async () => {
   await withServer({ app: APP, args: admin.args }, async (server) => {
     for (let i = 0; i < 3; i++) await server.get('/order?1');
     await admin.reaches('shop_orders_total{kind="book"}', 3);
+    await admin.reaches('visits_total{page="order"}', 3);
     const from = server.log.length;
     server.kill('SIGUSR2');
     await server.waitForLog(/Started: all workers are ready/, { from });
     const next = Number(/new master is pid (\d+)/.exec(server.log)?.[1]);
     server.kill('SIGTERM');
     await until(() => !isAlive(server.pid), 'the end of the old master');
-    await until(
-      async () => (await admin.status().catch(() => null))?.server.pid === next,
-      'the new one at the address',
-    );
+    await admin.answersFrom(next);
     await server.get('/order?1');
     await admin.reaches('shop_orders_total{kind="book"}', 4);
     await admin.reaches('shop_price_euros_count', 4);
+    await admin.reaches('visits_total{page="order"}', 4);
+    // The files of the old master's worker are one with those that are gone.
+    await admin.reaches('busy', 1);
     process.kill(next, 'SIGTERM');
     await until(() => !isAlive(next), 'the end of the new master');
+  });
+});
+
+it("an app's counters go on over USR2 and the way back", { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: admin.args }, async (server) => {
+    let orders = 0;
+    const order = async (): Promise<void> => {
+      await server.get('/order?1');
+      orders++;
+      for (const counter of ['shop_orders_total{kind="book"}', 'visits_total{page="order"}'])
+        await admin.reaches(counter, orders);
+    };
+    await order();
+    const workers = server.workers();
+    const from = server.log.length;
+    server.kill('SIGUSR2');
+    await server.waitForLog(/Started: all workers are ready/, { from });
+    const next = Number(/new master is pid (\d+)/.exec(server.log)?.[1]);
+    server.kill('SIGWINCH');
+    await admin.answersFrom(next);
+    await until(() => !workers.some(isAlive), 'the old worker to go');
+    await order();
+    const reloadFrom = server.log.length;
+    server.kill('SIGHUP');
+    await server.waitForLog(/Reloaded: all workers are ready/, { from: reloadFrom });
+    process.kill(next, 'SIGTERM');
+    await until(() => !isAlive(next), 'the end of the new master');
+    await admin.answersFrom(server.pid);
+    await order();
+    await admin.reaches('busy', 1);
   });
 });

@@ -5,18 +5,35 @@ import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { METRICS } from '../../src/metrics/table.ts';
 import { Admin, wentBack } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
 import { Connection, exchange, type Response } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { VENV_BIN } from '../helpers/paths.ts';
 import { freePort } from '../helpers/ports.ts';
 import { isAlive } from '../helpers/processes.ts';
-import { Server, withServer } from '../helpers/server.ts';
+import { finishing, Server, withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
 
 const APP = 'pathology.faults:application';
 const skip = !NUNICORN_RUNS;
+/** That of the official prometheus_client: it takes valid OpenMetrics only. Prints the names of the families. */
+const STRICT_PARSER = `
+import json, sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+print(json.dumps([family.name for family in text_string_to_metric_families(sys.stdin.read())]))
+`;
 const ANSWERED = 'nunicorn_requests_total{code_class="2xx",outcome="answered"}';
+
+const SLOW_APP = `
+import os, time
+while not os.path.exists(os.path.expanduser("~/open")):
+    time.sleep(0.01)
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+`;
 
 async function send(server: Server, path: string): Promise<Connection> {
   const connection = await server.connect();
@@ -64,7 +81,31 @@ it('promtool finds nothing to say about what is exposed', { skip }, async () => 
     const openmetrics = await admin.get('/metrics', 'Accept: application/openmetrics-text\r\n');
     assert.match(openmetrics.header('content-type') ?? '', /^application\/openmetrics-text/);
     assert(openmetrics.text().endsWith('# EOF\n'));
+    const python = join(VENV_BIN, 'python');
+    const parsed = spawnSync(python, ['-c', STRICT_PARSER], { input: openmetrics.text(), encoding: 'utf8' });
+    assert.equal(parsed.status, 0, parsed.stderr);
+    const families = (JSON.parse(parsed.stdout) as string[]).filter((name) => name.startsWith('nunicorn_'));
+    assert(families.length > 30);
+    for (const name of families) assert(name in METRICS || `${name}_total` in METRICS, name);
     assert.equal((await admin.scrape()).get('nunicorn_backlog'), 0);
+  });
+});
+
+it('a server is started and ready when its first worker is', { skip }, async () => {
+  const admin = await Admin.choose();
+  const files = { 'slow.py': SLOW_APP };
+  const server = await Server.spawn({ app: 'slow:application', chdir: '{home}', files, args: admin.args });
+  await finishing(server, async () => {
+    await until(() => admin.get('/livez').catch(() => null), 'the admin server');
+    assert.equal((await admin.get('/livez')).status, 200);
+    for (const path of ['/startupz', '/readyz']) {
+      const answer = await admin.get(path);
+      assert.equal(answer.status, 503);
+      assert.match(answer.text(), /no worker/);
+    }
+    server.mark('open');
+    await server.ready();
+    for (const path of ['/startupz', '/readyz']) assert.equal((await admin.get(path)).status, 200);
   });
 });
 
@@ -160,6 +201,41 @@ it('counters never go back: recycling, reload, killed workers, a killed front', 
   });
 });
 
+it('a front that is killed takes along no more than it has answered since its last report', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: admin.args, workers: 2 }, async (server) => {
+    const ask = async (times: number): Promise<void> => {
+      for (let i = 0; i < times; i++) assert.equal((await server.get('/')).status, 200);
+    };
+    let last = await admin.scrape();
+    const look = async (): Promise<number> => {
+      const next = await admin.scrape();
+      assert.deepEqual(wentBack(last, next), []);
+      last = next;
+      return next.get(ANSWERED) ?? 0;
+    };
+    for (let deaths = 1; deaths <= 3; deaths++) {
+      const before = await look();
+      await ask(20);
+      // A scrape has the front report, so that all of these are counted by the master now.
+      await until(async () => (await look()) === before + 20, '20 requests to be counted');
+      const [front] = server.fronts();
+      assert(front !== undefined);
+      await ask(15);
+      process.kill(front, 'SIGKILL');
+      await until(async () => {
+        await look();
+        return last.get('nunicorn_front_restarts_total') === deaths;
+      }, 'another front');
+      const kept = await look();
+      assert(kept >= before + 20 && kept <= before + 35, `${kept} of ${before} + 20 + 15 are counted`);
+      await ask(10);
+      await until(async () => (await look()) >= kept + 10, 'requests to the next front to be counted');
+      assert.equal(await look(), kept + 10);
+    }
+  });
+});
+
 it('USR2: the new master goes on counting where the old one ends, at the same address', { skip }, async () => {
   const admin = await Admin.choose();
   await withServer({ app: APP, args: admin.args, workers: 2 }, async (server) => {
@@ -175,18 +251,51 @@ it('USR2: the new master goes on counting where the old one ends, at the same ad
     const next = Number(/new master is pid (\d+)/.exec(server.log)?.[1]);
     await ask(10);
     server.kill('SIGTERM');
-    await until(
-      async () => {
-        const status = await admin.status().catch(() => null);
-        return status?.server.pid === next;
-      },
-      () => `the new master at the address\n${server.output}`,
-    );
+    await admin.answersFrom(next);
     await ask(10);
     await until(() => !isAlive(server.pid), 'the end of the old master');
     await admin.reaches(ANSWERED, counted + 20);
     process.kill(next, 'SIGTERM');
     await until(() => !isAlive(next), 'the end of the new master');
+  });
+});
+
+it('USR2 and back, twice: what a new master has counted stays counted', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: admin.args }, async (server) => {
+    let asked = (await admin.scrape()).get(ANSWERED) ?? 0;
+    const ask = async (): Promise<void> => {
+      for (let i = 0; i < 5; i++) assert.equal((await server.get('/')).status, 200);
+      asked += 5;
+    };
+    await ask();
+    await admin.reaches(ANSWERED, asked);
+    for (const restsMeanwhile of [true, false]) {
+      const workers = server.workers();
+      const from = server.log.length;
+      server.kill('SIGUSR2');
+      await server.waitForLog(/Started: all workers are ready/, { from });
+      const next = Number(/new master is pid (\d+)/.exec(server.log.slice(from))?.[1]);
+      if (restsMeanwhile) {
+        server.kill('SIGWINCH');
+        await admin.answersFrom(next);
+        await until(() => !workers.some(isAlive), 'the old workers to go');
+      }
+      await ask();
+      if (restsMeanwhile) {
+        await admin.reaches(ANSWERED, asked);
+        const reloadFrom = server.log.length;
+        server.kill('SIGHUP');
+        await server.waitForLog(/Reloaded: all workers are ready/, { from: reloadFrom });
+        await ask();
+      }
+      process.kill(next, 'SIGTERM');
+      await until(() => !isAlive(next), 'the end of the new master');
+      await admin.answersFrom(server.pid);
+      await admin.reaches(ANSWERED, asked);
+    }
+    await ask();
+    await admin.reaches(ANSWERED, asked);
   });
 });
 

@@ -58,7 +58,7 @@ for (const [kind, threads] of [
         await admin.reaches(counted('2xx', 'client_left'), 1);
         const scrape = await admin.scrape();
         assert.equal(scrape.get('nunicorn_client_disconnects_total'), 1);
-        assert.ok((scrape.get('nunicorn_client_connections_total') ?? 0) >= 12);
+        assert.ok((scrape.get('nunicorn_client_connections_accepted_total') ?? 0) >= 12);
         assert.ok((scrape.get('nunicorn_worker_requests_total{worker="1"}') ?? 0) >= before + 9);
         assert.ok((scrape.get('nunicorn_process_cpu_seconds_total{process="worker"}') ?? 0) > 0);
         assert.ok((scrape.get('nunicorn_worker_busy_seconds_total{worker="1"}') ?? 0) > 0);

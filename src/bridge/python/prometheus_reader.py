@@ -4,6 +4,7 @@ Started with the folder as its argument. For each line on standard input, a JSON
 "openmetrics", "dead": [pids]}, it writes one with {"text": ...} or {"error": ...}. Ends with its input.
 
 The files of processes that are dead are added into one file, so that there are as many after a thousand recycles as before.
+This may be killed at any time: the sums are made in a copy, which takes the place of the file when it is complete.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import shutil
 import sys
 
 
@@ -22,7 +24,13 @@ def bury(folder: str, pid: int) -> None:
     for path in glob.glob(os.path.join(glob.escape(folder), "*_%d.db" % pid)):
         kind = os.path.basename(path).split("_")[0]
         if kind in ("counter", "histogram", "summary"):
-            dead = MmapedDict(os.path.join(folder, "%s_dead.db" % kind))
+            sums = os.path.join(folder, "%s_dead.db" % kind)
+            copy = sums + ".new"
+            if os.path.exists(sums):
+                shutil.copyfile(sums, copy)
+            elif os.path.exists(copy):
+                os.unlink(copy)
+            dead = MmapedDict(copy)
             for key, value, *_ in MmapedDict.read_all_values_from_file(path):
                 before = dead.read_value(key)
                 if isinstance(before, tuple):
@@ -30,6 +38,7 @@ def bury(folder: str, pid: int) -> None:
                 else:  # before prometheus_client 0.17
                     dead.write_value(key, before + value)
             dead.close()
+            os.replace(copy, sums)
             os.unlink(path)
 
 
