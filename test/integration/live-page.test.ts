@@ -88,6 +88,7 @@ it('shows workers and threads as they work, and follows them', { skip }, async (
       }
       server.kill('SIGTTIN');
       await page.waitForFunction(`document.querySelectorAll('.worker').length === 3`, SOON);
+      await page.waitForFunction(`document.querySelector('#tiles')?.textContent?.includes('of 9') === true`, SOON);
       await page.waitForFunction(`document.querySelector('#events')?.textContent?.includes('scale up') === true`, SOON);
       assert.deepEqual(complaints, []);
     },
