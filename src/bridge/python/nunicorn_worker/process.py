@@ -47,7 +47,10 @@ def drop_privileges(user_id, group_id, with_groups=False):
     """Becomes user and group (numbers, or None to stay); `with_groups`: also of the other groups that the user is in."""
     name = _user_name(user_id) if with_groups else None
     if name is not None:
-        os.initgroups(name, os.getegid() if group_id is None else group_id)
+        group = os.getegid() if group_id is None else group_id
+        # A worker of a mold that has become the user has the groups, and may not set them.
+        if set(os.getgroups()) != set(os.getgrouplist(name, group)):
+            os.initgroups(name, group)
     if group_id is not None and group_id != os.getegid():
         if name is None:
             os.setgroups([])
