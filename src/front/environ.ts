@@ -174,6 +174,13 @@ export class EnvironBuilder {
     if (host === null && httpMajor === 1 && httpMinor > 0)
       throw new RequestError(400, "Invalid HTTP Header: 'HOST' is missing");
 
+    if (host !== null && !target.startsWith('/')) {
+      const named = authorityOf(target);
+      if (named !== '' && named !== host) {
+        headers = withHost(headers, named);
+        host = named;
+      }
+    }
     if (target === '*' && method !== 'OPTIONS') throw new RequestError(400, `Invalid Request Line: ${method} *`);
     const { path, query } = splitTarget(target);
     let pathInfo = path;
@@ -263,11 +270,29 @@ export class EnvironBuilder {
 
 /** Adds a further value to a header that the block has already: with `; ` for cookies (RFC 6265, 5.4), else with a comma. */
 function joinDuplicate(block: string, header: KnownHeader, value: string): string {
+  const end = block.indexOf('\0', valueAt(block, header.prefix));
+  return block.slice(0, end) + (header.kind === 'cookie' ? '; ' : ',') + value + block.slice(end);
+}
+
+const HOST_PREFIX = 'HTTP_HOST\0';
+
+/** The absolute form names the host, whatever Host says (RFC 9112, 3.2.2). */
+function withHost(block: string, host: string): string {
+  const start = valueAt(block, HOST_PREFIX);
+  return block.slice(0, start) + host + block.slice(block.indexOf('\0', start));
+}
+
+/** Where the value of a key begins that the block has. */
+function valueAt(block: string, prefix: string): number {
   // From pair to pair, as a value may be the name of a header.
   let start = 0;
-  while (!block.startsWith(header.prefix, start)) start = block.indexOf('\0', block.indexOf('\0', start) + 1) + 1;
-  const end = block.indexOf('\0', start + header.prefix.length);
-  return block.slice(0, end) + (header.kind === 'cookie' ? '; ' : ',') + value + block.slice(end);
+  while (!block.startsWith(prefix, start)) start = block.indexOf('\0', block.indexOf('\0', start) + 1) + 1;
+  return start + prefix.length;
+}
+
+/** The host, and port, of a target in absolute form; empty: it has none. */
+function authorityOf(target: string): string {
+  return /^[a-z][a-z0-9+.-]*:\/\/([^/?#]*)/i.exec(target)?.[1]?.replace(/^.*@/, '') ?? '';
 }
 
 /** Path and query of a request target (RFC 9112, 3.2), as gunicorn splits it. */

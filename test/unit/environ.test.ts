@@ -558,3 +558,11 @@ test('a request line, a header or a number of headers beyond the limits is refus
   assert.equal(environ(fields(100)).REQUEST_METHOD, 'GET');
   refused(fields(101), 431);
 });
+
+test('a target in absolute form names the host, whatever Host says', () => {
+  const hostOf = (target: string, headers: readonly string[] = []): string | undefined =>
+    read(build({ target, headers }).block).HTTP_HOST;
+  assert.equal(hostOf('http://other.example:82/x', ['X-A', 'HTTP_HOST', 'X-B', 'example.org']), 'other.example:82');
+  assert.equal(hostOf('http://user@other.example?q'), 'other.example');
+  for (const target of ['/', '/http://other/', 'http:///x', '//other/x']) assert.equal(hostOf(target), 'example.org');
+});
