@@ -26,6 +26,8 @@ install_debian_packages() {
   command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
   command -v promtool >/dev/null || missing+=(prometheus)
   command -v chromium >/dev/null || missing+=(chromium)
+  command -v zsh >/dev/null || missing+=(zsh)
+  command -v fish >/dev/null || missing+=(fish)
   if [ ${#missing[@]} -eq 0 ]; then return; fi
   command -v apt-get >/dev/null || fail "needs ${missing[*]}; there is no apt-get here, install them by hand"
   if [ "$(id -u)" -ne 0 ]; then

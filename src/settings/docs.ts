@@ -32,7 +32,7 @@ Later sources win, and a list replaces a list:
 4. The command line. A flag can be shortened as long as it is unambiguous: \`--bin\` is \`--bind\`.
 
 \`nunicorn --print-config\` shows what is in force and where each value comes from; \`nunicorn --check-config\` also loads the
-application and ends with 0 or 1. \`nunicorn completion bash\` and \`nunicorn completion zsh\` print completion for the shell.
+application and ends with 0 or 1. \`nunicorn completion bash\` (or \`zsh\`, \`fish\`) prints completion for the shell.
 
 A value that does not fit ends the start with exit code 1; a flag that does not exist, and an argument that is no number where
 one is needed, with 2. The message names the source, a file with its line.

@@ -11,7 +11,7 @@ const NARROWEST = 50;
 
 const USAGE = `Usage: nunicorn [OPTIONS] APP
        nunicorn size|advise|ctl|top --help
-       nunicorn completion bash|zsh`;
+       nunicorn completion bash|zsh|fish`;
 
 const ABOUT =
   'Serves a Python WSGI application from pre-forked workers, as Gunicorn does, behind an HTTP front. APP is MODULE, MODULE:CALLABLE or MODULE:FACTORY(ARGUMENTS); CALLABLE is "application" unless named. Or a Node app: ./FILE.js.';

@@ -4,8 +4,8 @@
  */
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { type ExitCode, NunicornError } from '../errors.ts';
-import type { Shell } from './completion.ts';
 import type { LoadedSettings } from './load.ts';
+import { SHELLS, type Shell } from './shells.ts';
 
 export interface CommandLineInput {
   readonly argv: readonly string[];
@@ -38,9 +38,7 @@ export async function readInThread(input: CommandLineInput): Promise<CommandLine
 
 /** `nunicorn completion bash`; an application that is named `completion` has no second word. */
 function shellToComplete([command, name, ...rest]: readonly string[]): Shell | undefined {
-  return command === 'completion' && rest.length === 0
-    ? (['bash', 'zsh'] as const).find((shell) => shell === name)
-    : undefined;
+  return command === 'completion' && rest.length === 0 ? SHELLS.find((shell) => shell === name) : undefined;
 }
 
 async function read({ argv, env, cwd, columns }: CommandLineInput): Promise<Told> {

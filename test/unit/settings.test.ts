@@ -781,15 +781,23 @@ describe('completion', () => {
     assert.deepEqual(complete('--log-level', 'w'), ['warning']);
     assert.ok(complete('-').includes('--help'));
     assert.deepEqual(complete('--config', 'x'), []);
-    assert.deepEqual(complete('app'), []);
+    assert.deepEqual(complete('appl'), []);
+    assert.deepEqual(complete('--log-level', '=', 'w'), ['warning']);
+    assert.deepEqual(complete('completion', ''), ['bash', 'zsh', 'fish']);
   });
 
   test('of zsh has each flag with its description', () => {
     const script = completionScript('zsh');
     assert.match(script, /^#compdef nunicorn\n/);
-    assert.match(script, /\{-k,--worker-class\}'\[How a worker [^']*\]:STRING:\(sync gthread\)'/);
-    assert.match(script, /--preload'\[Import the application once/);
+    assert.match(script, /\{-k\+,--worker-class=\}'\[How a worker [^']*\]:STRING:\(sync gthread\)'/);
+    assert.match(script, /'--preload''\[Import the application once/);
   });
+});
+
+test('completion of fish has each flag with its values', () => {
+  const script = completionScript('fish');
+  assert.match(script, /^complete -c nunicorn -s k -l worker-class -x -a 'sync gthread' -d '/m);
+  assert.match(script, /^complete -c nunicorn -l preload -d '/m);
 });
 
 describe('the nearest name', () => {
