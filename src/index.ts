@@ -1,4 +1,5 @@
 /** What users import from 'nunicorn': `defineConfig` in a nunicorn.config.ts, `ready` and `onShutdown` in a Node app. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { HookServer, HookWorker } from './hooks/views.ts';
 import type { HookName } from './settings/hook-names.ts';
 import type { SettingName, ValueOf } from './settings/table.ts';
@@ -22,6 +23,10 @@ interface Hooks {
   on_exit?(server: HookServer): unknown;
   post_fork?(server: HookServer, worker: HookWorker): unknown;
   post_worker_init?(worker: HookWorker): unknown;
+  /** Of a Node app, as the next one: in the thread that runs the request. */
+  pre_request?(worker: HookWorker, req: IncomingMessage): unknown;
+  /** The answer has been sent, or the client has left. */
+  post_request?(worker: HookWorker, req: IncomingMessage, resp: ServerResponse): unknown;
   worker_int?(worker: HookWorker): unknown;
   worker_abort?(worker: HookWorker): unknown;
   worker_exit?(server: HookServer, worker: HookWorker): unknown;

@@ -1,4 +1,5 @@
 /** A worker whose main thread runs the app and serves its clients. */
+import type { WorkerHooks } from '../hooks/worker-hooks.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontReport } from '../metrics/report.ts';
@@ -30,6 +31,7 @@ export class AsyncWorker implements Engine {
     log: ErrorLog,
     access: Access | null,
     metrics: AsyncMetrics | null,
+    hooks: WorkerHooks | null,
   ) {
     this.config = config;
     this.lifecycle = lifecycle;
@@ -41,6 +43,7 @@ export class AsyncWorker implements Engine {
       log,
       access,
       metrics,
+      hooks,
     ).then(
       async (server) => {
         await handler.imported();

@@ -150,7 +150,7 @@ async function engineOf(config: NodeWorkerConfig, handler: EngineHandler, log: S
     const metrics = front.metrics
       ? new (await import('./async-metrics.ts')).AsyncMetrics(serial, front.number, statsd)
       : null;
-    return new AsyncWorker(config, lifecycle, handler, log, access, metrics);
+    return new AsyncWorker(config, lifecycle, handler, log, access, metrics, hooks);
   }
   const metrics = front.metrics
     ? new (await import('../front/front-metrics.ts')).FrontMetrics(front.number, statsd)

@@ -3,6 +3,7 @@ import { createServer, type Server as HttpServer, type ServerOptions } from 'nod
 import type { Server as HttpsServer } from 'node:https';
 import type { TLSSocket } from 'node:tls';
 import { NunicornError } from '../errors.ts';
+import type { WorkerHooks } from '../hooks/worker-hooks.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { AsyncMetrics } from './async-metrics.ts';
@@ -11,13 +12,17 @@ import { loadApp } from './load.ts';
 import type { NodeWorkerConfig } from './messages.ts';
 import { provideSignal } from './signal.ts';
 
-/** @throws whatever the app throws, and NunicornError if it is no app */
+/**
+ * @param hooks null: the configuration has none of a worker
+ * @throws whatever the app throws, and NunicornError if it is no app
+ */
 export async function serveApp(
   config: NodeWorkerConfig,
   handler: AsyncServerHandler,
   log: ErrorLog,
   access: Access | null,
   metrics: AsyncMetrics | null,
+  hooks: WorkerHooks | null,
 ): Promise<AsyncServer> {
   provideSignal();
   const { front } = config;
@@ -26,11 +31,14 @@ export async function serveApp(
     if (front.tls !== null) {
       throw new NunicornError('--certfile: the app makes its server itself, so it has to be the one that speaks TLS');
     }
-    return new AsyncServer(front, app.server, null, config.requestLimit, handler, log, access, metrics);
+    const served = new AsyncServer(front, app.server, null, config.requestLimit, handler, log, access, metrics);
+    hooks?.aroundServer(app.server);
+    return served;
   }
   const server = await serverFor(config);
   server.maxHeadersCount = 0; // --limit-request-fields
-  return new AsyncServer(front, server, app.listener, config.requestLimit, handler, log, access, metrics);
+  const listener = hooks?.around(app.listener) ?? app.listener;
+  return new AsyncServer(front, server, listener, config.requestLimit, handler, log, access, metrics);
 }
 
 async function serverFor({ front }: NodeWorkerConfig): Promise<HttpServer | HttpsServer> {

@@ -5,7 +5,9 @@ import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node
 import { basename } from 'node:path';
 import { workerData } from 'node:worker_threads';
 import { EXIT, NunicornError } from '../errors.ts';
+import type { WorkerHooks } from '../hooks/worker-hooks.ts';
 import { openErrorLog } from '../log/error-log.ts';
+import { REQUEST_HOOKS } from '../settings/hook-names.ts';
 import { appStack, bootStack } from './app-stack.ts';
 import { provideChdir } from './chdir.ts';
 import { Lifecycle } from './lifecycle.ts';
@@ -397,6 +399,13 @@ if (atATime > 1) {
   });
 }
 
+/** Null: none is to be called for each request. */
+async function openHooks(): Promise<WorkerHooks | null> {
+  const { hooks, serial, front } = config;
+  if (hooks === null || !REQUEST_HOOKS.some((name) => hooks.file.names.includes(name))) return null;
+  return await (await import('../hooks/worker-hooks.ts')).WorkerHooks.inThread(hooks, serial, front.number, log);
+}
+
 const id = config.front.metrics ? systemId() : null;
 if (id !== null) tell({ op: 'running-as', systemId: id });
 process.argv[1] = config.app.path;
@@ -404,6 +413,7 @@ process.argv.length = 2;
 provideSignal();
 provideChdir((request) => port.postMessage(request));
 try {
+  const hooks = await openHooks();
   const app = await loadApp(config.app, (text) => log.warning(text));
   if (app.kind === 'listener') listener = app.listener;
   else {
@@ -422,6 +432,7 @@ try {
       own.emit('listening');
     }
   }
+  if (hooks !== null) listener = hooks.around(listener);
   if (!config.waitReady) tell({ op: 'ready' });
 } catch (error) {
   tell(

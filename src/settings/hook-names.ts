@@ -1,4 +1,4 @@
-/** Gunicorn's server hooks by name, and what each is called with. */
+/** Gunicorn's server hooks by name, and what each is called with as a function of JavaScript: there is no environ. */
 
 /** The hooks that run where workers are started, as in gunicorn's master. */
 export const MASTER_HOOK_ARGUMENTS = {
@@ -17,7 +17,7 @@ export const WORKER_HOOK_ARGUMENTS = {
   post_fork: ['server', 'worker'],
   post_worker_init: ['worker'],
   pre_request: ['worker', 'req'],
-  post_request: ['worker', 'req', 'environ', 'resp'],
+  post_request: ['worker', 'req', 'resp'],
   worker_int: ['worker'],
   worker_abort: ['worker'],
   worker_exit: ['server', 'worker'],

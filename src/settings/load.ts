@@ -19,7 +19,7 @@ import {
   type NodeHooks,
   runConfigFile,
 } from './config-file.ts';
-import { REQUEST_HOOKS, WORKER_HOOKS } from './hook-names.ts';
+import { WORKER_HOOKS } from './hook-names.ts';
 import { nearest } from './nearest.ts';
 import type { Setting } from './setting.ts';
 import { shellWords } from './shell-words.ts';
@@ -92,7 +92,7 @@ export async function loadSettings(
   const { values, sources } = merge(layers, env, context);
   const { app, nodeApp } = appOf(commandLine, values, cwd);
   const nodeHooks = file?.nodeHooks ?? null;
-  if (nodeHooks !== null) checkNodeHooks(nodeHooks, nodeApp !== null, sources);
+  if (nodeHooks !== null && nodeApp === null) checkNodeHooks(nodeHooks, sources);
   const counts = chooseCounts(...countsGiven(values), readMachine());
   const completed = complete(values, sources, counts, app);
   const given = (name: SettingName): boolean => sources.get(name)?.kind !== 'default';
@@ -111,16 +111,15 @@ export async function loadSettings(
   return { settings, app, nodeApp, sources, nodeHooks, env: appEnv, cwd, warnings, notices };
 }
 
-/** The workers of a Python app run Python alone, and a Node app sees its requests itself. */
-function checkNodeHooks({ names }: NodeHooks, isNodeApp: boolean, sources: ReadonlyMap<SettingName, Source>): void {
-  const refused: readonly string[] = isNodeApp ? REQUEST_HOOKS : WORKER_HOOKS;
+/** The workers of a Python app run Python alone. */
+function checkNodeHooks({ names }: NodeHooks, sources: ReadonlyMap<SettingName, Source>): void {
+  const refused: readonly string[] = WORKER_HOOKS;
   const name = names.find((hook) => refused.includes(hook));
   if (name === undefined) return;
   const source = sources.get(name);
-  const reason = isNodeApp
-    ? `${name} is for Python apps: in a Node app a middleware, or a listener for 'request', sees each request`
-    : `${name} runs in the workers, and those of a Python app are Python: it cannot be a function of JavaScript. ` +
-      `Name one of Python here (${name}: 'my_hooks.${name}'), or write it in gunicorn.conf.py`;
+  const reason =
+    `${name} runs in the workers, and those of a Python app are Python: it cannot be a function of JavaScript. ` +
+    `Name one of Python here (${name}: 'my_hooks.${name}'), or write it in gunicorn.conf.py`;
   throw new NunicornError(`${reason}${source === undefined ? '' : ` (from ${describeSource(source)})`}`);
 }
 

@@ -12,6 +12,7 @@ import { type Act, stops, transcriptOf } from '../helpers/transcript.ts';
 
 const CONFIG = join(FIXTURES, 'hooks', 'master.config.mjs');
 const WORKER_CONFIG = join(FIXTURES, 'hooks', 'worker.config.mjs');
+const REQUEST_CONFIG = join(FIXTURES, 'hooks', 'request.config.mjs');
 const PYTHON = 'hooks.app:application';
 const LISTENER = './node/listener.cjs';
 const APPS: readonly (readonly [string, Partial<ServerOptions>])[] = [
@@ -242,9 +243,51 @@ describe('hooks of a worker in a nunicorn.config file', { skip: !NUNICORN_RUNS }
     });
   }
 
+  const ECHO = `(req, res) => {
+    if (req.url === '/throw' && req.own) throw new Error('of the app');
+    res.end(String(req.own));
+  }`;
+  const KINDS_OF_APP = {
+    'a listener': `export default ${ECHO};\n`,
+    'a server of its own': `import { createServer } from 'node:http';\ncreateServer(${ECHO}).listen();\n`,
+  };
+  for (const [what, text] of Object.entries(KINDS_OF_APP)) {
+    for (const [how, args] of [
+      ['async', ['-k', 'async']],
+      ['async with two threads', ['-k', 'async', '--threads', '2']],
+      ['gthread', ['-k', 'gthread', '--threads', '2']],
+    ] as const) {
+      it(`pre_request and post_request are called around each request: ${what}, ${how}`, async () => {
+        const options = { app: './app.mjs', chdir: '{home}', files: { 'app.mjs': text }, args: [...args] };
+        const lines = await transcript(
+          options,
+          async (server, all) => {
+            assert.equal((await server.get('/a?b', 'X-Own: 1\r\n')).text(), 'kept');
+            assert.equal((await server.get('/refuse')).status, 500);
+            assert.equal((await server.get('/refuse-later')).status, 500);
+            assert.equal((await server.get('/after')).text(), 'kept');
+            await server.waitForLog(/Exception in post_request hook\nError: post_request fails/);
+            assert.match(server.log, /Error handling request GET \/refuse\nError: pre_request fails/);
+            assert.equal((await server.get('/last')).text(), 'kept');
+            await until(() => all().includes('post_request GET /last 200 true kept'), 'the last one');
+          },
+          REQUEST_CONFIG,
+        );
+        const of = (path: string): string[] => lines.filter((line) => line.includes(` ${path} `));
+        assert.deepEqual(of('/a?b'), ['pre_request 1 GET /a?b 1', 'post_request GET /a?b 200 true kept']);
+        assert.deepEqual(
+          of('/refuse').map((line) => line.split(' ')[0]),
+          ['pre_request', 'post_request'],
+        );
+      });
+    }
+  }
+
   it('is refused for a Python app, with where it belongs', async () => {
     const { code, output } = await ends('export default {\n  post_fork() {},\n};');
     assert.equal(code, 1);
     assert.match(output, /post_fork runs in the workers, .* write it in gunicorn\.conf\.py \(from .*config\.mjs:2\)/);
+    const request = await ends('export default { pre_request() {} };');
+    assert.match(request.output, /pre_request runs in the workers, .* write it in gunicorn\.conf\.py/);
   });
 });
