@@ -1,6 +1,7 @@
 // What is written to the log files, and that all of it gets there.
 import { strict as assert } from 'node:assert';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
@@ -31,6 +32,32 @@ it('every answer has its line in the access log when the server is gone', { skip
       );
     });
   } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+it('an access log that nobody reads holds up no request, and what is lost is told', { skip }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'logs-'));
+  const fifo = join(folder, 'fifo');
+  assert.equal(spawnSync('mkfifo', [fifo]).status, 0);
+  // Opened for both, it has a reader, which never reads.
+  const pipe = openSync(fifo, constants.O_RDWR);
+  try {
+    await withServer({ app: 'wsgi_matrix:application', args: ['--access-logfile', fifo] }, async (server) => {
+      // More than the pipe and the memory of the log take.
+      const headers = `Referer: http://${'r'.repeat(8000)}\r\nUser-Agent: ${'u'.repeat(8000)}\r\n`;
+      const connection = await server.connect();
+      for (let request = 0; request < 400; request++) {
+        await connection.send(`GET / HTTP/1.1\r\nHost: test\r\n${headers}\r\n`);
+        assert.equal((await connection.response()).status, 200);
+      }
+      connection.close();
+      server.kill('SIGTERM');
+      assert.deepEqual(await server.exit(40_000), { code: 0, signal: null });
+      assert.match(server.log, /\[WARNING\] \d+ lines of the access log were dropped: nobody took them/);
+    });
+  } finally {
+    closeSync(pipe);
     rmSync(folder, { recursive: true });
   }
 });
