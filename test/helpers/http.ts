@@ -73,15 +73,21 @@ export class Connection {
     socket.on('close', () => this.#ended('fin'));
   }
 
-  static async open(address: Address): Promise<Connection> {
+  static async open(address: Address, ms = SOON_MS): Promise<Connection> {
     const { tls, prelude, ...place } = address;
     const socket = connect({ ...place, allowHalfOpen: true });
-    await withDeadline(once(socket, 'connect'), `connect to ${JSON.stringify(place)}`);
+    await withDeadline(once(socket, 'connect'), `connect to ${JSON.stringify(place)}`, ms);
     socket.setNoDelay(true);
     if (prelude !== undefined) socket.write(prelude);
     if (tls === undefined) return new Connection(socket);
     const secure = tlsConnect({ ...place, ...tls, socket });
-    await withDeadline(once(secure, 'secureConnect'), 'the handshake');
+    try {
+      await withDeadline(once(secure, 'secureConnect'), 'the handshake', ms);
+    } catch (error) {
+      secure.destroy();
+      socket.destroy();
+      throw error;
+    }
     return new Connection(secure);
   }
 
@@ -275,7 +281,7 @@ export async function exchange(
   bytes: string | Buffer,
   options: { method?: string; ms?: number } = {},
 ): Promise<Response & { readonly keptOpen: boolean }> {
-  const connection = await Connection.open(address);
+  const connection = await Connection.open(address, options.ms);
   try {
     // Not awaited: a large request may be answered before all of it is taken.
     void connection.send(bytes);

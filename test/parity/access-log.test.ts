@@ -51,6 +51,19 @@ function line({ name, format, bytes = HELLO, args = [], mask, differs }: Case): 
   };
 }
 
+const ACCESS = {
+  app: 'wsgi_matrix:application',
+  threads: 2,
+  args: ['--access-logfile', '-', '--access-logformat', '%(s)s %(U)s'],
+};
+
+/** The lines of the access log when the server has ended, without those of the requests that found it ready. */
+async function linesOf(server: Server): Promise<Transcript> {
+  server.kill('SIGTERM');
+  await server.exit(40_000);
+  return server.stdout.split('\n').filter((text) => text !== '' && !text.endsWith(' /'));
+}
+
 onNewServers('access log', { app: 'wsgi_matrix:application' }, [
   line({ name: 'the default format' }),
   line({ name: 'h l u', format: '%(h)s %(l)s %(u)s' }),
@@ -115,6 +128,32 @@ onNewServers('access log', { app: 'wsgi_matrix:application' }, [
       why: 'A request cannot forge a line',
     },
   }),
+  {
+    name: 'an OSError of the app',
+    options: ACCESS,
+    run: async (server) => {
+      await server.ready();
+      await server.get('/error/oserror').catch(() => null);
+      await server.get('/list/length');
+      return linesOf(server);
+    },
+    differs: {
+      nunicorn: 'has its line',
+      gunicorn: 'has none',
+      why: 'An error of the app is answered, whatever its class',
+    },
+  },
+  {
+    name: 'a request whose worker is killed',
+    options: { ...ACCESS, app: 'pathology.faults:application' },
+    run: async (server) => {
+      await server.ready();
+      await server.get('/kill?SIGKILL').catch(() => null);
+      await server.ready();
+      return linesOf(server);
+    },
+    differs: { nunicorn: '502, as 503 and 504 have theirs', gunicorn: 'has none', why: 'It is an answer' },
+  },
   line({
     name: 'a request over HTTP/1.0',
     format: '%(r)s',

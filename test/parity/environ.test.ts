@@ -61,6 +61,15 @@ const SCENARIOS: readonly Scenario[] = [
     '/environ/"<>\\^`{|}',
     'http://example.org:81/environ/x?q=1',
   ].map((target) => asked(`the path of ${target.replace('`', "'")}`, { target })),
+  asked(
+    'the absolute form, with another host',
+    { target: 'http://other.example:82/environ/x', keys: ['HTTP_HOST', 'RAW_URI', 'PATH_INFO'] },
+    {
+      nunicorn: 'HTTP_HOST is the host of the target',
+      gunicorn: 'it is that of Host',
+      why: 'RFC 9112, 3.2.2: an origin server must ignore Host then',
+    },
+  ),
   asked('CONTENT_TYPE and CONTENT_LENGTH', {
     headers: 'Content-Type: text/plain\r\nContent-Length: 5\r\n',
     body: 'hello',
@@ -141,6 +150,28 @@ onNewServers('environ of other servers', { app: 'wsgi_matrix:application' }, [
     options: { app: 'wsgi_matrix:application', args: ['-k', 'gthread'] },
     run: (server) => once(server, { keys: ['wsgi.multithread', 'wsgi.multiprocess'] }),
     differs: { nunicorn: 'wsgi.multithread is false', gunicorn: 'true', why: 'PEP 3333 asks for more than one thread' },
+  },
+  {
+    name: 'SERVER_SOFTWARE, as it is',
+    run: async (server) => {
+      await server.ready();
+      const found = JSON.parse((await server.get('/environ')).text()) as Record<string, unknown>;
+      return [String(found.SERVER_SOFTWARE).replace(/\d+\.\d+\.\d+/, 'VERSION')];
+    },
+    differs: { nunicorn: 'nunicorn and its version', gunicorn: 'gunicorn and its version', why: 'Each names itself' },
+  },
+  {
+    name: 'the thread of the app under gthread',
+    options: { app: 'wsgi_matrix:application', args: ['-k', 'gthread'] },
+    run: async (server) => {
+      await server.ready();
+      return [(await server.get('/stack')).text()];
+    },
+    differs: {
+      nunicorn: "one thread is Python's main thread",
+      gunicorn: 'is another one',
+      why: '`signal.alarm` works, and a request can be interrupted',
+    },
   },
   {
     name: 'a peer that is not trusted',

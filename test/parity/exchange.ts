@@ -89,3 +89,22 @@ export function asked(server: Server, path: string, view: View = {}, method = 'G
 export function asked10(server: Server, path: string, view: View = {}, headers = ''): Promise<Transcript> {
   return exchanged(server, `GET ${path} HTTP/1.0\r\nHost: test\r\n${headers}\r\n`, view);
 }
+
+/** How long a client waits that one of the two servers may leave without an answer. */
+export const PATIENCE_MS = 5000;
+export const WAITS = 'no answer: it waits';
+
+/** What comes back within that time, in one line. */
+export async function within(answer: Promise<Response>): Promise<string> {
+  try {
+    const { status, complete } = await answer;
+    return complete ? `${status}` : `${status}, and the connection ends before the body does`;
+  } catch (error) {
+    return error instanceof DeadlineError ? WAITS : 'closed without an answer';
+  }
+}
+
+/** The status of a GET on a connection of its own, or that there is none for PATIENCE_MS. */
+export function patient(server: Server, path = '/'): Promise<string> {
+  return within(server.get(path, '', PATIENCE_MS));
+}

@@ -226,6 +226,20 @@ def note(text):
         file.write(text + "\\n")
 `;
 
+const HELD = `
+import time
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/held":
+        try:
+            open(os.environ["HOME"] + "/held", "w").close()
+            while not os.path.exists(os.environ["HOME"] + "/open"):
+                time.sleep(0.01)
+        finally:
+            note("the request ends")
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+`;
+
 /** A server with this configuration file, from its start to its end; what it has noted. */
 function noting(name: string, config: string, differs: Differs): Scenario {
   return {
@@ -254,6 +268,43 @@ onNewServers('hooks', OPTIONS, [
       why: 'The master runs no Python. With hooks of a worker only there is no mold, and each worker runs the file',
     },
   ),
+  noting(
+    'where on_starting runs',
+    'def on_starting(server):\n    note("the master" if os.getpid() == server.pid else "another process")\n',
+    {
+      nunicorn: 'in the process that forks the workers',
+      gunicorn: 'in the master',
+      why: 'The master runs no Python',
+    },
+  ),
+  {
+    name: 'worker_int at SIGINT, while a request runs',
+    options: {
+      app: 'held:application',
+      chdir: '{home}',
+      args: ['-c', '{home}/gunicorn.conf.py'],
+      env: { TRANSCRIPT: '{home}/transcript' },
+      files: { 'gunicorn.conf.py': `${NOTE}def worker_int(worker):\n    note("worker_int")\n`, 'held.py': NOTE + HELD },
+    },
+    run: async (server) => {
+      await server.ready();
+      const connection = await server.connect();
+      await connection.send('GET /held HTTP/1.1\r\nHost: test\r\n\r\n');
+      await server.marked('held');
+      server.kill('SIGINT');
+      await server.waitForLog(/Handling signal: int/);
+      // Gunicorn ends the request itself.
+      if (server.kind === 'nunicorn') server.mark('open');
+      await server.exit(40_000);
+      connection.close();
+      return lines(server);
+    },
+    differs: {
+      nunicorn: 'is called when the request has ended, or its 2 s are over',
+      gunicorn: 'is called at once, and ends the request',
+      why: 'Requests are let finish',
+    },
+  },
   noting(
     'what server can do',
     `def on_starting(server):

@@ -79,16 +79,27 @@ export function normalise(text: string, server: Server | null = null): string {
     .replace(/[gn]unicorn/g, 'SERVER');
 }
 
-/** Arguments may be another for each kind of server. */
-export type ScenarioOptions = Omit<ServerOptions, 'kind' | 'args'> & {
-  readonly args?: readonly string[] | ((kind: Kind) => readonly string[]);
+/** Scenarios on servers of their own that run at a time: most of their time they wait. */
+const AT_A_TIME = 2;
+
+/** Arguments, environment and addresses may be others for each kind of server. */
+export type ScenarioOptions = Omit<ServerOptions, 'kind' | 'args' | 'env' | 'bind'> & {
+  readonly bind?: ServerOptions['bind'] | ((kind: Kind) => readonly string[]);
+  readonly args?: ServerOptions['args'] | ((kind: Kind) => readonly string[]);
+  readonly env?: ServerOptions['env'] | ((kind: Kind) => Readonly<Record<string, string>>);
 };
+
+function of<T extends object>(given: T | ((kind: Kind) => T), kind: Kind): T {
+  return typeof given === 'function' ? given(kind) : given;
+}
 
 export interface Scenario {
   readonly name: string;
   readonly options?: ScenarioOptions;
   readonly run: (server: Server) => Promise<Transcript>;
   readonly differs?: Differs;
+  /** Why it cannot be run here. */
+  readonly skip?: string | false;
 }
 
 /** Scenarios on one pair of servers, one after the other: what a client sees. */
@@ -115,19 +126,28 @@ export function onOneServer(topic: string, options: Omit<ServerOptions, 'kind'>,
   });
 }
 
-/** A scenario on servers of its own: what an operator sees. `run` gets a server that was spawned and not waited for. */
+/**
+ * A scenario on servers of its own: what an operator sees. `run` gets a server that was spawned and not waited for.
+ *
+ * @param atATime 1 where scenarios share something
+ */
 export function onNewServers(
   topic: string,
   options: Omit<ServerOptions, 'kind'>,
   scenarios: readonly Scenario[],
+  atATime = AT_A_TIME,
 ): void {
-  describe(topic, () => {
+  describe(topic, { concurrency: atATime }, () => {
     for (const scenario of scenarios) {
-      it(scenario.name, async () => {
+      it(scenario.name, { skip: scenario.skip ?? false }, async () => {
         const one = async (kind: Kind): Promise<Transcript> => {
-          const { args, ...rest } = { ...options, ...scenario.options };
-          const own = typeof args === 'function' ? args(kind) : args;
-          const server = await Server.spawn({ ...rest, ...(own && { args: own }), kind });
+          const { args, env, bind, ...rest } = { ...options, ...scenario.options };
+          const own = {
+            ...(args && { args: of(args, kind) }),
+            ...(env && { env: of(env, kind) }),
+            ...(bind && { bind: of(bind, kind) }),
+          };
+          const server = await Server.spawn({ ...rest, ...own, kind });
           try {
             const transcript = await scenario.run(server);
             if (!server.hasExited) server.kill('SIGTERM');

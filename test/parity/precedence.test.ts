@@ -100,6 +100,15 @@ onNewServers('precedence', { app: 'environment:application' }, [
   workers(2, { name: 'a number as text in the file', files: { [FILE]: 'workers = "2"\n' } }),
   workers(2, { name: 'a hexadecimal number in the file', files: { [FILE]: 'workers = "0x2"\n' } }),
   workers(1, { name: 'wsgi_app of the file', app: '', files: { [FILE]: 'wsgi_app = "environment:application"\n' } }),
+  {
+    name: 'nunicorn.config.json beside gunicorn.conf.py',
+    options: {
+      app: 'environment:application',
+      files: { [FILE]: 'workers = 1\n', 'nunicorn.config.json': '{ "workers": 2 }\n' },
+    },
+    run: async (server) => (await serves(server, server.kind === 'nunicorn' ? 2 : 1)).slice(0, 1),
+    differs: { nunicorn: 'is read instead', gunicorn: 'does not know it', why: 'A file of its own' },
+  },
   workers(1, {
     name: 'the app of the command line before wsgi_app',
     files: { [FILE]: 'wsgi_app = "no_such:application"\n' },

@@ -1,6 +1,7 @@
 // What each server makes of a request, well formed or not.
-import { exchanged, type View } from './exchange.ts';
-import { type Differs, onOneServer, type Scenario } from './parity.ts';
+import { Connection } from '../helpers/http.ts';
+import { asked, exchanged, type View } from './exchange.ts';
+import { type Differs, onNewServers, onOneServer, type Scenario } from './parity.ts';
 
 const HOST = 'Host: test\r\n';
 const CHUNKED = 'Transfer-Encoding: chunked\r\n';
@@ -176,4 +177,141 @@ onOneServer('requests', { app: 'wsgi_matrix:application', workers: 1, threads: 4
       differs: { nunicorn: '400', gunicorn: 'the connection ends without an answer', why: 'The client is told' },
     }),
   ),
+
+  sent({
+    name: 'transfer coding identity',
+    bytes: post('Transfer-Encoding: identity\r\n', ''),
+    differs: {
+      nunicorn: '501',
+      gunicorn: 'is served',
+      why: 'RFC 9112 has no such coding; others may read it otherwise',
+    },
+  }),
+  sent({
+    name: 'an unknown transfer coding',
+    bytes: post('Transfer-Encoding: br\r\n', ''),
+    differs: {
+      nunicorn: '501 Not Implemented',
+      gunicorn: '501 Bad Request',
+      why: 'The reason phrase of the status',
+    },
+  }),
+  sent({
+    name: 'a control character in the target',
+    bytes: get('/environ\x7f'),
+    noBody: true,
+    differs: { nunicorn: '400', gunicorn: 'is served', why: 'RFC 9112, 3.2' },
+  }),
+  sent({
+    name: 'Content-Length beyond 64 bits',
+    bytes: post('Content-Length: 18446744073709551621\r\n', 'hello'),
+    patienceMs: PATIENCE_MS,
+    differs: { nunicorn: '400', gunicorn: 'waits for the body', why: 'Another server on the way may take it for 5' },
+  }),
+  sent({
+    name: '20 KB of chunk extensions',
+    bytes: post(CHUNKED, `5;${'e'.repeat(20_000)}\r\nhello\r\n0\r\n\r\n`),
+    differs: { nunicorn: '413', gunicorn: 'are skipped', why: 'RFC 9112, 7.1.1: a limit is needed' },
+  }),
+  sent({
+    name: 'Connection: close, TE',
+    bytes: get('/', 'Connection: close, TE\r\n'),
+    differs: { nunicorn: 'closes', gunicorn: 'keeps the connection', why: 'RFC 9110, 7.6.1: it is a list' },
+  }),
+  sent({
+    name: 'Upgrade: h2c',
+    bytes: get('/', 'Connection: Upgrade\r\nUpgrade: h2c\r\n'),
+    differs: {
+      nunicorn: 'the connection ends after the answer',
+      gunicorn: 'it is kept',
+      why: "Node's parser loses what follows such a request in the same packet",
+    },
+  }),
+  {
+    name: 'a body that ends before its length',
+    run: async (server) => {
+      const connection = await Connection.open(server.address);
+      try {
+        await connection.send(post('Content-Length: 10\r\n', 'hello'));
+        connection.halfClose();
+        const answer = await connection.response().then(
+          (response) => `${response.status} ${JSON.stringify(response.text())}`,
+          () => 'closed without an answer',
+        );
+        return [answer];
+      } finally {
+        connection.close();
+      }
+    },
+    differs: {
+      nunicorn: 'never reaches the app',
+      gunicorn: 'the app gets what there is, as a whole body',
+      why: 'Half of a request is none',
+    },
+  },
+  {
+    name: 'a client that leaves in the middle of its upload',
+    run: async (server) => {
+      const connection = await Connection.open(server.address);
+      await connection.send('POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello');
+      connection.halfClose();
+      await connection.end();
+      connection.close();
+      return [`the app has run ${(await server.get('/count/bodies')).text()} time(s)`];
+    },
+    differs: { nunicorn: 'the app is not called', gunicorn: 'it is', why: 'Half of a request is none' },
+  },
+]);
+
+const LENIENT = [
+  '--permit-obsolete-folding',
+  '--strip-header-spaces',
+  '--permit-unconventional-http-method',
+  '--permit-unconventional-http-version',
+  '--casefold-http-method',
+];
+const STRICT: Differs = {
+  nunicorn: '400, and a warning at the start that the switch has no effect',
+  gunicorn: 'is served',
+  why: "Node's parser refuses it. Its `--insecure-http-parser` would take it, and much else that smuggles requests",
+};
+
+onOneServer('requests to a lenient server', { app: 'wsgi_matrix:application', workers: 1, threads: 4, args: LENIENT }, [
+  sent({
+    name: 'HTTP/2.0',
+    bytes: get('/', '', 'HTTP/2.0'),
+    differs: {
+      nunicorn: 'is served, and the connection ends',
+      gunicorn: 'is served, and the connection is kept',
+      why: "Node's parser",
+    },
+  }),
+  ...(
+    [
+      ['a folded header', get('/', 'X-Folded: a\r\n b\r\n')],
+      ['a space before the colon', get('/', 'X-Space : a\r\n')],
+      ['a method in lower case', `get / HTTP/1.1\r\n${HOST}\r\n`],
+      ['a method of two letters', `GO / HTTP/1.1\r\n${HOST}\r\n`],
+    ] as const
+  ).map(([name, bytes]) => sent({ name, bytes, differs: STRICT })),
+  sent({
+    name: 'HTTP/3.0',
+    bytes: get('/', '', 'HTTP/3.0'),
+    differs: { nunicorn: '400', gunicorn: 'is served', why: "Node's parser" },
+  }),
+]);
+
+onNewServers('requests to a sync server', { app: 'wsgi_matrix:application' }, [
+  {
+    name: 'keep-alive',
+    run: async (server) => {
+      await server.ready();
+      return asked(server, '/');
+    },
+    differs: {
+      nunicorn: 'the connection is kept, whatever the worker class',
+      gunicorn: 'sync closes it after each answer',
+      why: "Connections are the front's: an idle one holds no worker",
+    },
+  },
 ]);

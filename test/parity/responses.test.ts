@@ -127,6 +127,22 @@ onOneServer('responses', { app: 'wsgi_matrix:application', workers: 1, threads: 
       why: 'PEP 3333: before the first piece that is not empty',
     },
   }),
+  answers('/length/twice', {
+    framing: true,
+    differs: {
+      nunicorn: 'two equal Content-Length are sent as one',
+      gunicorn: 'both are sent',
+      why: 'A client could not tell where the body ends',
+    },
+  }),
+  answers('/length/twice-different', {
+    framing: true,
+    differs: {
+      nunicorn: '500',
+      gunicorn: 'both are sent',
+      why: 'A client could not tell where the body ends',
+    },
+  }),
   answers('/return/bytearray', {
     differs: { nunicorn: 'a bytearray is sent', gunicorn: 'the connection is cut', why: 'Any bytes will do' },
   }),

@@ -1,7 +1,8 @@
 // Settings that mean something else, or nothing, to the other server.
 import { until } from '../helpers/deadline.ts';
 import type { Server } from '../helpers/server.ts';
-import { type Differs, onNewServers, type Scenario, type Transcript } from './parity.ts';
+import { logLines } from './operator.ts';
+import { type Differs, onNewServers, type Scenario, type ScenarioOptions, type Transcript } from './parity.ts';
 
 const APP = 'wsgi_matrix:application';
 
@@ -29,6 +30,12 @@ function scenario({ name, app = APP, args, files, env, differs }: Case): Scenari
   return { name, options, run: outcome, ...(differs && { differs }) };
 }
 
+const ASGI = `
+async def application(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+`;
 const MACHINE = "The host's processors are not the container's";
 
 onNewServers('settings', { app: APP }, [
@@ -92,7 +99,110 @@ onNewServers('settings', { app: APP }, [
     differs: { nunicorn: 'names nunicorn', gunicorn: 'names gunicorn', why: 'Each names itself' },
   },
   scenario({
+    name: '--pythonpath',
+    app: 'beside:application',
+    args: ['--pythonpath', '/no/such/folder,{home}'],
+    files: { 'beside.py': 'from wsgi_matrix import application\n' },
+  }),
+  scenario({
     name: '--worker-connections, --worker-class sync',
     args: ['--worker-connections', '10', '-k', 'sync'],
   }),
+  scenario({
+    name: '-k asgi',
+    app: 'asgi:application',
+    args: ['-k', 'asgi', '--pythonpath', '{home}'],
+    files: { 'asgi.py': ASGI },
+    differs: {
+      nunicorn: 'is refused, as gevent and tornado are',
+      gunicorn: 'serves',
+      why: "Connections are the front's: threads are for work that waits",
+    },
+  }),
+  scenario({
+    name: 'settings of its own',
+    args: [
+      ...['--fronts', '1', '--max-queue', '50', '--queue-timeout', '5', '--header-timeout', '5'],
+      ...['--body-timeout', '5', '--response-timeout', '5', '--limit-request-body', '1000000'],
+      ...['--spool-dir', '{home}', '--python', 'python3'],
+    ],
+    differs: { nunicorn: 'serves', gunicorn: 'knows none of them', why: 'What a front needs' },
+  }),
+  scenario({
+    name: '--reload-engine inotify',
+    args: ['--reload', '--reload-engine', 'inotify'],
+    differs: { nunicorn: 'serves', gunicorn: 'needs the package inotify', why: 'Node brings it' },
+  }),
+  {
+    name: 'a setting that has no effect',
+    options: { app: APP, args: ['--worker-connections', '10'] },
+    run: async (server) => [...(await outcome(server)), ...logLines(server, /worker-connections/)],
+    differs: {
+      nunicorn: 'says so in one line',
+      gunicorn: 'serves without a word',
+      why: 'Each of them says why it has none; the table in [settings.md](settings.md) has them',
+    },
+  },
+  {
+    name: '--print-config',
+    options: { app: APP, args: ['--print-config', '-w', '2'], env: { WEB_CONCURRENCY: '3' } },
+    run: async (server) => {
+      const { code } = await server.exit(40_000);
+      const found = server.stdout.split('\n').filter((text) => /^(workers|threads|preload_app) /.test(text));
+      return [...found, `exit code ${code}`];
+    },
+    differs: {
+      nunicorn: 'a configuration file, with the source of each value',
+      gunicorn: 'a list',
+      why: 'To be read and kept',
+    },
+  },
+  {
+    name: '--daemon, an app that cannot be imported',
+    options: { app: 'no_such_module:application', args: ['--daemon'] },
+    run: async (server) => [`exit code ${(await server.exit(40_000)).code}`],
+    differs: {
+      nunicorn: 'returns when the workers serve, or with the exit code and the reason',
+      gunicorn: 'returns 0 at once',
+      why: 'A script can tell whether it worked',
+    },
+  },
+]);
+
+/** The test's own folder is root's alone. */
+const REACHABLE = ['--worker-tmp-dir', '/dev/shm'];
+const USER_APP = 'user_app:application';
+const skip = process.getuid?.() === 0 ? false : 'needs root';
+
+function asDaemon(...more: readonly string[]): ScenarioOptions {
+  return {
+    app: USER_APP,
+    args: (kind) => [
+      '--user',
+      'daemon',
+      ...REACHABLE,
+      ...(kind === 'nunicorn' ? ['--spool-dir', '/dev/shm'] : []),
+      ...more,
+    ],
+  };
+}
+
+async function who(server: Server): Promise<Transcript> {
+  await server.ready();
+  return (await server.get('/')).text().split('\n');
+}
+
+onNewServers('users', { app: USER_APP }, [
+  { name: '--user', skip, options: asDaemon('--group', 'daemon', '--initgroups'), run: who },
+  {
+    name: '--preload',
+    skip,
+    options: asDaemon('--group', 'daemon', '--initgroups', '--preload'),
+    run: who,
+    differs: {
+      nunicorn: 'imports the app in a process of its own, after it has become the user',
+      gunicorn: 'in the master, as root',
+      why: 'The master never runs code of the app',
+    },
+  },
 ]);

@@ -251,11 +251,17 @@ def application(environ, start_response):
     return [b"one"]
 `;
 
+const CHANGING: Omit<ServerOptions, 'kind'> = {
+  app: 'changing:application',
+  chdir: '{home}',
+  files: { 'changing.py': RELOADS },
+};
+
 function changed(server: Server, content: string): void {
   writeFileSync(join(server.home, 'changing.py'), content);
 }
 
-onNewServers('reload', { app: 'changing:application', chdir: '{home}', files: { 'changing.py': RELOADS } }, [
+onNewServers('reload', CHANGING, [
   {
     name: 'HUP with new code',
     run: async (server) => {
@@ -290,12 +296,7 @@ onNewServers('reload', { app: 'changing:application', chdir: '{home}', files: { 
   },
   {
     name: 'HUP with --preload and new code',
-    options: {
-      app: 'changing:application',
-      chdir: '{home}',
-      files: { 'changing.py': RELOADS },
-      args: ['--preload'],
-    },
+    options: { ...CHANGING, args: ['--preload'] },
     run: async (server) => {
       await server.ready();
       const [before] = server.workers();
@@ -307,8 +308,72 @@ onNewServers('reload', { app: 'changing:application', chdir: '{home}', files: { 
     differs: { nunicorn: 'the new code', gunicorn: 'the old code', why: 'That is what a reload is for' },
   },
   {
+    name: '--reload, a file that has a SyntaxError',
+    options: { ...CHANGING, args: ['--reload'] },
+    run: async (server) => {
+      await server.ready();
+      changed(server, 'def');
+      if (server.kind === 'nunicorn') await server.waitForLog(/SyntaxError/, { ms: 30_000 });
+      else await until(async () => (await server.get('/').catch(() => null))?.status === 500, 'the page', 30_000);
+      const response = await server.get('/');
+      return [`${response.status}${response.text().includes('SyntaxError') ? ' with the traceback' : ''}`];
+    },
+    differs: {
+      nunicorn: 'the old code goes on serving, the traceback is in the log',
+      gunicorn: 'a page with the traceback',
+      why: 'One way of reloading',
+    },
+  },
+  {
+    name: '--reload with --preload',
+    options: { ...CHANGING, args: ['--reload', '--preload'] },
+    run: async (server) => {
+      await server.ready();
+      const [before] = server.workers();
+      changed(server, RELOADS.replace('one', 'two'));
+      await until(
+        () => server.workers().length === 1 && server.workers()[0] !== before,
+        () => `another worker\n${server.output}`,
+        30_000,
+      );
+      return [(await server.get('/')).text()];
+    },
+    differs: { nunicorn: 'the new code', gunicorn: 'the old code', why: 'One way of reloading' },
+  },
+  {
+    name: 'USR2, then WINCH to the old master, in a terminal',
+    options: { ...CHANGING, args: ['--log-level', 'debug', '--pid', '{home}/server.pid'] },
+    run: async (server) => {
+      await server.ready();
+      const [before = 0] = server.workers();
+      server.kill('SIGUSR2');
+      const file = join(server.home, 'server.pid.2');
+      await until(
+        () => server.workers().length === 2 && existsSync(file),
+        () => `the worker of the new master\n${server.output}`,
+        30_000,
+      );
+      server.kill('SIGWINCH');
+      await until(
+        () => !isAlive(before) || /SIGWINCH ignored/.test(server.log),
+        () => `an effect\n${server.output}`,
+        30_000,
+      );
+      const answer = isAlive(before) ? 'the old worker stays' : 'the old worker leaves';
+      const next = Number(readFileSync(file, 'utf8'));
+      process.kill(next, 'SIGTERM');
+      await until(() => !isAlive(next), 'the end of the new master', 30_000);
+      return [answer];
+    },
+    differs: {
+      nunicorn: 'the old master rests while the new one serves',
+      gunicorn: 'only a daemon does',
+      why: "The guide's way of upgrading works everywhere, and a resized terminal stops nothing",
+    },
+  },
+  {
     name: 'HUP keeps the number of workers',
-    options: { app: 'changing:application', chdir: '{home}', files: { 'changing.py': RELOADS }, workers: 2 },
+    options: { ...CHANGING, workers: 2 },
     run: async (server) => {
       await server.ready();
       const before = server.workers();
@@ -323,7 +388,7 @@ onNewServers('reload', { app: 'changing:application', chdir: '{home}', files: { 
   },
   {
     name: 'HUP after TTIN',
-    options: { app: 'changing:application', chdir: '{home}', files: { 'changing.py': RELOADS } },
+    options: CHANGING,
     run: async (server) => {
       await server.ready();
       server.kill('SIGTTIN');

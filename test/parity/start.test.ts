@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { freePort } from '../helpers/ports.ts';
-import type { Server } from '../helpers/server.ts';
+import type { Kind, Server } from '../helpers/server.ts';
 import { ends, logLines } from './operator.ts';
 import { type Differs, normalise, onNewServers, type Scenario, type Transcript } from './parity.ts';
 
@@ -13,10 +13,18 @@ const APP = 'wsgi_matrix:application';
 const START = /Starting|Listening at|Using worker|Booting worker|Handling signal|Worker exiting|Shutting down/;
 const FAILURE = /Worker failed to boot|App failed to load|Shutting down: Master|Reason:/;
 
+/** Both servers of a scenario run at the same time: each has a port of its own. */
+async function ports(): Promise<Record<Kind, number>> {
+  return { gunicorn: await freePort(), nunicorn: await freePort() };
+}
+
+const [ofTwo, ofEnvironment, ofLocalhost, alone] = [await ports(), await ports(), await ports(), await ports()];
+
 async function answers(server: Server): Promise<void> {
   await until(
     async () => (await server.get('/').catch(() => null))?.status === 200,
     () => `the first 200\n${server.output}`,
+    40_000,
   );
 }
 
@@ -43,6 +51,27 @@ onNewServers('start', { app: APP, workers: 1 }, [
     },
   },
   {
+    name: 'the processes of a server with a logger of its own',
+    options: {
+      app: APP,
+      args: ['-c', '{home}/gunicorn.conf.py'],
+      files: {
+        'gunicorn.conf.py':
+          'from gunicorn import glogging\nclass Own(glogging.Logger):\n    pass\nlogger_class = Own\n',
+      },
+    },
+    run: async (server) => {
+      await server.ready();
+      const programs = server.processes().map(({ exe }) => exe.replace(/[\d.]+$/, ''));
+      return programs.toSorted();
+    },
+    differs: {
+      nunicorn: 'master and front are Node; a Python process writes their lines of the log',
+      gunicorn: 'master and worker, both Python',
+      why: 'The master and the fronts run no Python. Without such a setting there is no such process',
+    },
+  },
+  {
     name: 'log of a gthread server',
     options: { app: APP, threads: 3 },
     run: async (server) => {
@@ -60,7 +89,7 @@ onNewServers('start', { app: APP, workers: 1 }, [
   },
   {
     name: 'two binds',
-    options: { app: APP, bind: [`127.0.0.1:${await freePort()}`, 'unix:{home}/app.sock'] },
+    options: { app: APP, bind: (kind) => [`127.0.0.1:${ofTwo[kind]}`, 'unix:{home}/app.sock'] },
     run: async (server) => {
       await server.ready();
       return logLines(server, /Listening at/);
@@ -235,7 +264,7 @@ onNewServers('binds', { app: APP }, [
   },
   {
     name: 'PORT of the environment',
-    options: { app: APP, bind: [], env: { PORT: String(await freePort()) } },
+    options: { app: APP, bind: [], env: (kind) => ({ PORT: String(ofEnvironment[kind]) }) },
     run: async (server) => {
       await server.waitForLog(/Listening at/);
       return logLines(server, /Listening at/).map((line) => line.replace(/:\d+ /, ':N '));
@@ -243,7 +272,7 @@ onNewServers('binds', { app: APP }, [
   },
   {
     name: 'localhost',
-    options: { app: APP, bind: [`localhost:${await freePort()}`] },
+    options: { app: APP, bind: (kind) => [`localhost:${ofLocalhost[kind]}`] },
     run: async (server) => {
       await server.waitForLog(/Listening at/);
       return logLines(server, /Listening at/);
@@ -251,7 +280,7 @@ onNewServers('binds', { app: APP }, [
   },
   {
     name: 'a port alone',
-    options: { app: APP, bind: [`:${await freePort()}`] },
+    options: { app: APP, bind: (kind) => [`:${alone[kind]}`] },
     run: async (server) => {
       await server.waitForLog(/Listening at/);
       return logLines(server, /Listening at/);
