@@ -39,11 +39,18 @@ export interface Prediction {
 export interface Grid {
   readonly recommended: string;
   readonly best: string;
-  /** What the grid has measured for the recommended setting, as a share of what it has for the best. */
+  /** What the recommended setting carries of the best one's rate, both measured again. */
   readonly share: number;
   readonly seconds: number;
   readonly gridSeconds: number;
-  readonly cells: readonly { readonly name: string; readonly perSecond: number | undefined }[];
+  readonly cells: readonly Rate[];
+  /** The leaders of the grid and the recommended setting, measured again. */
+  readonly rematch: readonly Rate[];
+}
+
+export interface Rate {
+  readonly name: string;
+  readonly perSecond: number | undefined;
 }
 
 /** Of one part; `load` is the load average before it, where it was noted: what else ran. */
