@@ -76,6 +76,8 @@ class ServingSlot(unittest.TestCase):
         if path.startswith("/pieces"):
             return self.pieces(path, start_response)
         start_response("200 OK", [])
+        if path == "/scheduled":
+            return [b"%d" % os.sched_getscheduler(0)]
         return [path.encode()]
 
     def pieces(self, path, start_response):
@@ -127,6 +129,11 @@ class ServingSlot(unittest.TestCase):
         thread.start()
         thread.join(DEADLINE_S)
         self.assertFalse(thread.is_alive())
+
+    @unittest.skipUnless(hasattr(os, "SCHED_BATCH"), "Linux")
+    def test_a_thread_lets_others_finish_when_it_is_woken(self):
+        self.front.sendall(request(1, "/scheduled"))
+        self.assertEqual(self.answers(self.front, 1)[0].body, b"%d" % os.SCHED_BATCH)
 
     def test_requests_run_in_order_and_are_said_to_have_begun(self):
         self.front.sendall(b"".join(request(number, f"/{number}") for number in range(1, 21)))

@@ -9,6 +9,7 @@ from time import perf_counter
 
 from .frames import ERROR, HEADER, READY
 from .interrupt import Interruptible
+from .process import let_others_finish
 from .tail import Tail
 from .wsgi import run
 
@@ -53,6 +54,7 @@ class Slot:
 
     def serve_forever(self):
         self.app_code.bind()
+        let_others_finish()
         while True:
             sock = self._connections.get()
             if sock is None:
