@@ -6,11 +6,13 @@ import { randomBytes } from 'node:crypto';
 import { chownSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
+import { after, now } from '../clock.ts';
 import type { ServerActions } from '../control/target.ts';
 import { EXIT, NunicornError } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { MasterMetrics } from '../metrics/master-metrics.ts';
 import type { FrontView, WorkerView } from '../metrics/view.ts';
+import { beginStop, hurry, type Stopping, stopStep } from '../policy/stopping.ts';
 import { hasNodeMasterHooks, pythonHooks } from '../settings/hooks.ts';
 import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { MemoryWatch } from './memory-watch.ts';
@@ -35,10 +37,6 @@ const LONGEST_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107;
 const LONGEST_SOCKET_NAME = '/nunicorn-XXXXXX/worker-99999999.sock';
 /** In the titles of processes: that of the hooks which are functions of JavaScript. */
 const HOOKS_ROLE = 'hooks';
-/** What running requests are given at a quick shutdown. */
-const QUICK_STOP_MS = 2000;
-/** After all requests are answered: what an app's exit handlers may take at least. */
-const LEAST_EXIT_MS = 1000;
 
 export interface ServiceHandler {
   /** With --reload: files that the app consists of. */
@@ -69,10 +67,12 @@ export class Service {
   private readonly memory: MemoryWatch;
   /** Null: nobody asked for metrics. */
   private readonly metrics: MasterMetrics | null;
-  private stopPhase: 'running' | 'graceful' | 'quick' | 'workers' | 'done' = 'running';
+  /** Null: it is not to stop. See stopping.ts. */
+  private stopping: Stopping | null = null;
+  private workersAre: 'serving' | 'leaving' | 'gone' = 'serving';
+  /** Takes back the next look at how it stops. */
+  private cancelLook: () => void = () => {};
   private reloads = 0;
-  private stopDeadline = 0;
-  private stopTimer: NodeJS.Timeout | null = null;
   private removing: Promise<void> = Promise.resolve();
 
   constructor(
@@ -122,7 +122,7 @@ export class Service {
       },
       failed: () => this.bootFailed(EXIT.ERROR),
       hookFailed: (code) => this.hookFailed(code),
-      stopped: () => this.stopWorkers(),
+      stopped: () => this.noClientLeft(),
       report: (id, report) => this.metrics?.report(id, report),
       frontEnded: (id, restarted) => this.metrics?.frontEnded(id, restarted),
       appMetrics: (serial, metrics) => this.metrics?.appMetrics(serial, metrics),
@@ -198,7 +198,7 @@ export class Service {
   }
 
   private isRunning(): boolean {
-    return this.stopPhase === 'running';
+    return this.stopping === null;
   }
 
   /** Before a new master is started. False: a server hook does not want it. */
@@ -225,7 +225,7 @@ export class Service {
 
   private async renewWorkers(setup: Setup): Promise<void> {
     const renewal = await this.app.renew();
-    if (this.stopPhase !== 'running' || renewal === 'overtaken') return;
+    if (!this.isRunning() || renewal === 'overtaken') return;
     if (renewal === 'failed') {
       this.handler.reloadFailed();
       return;
@@ -285,7 +285,7 @@ export class Service {
 
   addWorker(): void {
     // A worker that boots while the others leave would be told by nobody to leave.
-    if (this.stopPhase !== 'running') return;
+    if (!this.isRunning()) return;
     this.app.workersChanged(this.workers.count + 1);
     this.hooks?.workersChanged(this.workers.count + 1);
     this.workers.add();
@@ -294,9 +294,9 @@ export class Service {
   /** One after the other: who serves clients for the worker lets go of them before it leaves. */
   removeWorker(): void {
     this.removing = this.removing.then(async () => {
-      if (this.stopPhase !== 'running' || this.workers.count <= 1) return;
+      if (!this.isRunning() || this.workers.count <= 1) return;
       await this.app.beforeWorkers(this.workers.count - 1);
-      if (this.stopPhase !== 'running') return;
+      if (!this.isRunning()) return;
       this.app.workersChanged(this.workers.count - 1);
       this.hooks?.workersChanged(this.workers.count - 1);
       this.workers.remove();
@@ -314,18 +314,41 @@ export class Service {
    * does not wait any longer.
    */
   stop(graceful: boolean): void {
-    if (this.stopPhase === 'running' || (this.stopPhase === 'graceful' && !graceful)) {
-      if (this.stopPhase === 'graceful') this.log.info('Quick shutdown requested');
-      this.stopPhase = graceful ? 'graceful' : 'quick';
-      const limitMs = graceful ? this.setup.loaded.settings.graceful_timeout * 1000 : QUICK_STOP_MS;
-      this.stopDeadline = performance.now() + limitMs;
+    if (this.stopping === null) {
+      this.stopping = beginStop(graceful, this.setup.loaded.settings.graceful_timeout * 1000, now());
       this.app.stop(true);
-      this.setStopTimer(limitMs, () => {
-        this.app.stop(false);
-        this.setStopTimer(LEAST_EXIT_MS, () => this.stopWorkers());
-      });
-    } else if (this.stopPhase === 'workers' && !graceful) {
+    } else if (!graceful && this.workersAre === 'leaving') {
       this.workers.stop(0, true);
+    } else if (!graceful && !this.stopping.quick) {
+      this.log.info('Quick shutdown requested');
+      this.stopping = hurry(this.stopping, now());
+    }
+    this.advanceStop();
+  }
+
+  private noClientLeft(): void {
+    if (this.stopping === null) return;
+    this.stopping = { ...this.stopping, alone: true };
+    this.advanceStop();
+  }
+
+  private advanceStop(): void {
+    if (this.stopping === null || this.workersAre !== 'serving') return;
+    this.cancelLook();
+    const step = stopStep(this.stopping, now());
+    switch (step.kind) {
+      case 'wait':
+        this.cancelLook = after(step.ms, () => this.advanceStop());
+        break;
+      case 'cut':
+        this.stopping = { ...this.stopping, cutAt: now() };
+        this.app.stop(false);
+        this.advanceStop();
+        break;
+      case 'leave':
+        this.workersAre = 'leaving';
+        this.memory.stop();
+        this.workers.stop(step.ms, this.stopping.quick);
     }
   }
 
@@ -337,28 +360,14 @@ export class Service {
   }
 
   private bootFailed(code: 1 | 3 | 4): void {
-    if (this.stopPhase !== 'running') return;
+    if (!this.isRunning()) return;
     this.handler.bootFailed(code);
     this.stop(false);
   }
 
-  private stopWorkers(): void {
-    if (this.stopPhase === 'running' || this.stopPhase === 'workers' || this.stopPhase === 'done') return;
-    const quick = this.stopPhase === 'quick';
-    this.stopPhase = 'workers';
-    this.memory.stop();
-    this.setStopTimer(0, null);
-    this.workers.stop(Math.max(this.stopDeadline - performance.now(), LEAST_EXIT_MS), quick);
-  }
-
-  private setStopTimer(delayMs: number, action: (() => void) | null): void {
-    if (this.stopTimer !== null) clearTimeout(this.stopTimer);
-    this.stopTimer = action === null ? null : setTimeout(action, delayMs);
-  }
-
   private allGone(): void {
-    if (this.stopPhase === 'done') return;
-    this.stopPhase = 'done';
+    if (this.workersAre === 'gone') return;
+    this.workersAre = 'gone';
     this.app.end(() => {
       this.handler.stopped();
     });
