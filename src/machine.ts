@@ -21,6 +21,15 @@ export interface Machine {
 /** Version 1 says so where nothing limits: the largest multiple of a page. */
 const NO_LIMIT = 2 ** 62;
 
+/**
+ * Of the controller of each version. Above memory.high the kernel kills nobody, but slows everybody down and takes their pages
+ * from them (cgroup-v2.rst): whoever waits for memory.max never comes to see it. libuv too takes the lesser of the two.
+ */
+const MEMORY_FILES = {
+  all: { limits: ['memory.max', 'memory.high'], usage: 'memory.current' },
+  memory: { limits: ['memory.limit_in_bytes'], usage: 'memory.usage_in_bytes' },
+} as const;
+
 /** The text of a file, or undefined if it cannot be read. */
 type ReadFile = (path: string) => string | undefined;
 
@@ -33,7 +42,6 @@ export function readMachine(read: ReadFile = readText): Machine {
     processors: affinity(read) ?? os.availableParallelism(),
     cpuQuota: least(groups.flatMap((group) => cpuQuotas(group, read))),
     memory,
-    // "No limit" is a huge number in version 1.
     memoryLimit: limit !== null && limit < memory ? limit : null,
   };
 }
@@ -54,12 +62,11 @@ export function readMemoryUse(read: ReadFile = readText): MemoryUse | null {
   let tightest: MemoryUse | null = null;
   for (const { controller, folders } of controlGroups(read)) {
     if (controller === 'cpu') continue;
-    const [max, current] =
-      controller === 'all' ? ['memory.max', 'memory.current'] : ['memory.limit_in_bytes', 'memory.usage_in_bytes'];
+    const { limits, usage: current } = MEMORY_FILES[controller];
     for (const folder of folders) {
-      const limit = number(read(join(folder, max)));
+      const limit = memoryLimit(limits, folder, read);
       const usage = number(read(join(folder, current)));
-      if (limit === undefined || usage === undefined || limit <= 0 || limit >= NO_LIMIT) continue;
+      if (limit === null || usage === undefined) continue;
       const use = { used: usage - fileCache(read(join(folder, 'memory.stat')) ?? ''), limit };
       if (tightest === null || use.used / use.limit > tightest.used / tightest.limit) tightest = use;
     }
@@ -158,11 +165,13 @@ function cpuQuotas({ controller, folders }: ControlGroup, read: ReadFile): reado
 
 function memoryLimits({ controller, folders }: ControlGroup, read: ReadFile): readonly number[] {
   if (controller === 'cpu') return [];
-  const name = controller === 'all' ? 'memory.max' : 'memory.limit_in_bytes';
-  return folders.flatMap((folder) => {
-    const limit = number(read(join(folder, name)));
-    return limit !== undefined && limit > 0 ? [limit] : [];
-  });
+  return folders.flatMap((folder) => memoryLimit(MEMORY_FILES[controller].limits, folder, read) ?? []);
+}
+
+/** The least of one group's own limits, in bytes; null if it has none. */
+function memoryLimit(names: readonly string[], folder: string, read: ReadFile): number | null {
+  const limits = names.flatMap((name) => number(read(join(folder, name))) ?? []);
+  return least(limits.filter((limit) => limit > 0 && limit < NO_LIMIT));
 }
 
 function number(text: string | undefined): number | undefined {

@@ -46,7 +46,7 @@ export class MemoryWatch {
   private readonly watched = new Map<number, Watched>();
   private readonly cgroup = new CgroupWatch();
   private running = false;
-  /** A cgroup limits the server's memory. */
+  /** A cgroup limits the server's memory: asked at the start, and at each reload. */
   private grouped = false;
   private timer: NodeJS.Timeout | null = null;
 
@@ -65,6 +65,7 @@ export class MemoryWatch {
 
   set limits(options: MemoryWatchOptions) {
     this.options = options;
+    this.grouped = readMemoryUse() !== null;
     if (this.running && this.timer === null) this.next();
   }
 

@@ -34,6 +34,8 @@ export interface ServerOptions {
   readonly files?: Readonly<Record<string, string>>;
   /** How many descriptors each of its processes may have open. */
   readonly descriptors?: number;
+  /** A command that becomes the command behind it. */
+  readonly by?: readonly string[];
   /** How long the server may take until its first 200. */
   readonly bootMs?: number;
 }
@@ -101,7 +103,7 @@ export class Server {
     ];
     const limited =
       options.descriptors === undefined ? [] : ['sh', '-c', `ulimit -n ${options.descriptors}; exec "$@"`, 'sh'];
-    const [program = command, ...rest] = [...limited, command, ...args];
+    const [program = command, ...rest] = [...(options.by ?? []), ...limited, command, ...args];
     this.#child = spawn(program, rest, {
       cwd: this.home,
       stdio: ['ignore', 'pipe', 'pipe'],

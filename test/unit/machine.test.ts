@@ -55,6 +55,17 @@ describe('the machine', () => {
     assert.deepEqual([machine.cpuQuota, machine.memoryLimit], [2, 2 * GIB]);
   });
 
+  test('has the memory from which on a version 2 group is slowed down', () => {
+    const machine = read({
+      '/proc/self/cgroup': '0::/system.slice/app.service\n',
+      '/proc/self/mountinfo': V2_MOUNT,
+      '/sys/fs/cgroup/system.slice/memory.max': `${4 * GIB}\n`,
+      '/sys/fs/cgroup/system.slice/app.service/memory.max': `${2 * GIB}\n`,
+      '/sys/fs/cgroup/system.slice/app.service/memory.high': `${GIB}\n`,
+    });
+    assert.equal(machine.memoryLimit, GIB);
+  });
+
   test('has the quota and the limit of version 1 groups', () => {
     const machine = read({
       '/proc/self/cgroup': '9:name=systemd:/\n4:memory:/app\n1:cpu,cpuacct:/app\n0::/\n',

@@ -61,6 +61,26 @@ test('cgroup version 2: use without the file cache, of the tightest group', () =
   assert.deepEqual(readMemoryUse(read), { used: 750, limit: 1000 });
 });
 
+test('cgroup version 2: memory.high is a limit too, where it is the lower one', () => {
+  const group = (max: string, high: string): ReturnType<typeof readMemoryUse> =>
+    readMemoryUse(
+      files({
+        '/proc/self/mountinfo': '30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n',
+        '/proc/self/cgroup': '0::/system.slice/app.service\n',
+        '/sys/fs/cgroup/system.slice/memory.max': 'max\n',
+        '/sys/fs/cgroup/system.slice/memory.high': 'max\n',
+        '/sys/fs/cgroup/system.slice/memory.current': '5000\n',
+        '/sys/fs/cgroup/system.slice/app.service/memory.max': `${max}\n`,
+        '/sys/fs/cgroup/system.slice/app.service/memory.high': `${high}\n`,
+        '/sys/fs/cgroup/system.slice/app.service/memory.current': '700\n',
+      }),
+    );
+  assert.deepEqual(group('1000', '800'), { used: 700, limit: 800 });
+  assert.deepEqual(group('1000', 'max'), { used: 700, limit: 1000 });
+  assert.deepEqual(group('max', '800'), { used: 700, limit: 800 });
+  assert.equal(group('max', 'max'), null);
+});
+
 test('cgroup version 1: use without the file cache, also that of the groups below', () => {
   const read = files({
     '/proc/self/mountinfo': '30 20 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n',
