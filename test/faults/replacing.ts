@@ -1,13 +1,14 @@
 /** Workers that are replaced under load, for every reason there is: nobody notices. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { Admin } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
-import { descriptorCount, isAlive } from '../helpers/processes.ts';
+import { isAlive } from '../helpers/processes.ts';
+import { Holdings } from './holdings.ts';
 import type { Kind } from './kinds.ts';
 import {
   Clients,
   describe,
   judge,
-  memoryMiB,
   type Scenario,
   served,
   times,
@@ -75,27 +76,7 @@ export const replacing = (kind: Kind): readonly Scenario[] => [
         return await end(clients, `${times(server, REPLACED)} workers replaced`);
       }),
   },
-  {
-    name: `upgrades by USR2, boot of ${kind.bootSeconds} s`,
-    run: (scale) =>
-      withFaults(kind, { ...FOUR, env: slowBoot(kind) }, async (server) => {
-        const clients = new Clients(server);
-        let master = server.pid;
-        for (let time = 1; time <= 5 * scale; time++) {
-          process.kill(master, 'SIGUSR2');
-          await waitFor(server, 'new master', /Started: all workers are ready/, time + 1, 60_000);
-          const next = Number([...server.log.matchAll(/new master is pid (\d+)/g)].at(-1)?.[1]);
-          process.kill(master, 'SIGTERM');
-          await until(() => !isAlive(master), 'the old master to end', 60_000);
-          await waitFor(server, 'promotion', /Master has been promoted/, time, 60_000);
-          master = next;
-        }
-        const verdict = await end(clients, `${5 * scale} upgrades`);
-        process.kill(master, 'SIGTERM');
-        await until(() => !isAlive(master), 'the last master to end', 60_000);
-        return verdict;
-      }),
-  },
+  upgrades(kind),
   {
     name: `TTIN and TTOU, boot of ${kind.bootSeconds} s`,
     run: (scale) =>
@@ -124,51 +105,68 @@ export const replacing = (kind: Kind): readonly Scenario[] => [
       });
     },
   },
-  {
-    name: 'many recycles leave nothing behind',
-    run: (scale) => {
-      const args = ['--max-requests', '100', '--min-worker-lifetime', '0'];
-      return withFaults(kind, { ...FOUR, args }, async (server) => {
+  manyRecycles(kind),
+];
+
+async function end(clients: Clients, what: string): Promise<Verdict> {
+  const outcomes = await clients.stop();
+  return { figures: `${what}; ${describe(outcomes)}`, wrong: judge(outcomes, clients, ['200']) };
+}
+
+export function upgrades(kind: Kind): Scenario {
+  return {
+    name: `upgrades by USR2, boot of ${kind.bootSeconds} s`,
+    run: (scale) =>
+      withFaults(kind, { ...FOUR, env: slowBoot(kind) }, async (server) => {
         const clients = new Clients(server);
+        let master = server.pid;
+        for (let time = 1; time <= 5 * scale; time++) {
+          process.kill(master, 'SIGUSR2');
+          await waitFor(server, 'new master', /Started: all workers are ready/, time + 1, 60_000);
+          const next = Number([...server.log.matchAll(/new master is pid (\d+)/g)].at(-1)?.[1]);
+          process.kill(master, 'SIGTERM');
+          await until(() => !isAlive(master), 'the old master to end', 60_000);
+          await waitFor(server, 'promotion', /Master has been promoted/, time, 60_000);
+          master = next;
+        }
+        const verdict = await end(clients, `${5 * scale} upgrades`);
+        process.kill(master, 'SIGTERM');
+        await until(() => !isAlive(master), 'the last master to end', 60_000);
+        return verdict;
+      }),
+  };
+}
+
+export function manyRecycles(kind: Kind): Scenario {
+  return {
+    name: 'many recycles leave nothing behind',
+    run: async (scale) => {
+      const admin = await Admin.choose();
+      const args = ['--max-requests', '100', '--min-worker-lifetime', '0', ...admin.args];
+      return await withFaults(kind, { ...FOUR, args }, async (server) => {
+        const first = new Clients(server);
         await waitForServed(server, 30, 60_000);
-        const count = (): number => kind.lasting(server).reduce((sum, pid) => sum + descriptorCount(pid), 0);
-        // Counts swing with clients and with workers that overlap: the least of several looks is compared.
-        const least = async (): Promise<{ memory: number; descriptors: number }> => {
-          const looks: [number, number][] = [];
-          for (let look = 0; look < 20; look++) {
-            looks.push([memoryMiB(kind.lasting(server)), count()]);
-            await delay(100);
-          }
-          return {
-            memory: Math.min(...looks.map(([memory]) => memory)),
-            descriptors: Math.min(...looks.map(([, descriptors]) => descriptors)),
-          };
-        };
-        const before = await least();
-        await waitForServed(server, 30 + 100 * scale, 120_000 * Math.max(1, scale));
-        const after = await least();
+        const early = await first.stop();
+        const before = await Holdings.atRest(server, kind, admin);
+        const [start, clients] = [served(server), new Clients(server)];
+        await waitForServed(server, start + 100 * scale, 120_000 * Math.max(1, scale));
+        const recycles = served(server) - start;
         const outcomes = await clients.stop();
-        const wrong = judge(outcomes, clients, ['200']);
+        const after = await Holdings.atRest(server, kind, admin);
+        const wrong = [
+          ...judge(early, first, ['200']),
+          ...judge(outcomes, clients, ['200']),
+          ...after.grownSince(before),
+        ];
         await until(() => server.workers().length === 2, 'two workers');
         // master, two workers, perhaps a front, and nothing else
         await until(
           () => server.processes().length === 3 + kind.fronts,
           () => `${3 + kind.fronts} processes, not ${server.processes().length}`,
         );
-        // On a busy machine a worker may be booting in every look.
-        if (after.descriptors > before.descriptors + 2)
-          wrong.push(`descriptors ${before.descriptors} -> ${after.descriptors}`);
-        const growth = after.memory - before.memory;
-        if (growth > 10 * Math.max(1, scale)) wrong.push(`they grew by ${growth.toFixed(0)} MiB`);
-        const memory = `what stays ${before.memory.toFixed(0)} -> ${after.memory.toFixed(0)} MiB`;
-        const figures = `${served(server)} recycles; ${describe(outcomes)}; ${memory}; descriptors ${before.descriptors} -> ${after.descriptors}`;
+        const figures = `${recycles} recycles; ${describe(outcomes)}; ${after.describeSince(before)}`;
         return { figures, wrong };
       });
     },
-  },
-];
-
-async function end(clients: Clients, what: string): Promise<Verdict> {
-  const outcomes = await clients.stop();
-  return { figures: `${what}; ${describe(outcomes)}`, wrong: judge(outcomes, clients, ['200']) };
+  };
 }

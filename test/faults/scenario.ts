@@ -3,7 +3,6 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { until } from '../helpers/deadline.ts';
 import { ROOT } from '../helpers/paths.ts';
-import { residentMiB } from '../helpers/processes.ts';
 import { Server, type ServerOptions } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
 import type { Kind } from './kinds.ts';
@@ -21,6 +20,11 @@ export interface Scenario {
   run(scale: number): Promise<Verdict>;
 }
 
+/** A kind's own scenario: named after it, and as long as befits it, `times` over. */
+export function of(kind: Kind, { name, run }: Scenario, times = 1): Scenario {
+  return { name: kind.name + name, run: (scale) => run(scale * kind.scale * times) };
+}
+
 const BODY = Buffer.alloc(16_384, 'x');
 const FOLDER = join(ROOT, 'test', 'faults');
 
@@ -34,12 +38,12 @@ export class Clients {
   readonly clients: number;
   static #lastId = 0;
 
-  constructor(server: Server, keepAlive = 6, fresh = 2) {
+  constructor(server: Server, keepAlive = 6, fresh = 2, where = '/') {
     this.#server = server;
     this.clients = keepAlive + fresh;
-    const path = (): string => `/?${++Clients.#lastId}`;
+    const path = (): string => `${where}?${++Clients.#lastId}`;
     const heard = (asked: string, outcome: string): void => {
-      this.outcomes.set(asked.slice('/?'.length), outcome);
+      this.outcomes.set(asked.slice(`${where}?`.length), outcome);
     };
     const common = { address: server.address, path, heard, method: 'POST', body: BODY };
     this.loads = [
@@ -151,9 +155,4 @@ export async function withFaults(
   } finally {
     server?.destroy();
   }
-}
-
-/** Resident memory of some processes, in MiB. */
-export function memoryMiB(pids: readonly number[]): number {
-  return pids.reduce((sum, pid) => sum + residentMiB(pid), 0);
 }

@@ -9,7 +9,7 @@ export const DJANGO_PROJECT = join(FIXTURES, 'django_project');
 export const USER = { username: 'admin', password: 'correct horse' } as const;
 
 /** A migrated database with one superuser in a folder of its own, which is removed afterwards. */
-export async function withDjangoData(test: (env: Record<string, string>) => Promise<void>): Promise<void> {
+export async function withDjangoData<T>(test: (env: Record<string, string>) => Promise<T>): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), 'nt-django-'));
   try {
     const env = { NOTES_DATA: folder, DJANGO_SETTINGS_MODULE: 'project.settings', PYTHONDONTWRITEBYTECODE: '1' };
@@ -21,7 +21,7 @@ export async function withDjangoData(test: (env: Record<string, string>) => Prom
     await run(PYTHON, ['manage.py', 'migrate', '--verbosity', '0'], options);
     const user = ['--noinput', '--username', USER.username, '--email', 'admin@example.org'];
     await run(PYTHON, ['manage.py', 'createsuperuser', '--verbosity', '0', ...user], options);
-    await test(env);
+    return await test(env);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
