@@ -7,6 +7,7 @@ import { afterEach, beforeEach, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { Server, withServer } from '../helpers/server.ts';
+import { Load } from '../helpers/tally.ts';
 
 const skip = !NUNICORN_RUNS;
 const LONG_MS = 40_000;
@@ -71,6 +72,29 @@ it('HUP with code that hangs at import: the old code serves on, and the next HUP
     server.kill('SIGHUP');
     await until(async () => (await server.get('/')).text() === 'mended', 'an answer of the mended version', LONG_MS);
     await until(() => server.workers().every((pid) => !before.includes(pid)), 'both workers replaced', LONG_MS);
+  });
+});
+
+it('a worker that does not come back is tried again after ever longer times, and the others serve', {
+  skip,
+}, async () => {
+  deploy('good', `if os.path.exists(os.path.join(${JSON.stringify(folder)}, "broken")): os._exit(7)`);
+  await withServer({ app: 'app', chdir: folder, workers: 2, threads: 2 }, async (server) => {
+    const load = new Load({ address: server.address, clients: 4, keepAlive: true });
+    await load.more(20);
+    writeFileSync(join(folder, 'broken'), '');
+    const [victim, other] = server.workers();
+    assert.ok(victim !== undefined && other !== undefined);
+    process.kill(victim, 'SIGKILL');
+    for (const delay of ['0.25', '0.5', '1'])
+      await server.waitForLog(new RegExp(`Worker \\d is started again in ${delay} s`), { ms: LONG_MS });
+    await load.more(200);
+    assert.deepEqual(server.workers(), [other]);
+    rmSync(join(folder, 'broken'));
+    await until(() => server.workers().length === 2, 'the worker to be back', LONG_MS);
+    const outcomes = await load.stop();
+    for (const outcome of outcomes.keys()) assert.match(outcome, /^(200|502)$/, load.describe());
+    assert.ok(load.count('502') <= 2, load.describe());
   });
 });
 

@@ -131,10 +131,10 @@ it('sockets of systemd are served, --bind is not, and systemd hears of start, re
     }
     await heard(server, new RegExp(`^${server.pid} WATCHDOG=1$`, 'm'));
     process.kill(server.pid, 'SIGHUP');
-    await heard(server, /RELOADING=1 MONOTONIC_USEC=\d{6,} [\s\S]*READY=1/);
+    await heard(server, /RELOADING=1 MONOTONIC_USEC=\d{6,} STATUS=Reloading\n[\s\S]*READY=1 STATUS=Serving/);
     assert.equal((await get(tcp, '/')).status, 200);
     process.kill(server.pid, 'SIGTERM');
-    await heard(server, new RegExp(`^${server.pid} STOPPING=1`, 'm'));
+    await heard(server, new RegExp(`^${server.pid} STOPPING=1 STATUS=Stopping$`, 'm'));
   });
 });
 
@@ -155,6 +155,9 @@ it('an upgrade: the old master names the new one as the main process when it goe
     await until(() => server.log().split('Started: all workers are ready').length === 3, 'the new master', LONG_MS);
     next = Number(/new master is pid (\d+)/.exec(server.log())?.[1]);
     assert.doesNotMatch(server.messages(), /MAINPID/);
+    await heard(server, new RegExp(`^${next} WATCHDOG=1$`, 'm'));
+    process.kill(server.pid, 'SIGWINCH');
+    await heard(server, new RegExp(`^${server.pid} STATUS=At rest$`, 'm'));
     process.kill(server.pid, 'SIGTERM');
     await heard(server, new RegExp(`^${server.pid} MAINPID=${next}$`, 'm'));
     assert.doesNotMatch(server.messages(), /STOPPING/);

@@ -42,14 +42,15 @@ for (const threads of [1, 4]) {
   });
 }
 
-it('the log names method, path and pid, and shows where the request stood', { skip }, async () => {
+it('the log names method, path, age, pid, worker and thread, and shows where the request stood', { skip }, async () => {
   for (const threads of [1, 2]) {
     await withServer({ app: APP, threads, args: ['--timeout', '1'] }, async (server) => {
       const worker = await pid(server);
       await assert504(server, '/sleep');
-      await server.waitForLog(/GET \/sleep/);
+      await server.waitForLog(
+        new RegExp(`WORKER TIMEOUT \\(pid:${worker}\\): GET /sleep, [\\d.]+ s old, in worker 1, thread [12]\n`),
+      );
       await server.waitForLog(/a_function_that_sleeps/);
-      assert.match(server.log, new RegExp(`pid\\D{1,3}${worker}`));
     });
   }
 });
@@ -87,6 +88,34 @@ it('neighbours of a request that hangs finish', { skip }, async () => {
       await assertRecovered(server, 1);
     });
   }
+});
+
+it('an app may ask for more time than --timeout, and has no more than it asked for', { skip }, async () => {
+  for (const threads of [1, 2]) {
+    await withServer({ app: APP, threads, args: ['--timeout', '1'] }, async (server) => {
+      const worker = await pid(server);
+      const response = await server.get('/more-time?60&3', '', 30_000);
+      assert.deepEqual([response.status, response.text()], [200, 'ok']);
+      assert.equal(await pid(server), worker);
+      await assert504(server, '/more-time?2&60');
+      await assertRecovered(server, 1);
+    });
+  }
+});
+
+it('--timeout 0 is no limit', { skip }, async () => {
+  await withServer({ app: APP, threads: 2, args: ['--timeout', '0'] }, async (server) => {
+    const held = await server.connect();
+    await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('a.started');
+    // Meanwhile several looks at the deadlines and at the worker have been taken.
+    assert.equal((await server.get('/ticks?25', '', 30_000)).text(), 'tick\n'.repeat(25));
+    server.mark('a.open');
+    const response = await held.response();
+    assert.deepEqual([response.status, response.text()], [200, 'held']);
+    held.close();
+    assert.doesNotMatch(server.log, /TIMEOUT/);
+  });
 });
 
 it('a stream may last longer than --timeout as long as pieces come', { skip }, async () => {

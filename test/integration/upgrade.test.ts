@@ -1,13 +1,14 @@
 // USR2: a new master of the code that is there now takes over the listening sockets. Then WINCH and TERM end the old one, or HUP
 // and the end of the new one go back.
 import { strict as assert } from 'node:assert';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { get } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { ROOT } from '../helpers/paths.ts';
 import { freePort, isListening } from '../helpers/ports.ts';
 import { isAlive } from '../helpers/processes.ts';
 import { type Server, withServer } from '../helpers/server.ts';
@@ -171,6 +172,36 @@ it('the new master dies while the old one rests: that serves again', { skip }, a
     process.kill(next, 'SIGKILL');
     await server.waitForLog(/this one goes on/);
     assert.equal((await server.get('/', '', LONG_MS)).text(), 'one');
+  });
+});
+
+/** A copy of this package of another version. */
+function install(version: string): string {
+  const path = join(folder, version);
+  const parts = ['bin', join('dist', 'src'), join('src', 'bridge', 'python')];
+  for (const part of parts) cpSync(join(ROOT, part), join(path, part), { recursive: true });
+  symlinkSync(join(ROOT, 'node_modules'), join(path, 'node_modules'));
+  const about = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as object;
+  writeFileSync(join(path, 'package.json'), JSON.stringify({ ...about, version }));
+  return path;
+}
+
+it('an upgrade of nunicorn itself: a new version takes over under load, and no request fails', { skip }, async () => {
+  const current = join(folder, 'current');
+  symlinkSync(install('1.0.0-old'), current);
+  // Node and the path of this package come first: the copy takes its place.
+  const by = ['sh', '-c', `node=$1; shift 2; exec "$node" ${current}/bin/nunicorn.js "$@"`, 'sh'];
+  await withServer({ app: 'app', chdir: folder, workers: 2, threads: 2, by }, async (server) => {
+    assert.match(server.log, /Starting nunicorn 1\.0\.0-old\n/);
+    let next = 0;
+    await underLoad(server, async () => {
+      symlinkSync(install('2.0.0-new'), `${current}.next`);
+      renameSync(`${current}.next`, current);
+      next = await upgrade(server, server.pid);
+      assert.match(server.log, /Starting nunicorn 2\.0\.0-new\n/);
+      await end(server, server.pid, 'SIGTERM');
+    });
+    await end(server, next, 'SIGTERM');
   });
 });
 
