@@ -54,7 +54,7 @@ async function underLoad(server: Server, test: (load: Load) => Promise<void>): P
   } finally {
     await load.stop();
   }
-  assert.deepEqual([...load.outcomes.keys()], ['200'], load.describe());
+  assert.deepEqual([...load.outcomes.keys()], ['200'], `${load.describe()}\n${server.output}`);
 }
 
 /** Sends USR2 and gives the pid of the new master when its workers serve. */
