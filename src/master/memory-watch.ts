@@ -87,7 +87,8 @@ export class MemoryWatch {
     const group = this.grouped ? readMemoryUse() : null;
     const time = now();
     const groupIsFull = group !== null && this.cgroup.isDue(group.used, group.limit, time);
-    if (soft === 0 && hard === 0 && !groupIsFull) return;
+    const groupFills = group !== null && this.cgroup.isFilling(group.used, group.limit);
+    if (soft === 0 && hard === 0 && !groupFills) return;
     const workers = this.handler.workers();
     const serials = new Set(workers.map(({ serial }) => serial));
     for (const serial of this.watched.keys()) if (!serials.has(serial)) this.watched.delete(serial);

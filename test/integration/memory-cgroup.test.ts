@@ -29,7 +29,7 @@ it('the fattest worker is replaced before the kernel kills one, and no request i
       const [, used, number] = await server.waitForLog(
         new RegExp(
           `(\\d+) MB of the ${LIMIT_MB} MB that the server's cgroup may have are used. ` +
-            'Worker (\\d) \\(pid:\\d+\\) has most: \\d+ MB',
+            'Worker (\\d) \\(pid:\\d+\\) has most: \\d+ MB, [\\d.]+ MB more per 1,000 requests over its last \\d+ ',
         ),
         { ms: 120_000 },
       );

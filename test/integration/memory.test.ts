@@ -18,7 +18,7 @@ for (const args of [[], ['--preload']]) {
       // 1 MB a request, not faster than a hundred a second: a limit that is looked at each second bounds no flood.
       const load = new Load({ address: server.address, clients: 1, keepAlive: true, path: `${LEAK}&10` });
       await server.waitForLog(
-        /uses \d+ MB, [\d.]+ MB more per 1,000 requests since it began \(\d+ answered\), over --memory-limit 150 MB/,
+        /uses \d+ MB, [\d.]+ MB more per 1,000 requests over its last \d+ \(\d+ answered\), over --memory-limit 150 MB/,
         { ms: 60_000 },
       );
       await server.waitForLog(/is replaced: it uses more than --memory-limit/, { ms: 60_000 });

@@ -25,7 +25,18 @@ test('the growth is told per 1,000 requests', () => {
   const memory = new WorkerMemory();
   memory.sample(50 * MB, 100, LIMITS);
   memory.sample(90 * MB, 10_100, LIMITS);
-  assert.equal(memory.describe(), '90 MB, 4.0 MB more per 1,000 requests since it began (10100 answered)');
+  assert.equal(memory.describe(), '90 MB, 4.0 MB more per 1,000 requests over its last 10000 (10100 answered)');
+});
+
+test('after one look nothing is told of the growth', () => {
+  const memory = new WorkerMemory();
+  memory.sample(325 * MB, 217, LIMITS);
+  assert.equal(memory.describe(), '325 MB (217 answered)');
+});
+
+test('the workers of a cgroup are looked at from half of its limit on', () => {
+  const watch = new CgroupWatch();
+  assert.deepEqual([watch.isFilling(500, 1000), watch.isFilling(501, 1000)], [false, true]);
 });
 
 test('above 90 % of the cgroup the fattest worker goes, and then nobody for half a minute', () => {
