@@ -1,7 +1,7 @@
 /**
  * `npm run bench:metrics`: what counting costs a request, whether the figures are true after some minutes of a real Prometheus,
  * and how long health checks take while every worker hangs. Writes bench/results/metrics.md.
- * `--rounds 8 --slices 3 --soak 120`: some 8 minutes. `--only stuck,costs,truths` prints these and writes nothing.
+ * `--rounds 8 --slices 2 --soak 120`: some 8 minutes. `--only stuck,costs,truths` prints these and writes nothing.
  */
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, loadavg } from 'node:os';
@@ -16,7 +16,7 @@ import { truths } from './truths.ts';
 const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '8' },
-    slices: { type: 'string', default: '3' },
+    slices: { type: 'string', default: '2' },
     soak: { type: 'string', default: '120' },
     only: { type: 'string' },
   },
