@@ -3,10 +3,11 @@
  * configuration file, GUNICORN_CMD_ARGS, NUNICORN_CMD_ARGS, the command line.
  */
 import { existsSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { isAbsolute, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { EXIT, NunicornError } from '../errors.ts';
 import { readMachine } from '../machine.ts';
+import { formatAddress, parseAddress } from './address.ts';
 import { checkAdmin } from './admin.ts';
 import { type NodeAppUri, parseAppUri, parseNodeApp } from './app.ts';
 import { type Counts, chooseCounts } from './auto.ts';
@@ -389,6 +390,8 @@ function complete(
     ...settings,
     ...Object.fromEntries(absolute),
     pythonpath: settings.pythonpath.map((folder) => resolve(chdir, folder)),
+    bind: settings.bind.map((address) => absoluteSocket(address, chdir)),
+    admin_bind: settings.admin_bind === null ? null : absoluteSocket(settings.admin_bind, chdir),
     // One without a worker could answer nobody.
     fronts: Math.min(settings.fronts || defaultFronts(workers), Math.max(workers, 1)),
     proc_name: settings.proc_name || (settings.default_proc_name === 'gunicorn' ? app : settings.default_proc_name),
@@ -431,6 +434,13 @@ function withoutMeaningForNode(hasPool: boolean): readonly SettingName[] {
 
 function absolutePath(value: unknown, chdir: string): unknown {
   return typeof value === 'string' && value !== '-' ? resolve(chdir, value) : value;
+}
+
+/** `unix:PATH` with an absolute path; other addresses as they are. */
+function absoluteSocket(text: string, chdir: string): string {
+  const address = parseAddress(text);
+  if (address.kind !== 'unix' || isAbsolute(address.path)) return text;
+  return formatAddress({ ...address, path: resolve(chdir, address.path) });
 }
 
 const WORKERS_PER_FRONT = 8;

@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after } from 'node:test';
 import { until } from '../helpers/deadline.ts';
+import { FIXTURES } from '../helpers/paths.ts';
 import { freePort } from '../helpers/ports.ts';
 import type { Kind, Server } from '../helpers/server.ts';
 import { ends, logLines } from './operator.ts';
@@ -253,6 +254,17 @@ onNewServers('binds', { app: APP }, [
     name: 'a Unix socket with umask 007',
     options: { app: APP, bind: SOCKET, args: ['--umask', '007'] },
     run: socketMode,
+  },
+  {
+    name: 'a Unix socket whose path is relative',
+    options: { app: APP, bind: [], chdir: '{home}', args: ['-b', 'unix:app.sock', '--pythonpath', FIXTURES] },
+    run: async (server) => {
+      await server.waitForLog(/Listening at/);
+      const path = join(server.home, 'app.sock');
+      await until(() => existsSync(path), path);
+      return logLines(server, /Listening at/);
+    },
+    differs: { nunicorn: 'is logged with its whole path', gunicorn: 'as it was given', why: 'It is found by it' },
   },
   {
     name: 'a file that is no socket',

@@ -374,9 +374,14 @@ describe('settings that follow from others', () => {
       '-',
       '-p',
       '/run/x.pid',
+      '--bind=unix:app.sock',
+      '--bind=unix:/run/app.sock',
+      '--admin-bind=unix:admin.sock',
       'app',
     ]);
     assert.equal(settings.chdir, join(cwd, 'project'));
+    assert.deepEqual(settings.bind, [`unix:${join(cwd, 'project', 'app.sock')}`, 'unix:/run/app.sock']);
+    assert.equal(settings.admin_bind, `unix:${join(cwd, 'project', 'admin.sock')}`);
     assert.equal(settings.errorlog, join(cwd, 'project', 'e.log'));
     assert.equal(settings.accesslog, '-');
     assert.equal(settings.pidfile, '/run/x.pid');
