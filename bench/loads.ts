@@ -196,7 +196,14 @@ export async function untilAnswered(port: number, path: string, program: Program
       last = String(error);
     }
   }
-  throw new Error(`not up: ${last}; it wrote: ${program.stderr || program.stdout || 'nothing'}`);
+  throw new Error(`not up: ${last}; it wrote: ${lastLine(program.stderr || program.stdout) ?? 'nothing'}`);
+}
+
+function lastLine(text: string): string | undefined {
+  return text
+    .split('\n')
+    .map((line) => line.trim())
+    .findLast((line) => line !== '');
 }
 
 export async function freePort(): Promise<number> {

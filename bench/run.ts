@@ -21,9 +21,9 @@ import { type MemorySample, type Results, type Sample, toMarkdown, verdicts } fr
 import {
   APPS,
   bareThreadsCommand,
-  EXAMPLES,
   ensureVenv,
   fillDatabaseCommand,
+  MODULES,
   pythonVersion,
   SERVERS,
   type ServerId,
@@ -62,7 +62,7 @@ async function main(): Promise<void> {
   const versions = findVersions();
   pinThisProcess(cores);
 
-  const env = { SHOP_DATABASE: join(scratch, 'shop.sqlite3'), PYTHONPATH: EXAMPLES, PYTHONDONTWRITEBYTECODE: '1' };
+  const env = { SHOP_DATABASE: join(scratch, 'shop.sqlite3'), PYTHONPATH: MODULES, PYTHONDONTWRITEBYTECODE: '1' };
   await runToEnd(fillDatabaseCommand(), { cores: undefined, env, cwd: APPS, timeoutMs: 60_000 });
   const about = watchRun(cores, seconds);
   const done = await runRounds(env, versions);

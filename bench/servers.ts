@@ -6,8 +6,8 @@ import { join } from 'node:path';
 
 export const ROOT = join(import.meta.dirname, '..', '..');
 export const APPS = join(ROOT, 'bench', 'apps');
-/** On PYTHONPATH: the Django project is one of the examples. */
-export const EXAMPLES = join(ROOT, 'examples');
+/** The PYTHONPATH: the Django project is one of the examples. Both folders have a hello.py, and that of the benchmark is meant. */
+export const MODULES = `${APPS}:${join(ROOT, 'examples')}`;
 const VENV = join(ROOT, '.test', 'bench-venv');
 const PYTHON = join(VENV, 'bin', 'python');
 const NUNICORN = join(ROOT, 'bin', 'nunicorn.js');
@@ -67,7 +67,7 @@ function uwsgiProgram(): readonly string[] {
 export const SERVERS: Readonly<Record<ServerId, ServerKind>> = {
   nunicorn: {
     title: 'nunicorn',
-    version: () => firstLine(process.execPath, [NUNICORN, '--version']),
+    version: () => firstLine(process.execPath, [NUNICORN, '--version']).replace(/^.*version |\)$/g, ''),
     missing: 'bin/nunicorn.js does not start: run `npm run build`',
     command: (deployment) => [
       ...[process.execPath, NUNICORN, '-b', listen(deployment), '-w', `${deployment.workers}`],
