@@ -27,11 +27,6 @@ export class AwakeClock {
     this.lastMs = real;
     return real - this.lostMs;
   }
-
-  /** All that was not counted so far. */
-  get lost(): number {
-    return this.lostMs;
-  }
 }
 
 const clock = new AwakeClock(() => performance.now());
@@ -39,11 +34,6 @@ const clock = new AwakeClock(() => performance.now());
 /** The clock of this process, in milliseconds. */
 export function now(): number {
   return clock.now();
-}
-
-/** How long this process has stood still so far, in milliseconds. */
-export function stoodStill(): number {
-  return clock.lost;
 }
 
 /** Calls `action` when `delayMs` of `now` have passed. Returns what takes it back. */

@@ -3,7 +3,7 @@ import { type AccessFormatter, type AccessRecord, basicUser, headerValue } from 
 import { jsonLines } from './json-lines.ts';
 
 /** What stands in a line beside `level` and `time`; what is not known is left out. */
-export function accessFields(record: AccessRecord): Record<string, unknown> {
+function accessFields(record: AccessRecord): Record<string, unknown> {
   const { requestHeaders: headers, pid, worker, thread } = record;
   return {
     remote_address: record.remoteAddress || undefined,

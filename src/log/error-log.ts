@@ -64,16 +64,15 @@ export async function openErrorLog({
   return createErrorLog({ path, level, split, format: (at, message) => line(at, {}, message) });
 }
 
-/** Lines go to the log process; while there is none, to standard error. */
-function errorLogByPython(link: LogLink, least: LogLevel): ErrorLog {
-  const leastSevere = LOG_LEVELS.indexOf(least);
-  const standby = createErrorLog({ path: '-', level: least });
+/** One function for each level; what is less severe than `least` is not written. */
+function fromLevel(
+  least: LogLevel,
+  write: (level: LogLevel, message: string) => void,
+): Readonly<Record<LogLevel, (message: string) => void>> {
   const at =
     (level: LogLevel) =>
     (message: string): void => {
-      if (LOG_LEVELS.indexOf(level) < leastSevere) return;
-      if (link.isUp) link.line(level, message);
-      else standby[level](message);
+      if (LOG_LEVELS.indexOf(level) >= LOG_LEVELS.indexOf(least)) write(level, message);
     };
   return {
     debug: at('debug'),
@@ -81,6 +80,17 @@ function errorLogByPython(link: LogLink, least: LogLevel): ErrorLog {
     warning: at('warning'),
     error: at('error'),
     critical: at('critical'),
+  };
+}
+
+/** Lines go to the log process; while there is none, to standard error. */
+function errorLogByPython(link: LogLink, least: LogLevel): ErrorLog {
+  const standby = createErrorLog({ path: '-', level: least });
+  return {
+    ...fromLevel(least, (level, message) => {
+      if (link.isUp) link.line(level, message);
+      else standby[level](message);
+    }),
     reopen() {}, // the log process does so
     close() {},
   };
@@ -99,21 +109,12 @@ export function createErrorLog({
   format = gunicornLine,
   split = false,
 }: ErrorLogOptions): ErrorLog {
-  const leastSevere = LOG_LEVELS.indexOf(least);
   const main = new Outlet(open(path, STDERR), format);
   const chatter = split && path === '-' ? new Outlet(open(path, STDOUT), format) : main;
-  const at =
-    (level: LogLevel) =>
-    (message: string): void => {
-      if (LOG_LEVELS.indexOf(level) < leastSevere) return;
-      (level === 'debug' || level === 'info' ? chatter : main).write(level, message);
-    };
   return {
-    debug: at('debug'),
-    info: at('info'),
-    warning: at('warning'),
-    error: at('error'),
-    critical: at('critical'),
+    ...fromLevel(least, (level, message) => {
+      (level === 'debug' || level === 'info' ? chatter : main).write(level, message);
+    }),
     reopen() {
       if (main.closed || path === '-') return;
       try {

@@ -109,7 +109,7 @@ function modifiedAt(path: string): number {
 }
 
 /** The files that a pattern names. */
-export function filesOf(pattern: string): string[] {
+function filesOf(pattern: string): string[] {
   const parts = pattern.split('/');
   const base =
     parts

@@ -54,7 +54,7 @@ export async function readAnew(before: Setup, owner: Owner | null, log: ErrorLog
 }
 
 /** The settings that a running server can have: `next`, but for what only a start can set. */
-export function withoutRestart(
+function withoutRestart(
   before: Settings,
   next: Settings,
 ): { readonly settings: Settings; readonly needsRestart: readonly SettingName[] } {

@@ -81,7 +81,7 @@ export const WORKER_AT = {
   appMs: 2,
 } as const;
 
-export const WORKER_CELLS = 3;
+const WORKER_CELLS = 3;
 
 /** What cells mean, as a text: where it differs, so does the meaning. */
 export const LAYOUT = JSON.stringify([OUTCOMES, CODE_CLASSES, BOUNDS_MS, FRONT_AT, WORKER_AT]);

@@ -1,7 +1,7 @@
 /** How far a worker has come that is not ready yet. Pure: times come in as arguments, in milliseconds. */
 
 /** What a worker has reached, in this order; then it is ready. */
-export const BOOT_STEPS = {
+const BOOT_STEPS = {
   spawned: { reached: 'spawned', next: 'its interpreter starts and calls the master' },
   connected: { reached: 'connected', next: 'the app is imported' },
   imported: { reached: 'app imported', next: 'it makes itself ready' },

@@ -49,7 +49,7 @@ function collectFlags(): ReadonlyMap<string, Flag> {
 
 /**
  * @param where for messages, e.g. `the command line` or `GUNICORN_CMD_ARGS`
- * @throws {NunicornError} with exit code 2 if the words cannot be understood, 1 if a setting is not supported yet
+ * @throws {NunicornError} with exit code 2 if the words cannot be understood
  */
 export async function parseCommandLine(words: readonly string[], where: string): Promise<CommandLine> {
   const { options, positionals, request } = normalize(words, where);

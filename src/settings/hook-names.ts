@@ -1,7 +1,7 @@
 /** Gunicorn's server hooks by name, and what each is called with as a function of JavaScript: there is no environ. */
 
 /** The hooks that run where workers are started, as in gunicorn's master. */
-export const MASTER_HOOK_ARGUMENTS = {
+const MASTER_HOOK_ARGUMENTS = {
   on_starting: ['server'],
   when_ready: ['server'],
   on_reload: ['server'],
@@ -13,7 +13,7 @@ export const MASTER_HOOK_ARGUMENTS = {
 } as const;
 
 /** The hooks that run in a worker. */
-export const WORKER_HOOK_ARGUMENTS = {
+const WORKER_HOOK_ARGUMENTS = {
   post_fork: ['server', 'worker'],
   post_worker_init: ['worker'],
   pre_request: ['worker', 'req'],

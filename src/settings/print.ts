@@ -30,7 +30,7 @@ export function printedSettings({ settings, sources, app }: LoadedSettings): str
 }
 
 /** A value as Python writes it. */
-export function pythonLiteral(value: unknown): string {
+function pythonLiteral(value: unknown): string {
   if (value === null || value === undefined) return 'None';
   if (value === true) return 'True';
   if (value === false) return 'False';

@@ -106,7 +106,7 @@ export function impose(wanted: Wanted, places: Places = SYSTEM): Imposed {
   };
 }
 
-export function showCores(cores: number): string {
+function showCores(cores: number): string {
   return `${cores} ${cores === 1 ? 'core' : 'cores'}`;
 }
 

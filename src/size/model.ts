@@ -33,7 +33,7 @@ export function slotMs({ lockedMs, blockedMs, freeMs, waitMs }: Costs): number {
 }
 
 /** What a worker can do for one request after the other only, however many threads it has. */
-export function serialMs({ kind, lockedMs, blockedMs, frontMs }: Costs): number {
+function serialMs({ kind, lockedMs, blockedMs, frontMs }: Costs): number {
   return kind === 'pool' ? frontMs : lockedMs + blockedMs;
 }
 

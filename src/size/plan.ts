@@ -48,7 +48,7 @@ export const MEMORY_SHARE = 0.85;
 export const CONTROL = { workers: 1, threads: 1 } as const;
 
 /** Gunicorn's rule of thumb. */
-export function ruleWorkers(cores: number): number {
+function ruleWorkers(cores: number): number {
   return 2 * Math.max(1, Math.floor(cores)) + 1;
 }
 

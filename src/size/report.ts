@@ -140,7 +140,7 @@ const GENERATOR_FULL = 0.8;
 /** Of a core. */
 const GENERATOR_BUSY = 0.9;
 /** Little's law: more than this apart, requests were lost or the load was not steady. */
-export const LITTLE_TOLERANCE = 0.05;
+const LITTLE_TOLERANCE = 0.05;
 /** Of the p99 it measured. */
 const MOST_LATE = 0.25;
 const THROTTLED = 0.05;
@@ -191,7 +191,7 @@ export function makeReport(input: ReportInput): Report {
   };
 }
 
-export function machineOf(python: string | null): Machine {
+function machineOf(python: string | null): Machine {
   return {
     cpu: cpus()[0]?.model ?? 'unknown',
     cores: cpus().length,

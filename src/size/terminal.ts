@@ -165,7 +165,7 @@ function carried({ perSecond: rate, interval: range, memoryMb }: RateInfo): stri
   return `${perSecond(rate)} within the SLO (95 %: ${interval(range)})${memoryMb === undefined ? '' : `, ${mb(memoryMb)}`}`;
 }
 
-export function plural(count: number, noun: string): string {
+function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 

@@ -139,7 +139,7 @@ const QUIETER = [
 ];
 
 /** Why nothing can be said, or undefined if the machine was even enough. */
-export function noiseOf(findings: Findings): string | undefined {
+function noiseOf(findings: Findings): string | undefined {
   const windows = allWindows(findings);
   const disturbed = windows.filter(({ othersShare }) => othersShare > MOST_OTHERS).length;
   const others = median(windows.map(({ othersShare }) => othersShare));

@@ -10,7 +10,6 @@ test('time goes on as the monotonic clock does, from whatever it reads', () => {
     real += 1000;
     assert.equal(clock.now() - start, second * 1000);
   }
-  assert.equal(clock.lost, 0);
 });
 
 test('a pause of the process does not count', () => {
@@ -20,7 +19,6 @@ test('a pause of the process does not count', () => {
   const before = clock.now();
   real += 60_000;
   assert.equal(clock.now(), before);
-  assert.equal(clock.lost, 60_000);
   real += 100;
   assert.equal(clock.now(), before + 100);
 });
