@@ -196,7 +196,7 @@ export const adminAddress: ValueType<string | null> = {
     if (address === null) return null;
     parseOrExplain(address);
     if (!address.startsWith('unix:') && !/:\d+$/.test(address))
-      throw new ValueError('a port is needed, such as 127.0.0.1:9100, or unix:PATH');
+      throw new ValueError('a port is needed, such as 127.0.0.1:9464, or unix:PATH');
     return address;
   },
 };

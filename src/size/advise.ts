@@ -48,7 +48,7 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
   }
   const [address, ...more] = parsed._.map(String);
   if (address === undefined || more.length > 0)
-    throw new NunicornError('one address is needed: that of --admin-bind, such as 127.0.0.1:9100', EXIT.USAGE);
+    throw new NunicornError('one address is needed: that of --admin-bind, such as 127.0.0.1:9464', EXIT.USAGE);
   const watch = secondsOf(parsed.watch);
   const token = parsed['admin-token'] ?? process.env.NUNICORN_ADMIN_TOKEN;
   const machine = readMachine();

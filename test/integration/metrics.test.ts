@@ -353,7 +353,7 @@ it('an address that others can reach is refused without a token; one in use too'
   assert.match(open.log, /--admin-bind 0\.0\.0\.0:0 is refused: other machines can reach it.*--admin-token/);
   const nowhere = await Server.spawn({ app: APP, args: ['--admin-bind', '127.0.0.1'] });
   assert.equal((await nowhere.exit()).code, 1);
-  assert.match(nowhere.log, /a port is needed, such as 127\.0\.0\.1:9100/);
+  assert.match(nowhere.log, /a port is needed, such as 127\.0\.0\.1:9464/);
   const admin = await Admin.choose();
   await withServer({ app: APP, args: admin.args }, async () => {
     const second = await Server.spawn({ app: APP, args: admin.args });
