@@ -41,7 +41,8 @@ pid ${folder}/nginx.pid;
 error_log ${folder}/error.log info;
 events { worker_connections 256; }
 http {
-  access_log off;
+  log_format statuses '$status $request_uri';
+  access_log ${folder}/access.log statuses;
   client_max_body_size 0;
   ${paths.map((name) => `${name}_temp_path ${folder}/${name};`).join('\n  ')}
   upstream app {
@@ -88,6 +89,11 @@ http {
     } catch {
       return '';
     }
+  }
+
+  /** A line for each request that is over: `499 /path`. */
+  get access(): string {
+    return readFileSync(join(this.#folder, 'access.log'), 'utf8');
   }
 
   /** nginx found nothing wrong with what the server sent. */

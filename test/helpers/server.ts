@@ -1,9 +1,9 @@
 import { strict as assert } from 'node:assert';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { ConnectionOptions } from 'node:tls';
 import { SOON_MS, until, withDeadline } from './deadline.ts';
@@ -30,8 +30,10 @@ export interface ServerOptions {
   readonly tls?: ConnectionOptions;
   /** Path asked for until it answers 200. */
   readonly readyPath?: string;
-  /** Files to be put into its HOME, the folder it is started in, by name. In `args`, `bind` and `env` `{home}` is that folder. */
+  /** Files to be put into its HOME, the folder it is started in, by path. In `args`, `bind` and `env` `{home}` is that folder. */
   readonly files?: Readonly<Record<string, string>>;
+  /** Symbolic links to be put there, by path, and where they lead. */
+  readonly links?: Readonly<Record<string, string>>;
   /** How many descriptors each of its processes may have open. */
   readonly descriptors?: number;
   /** A command that becomes the command behind it. */
@@ -52,12 +54,12 @@ const LISTENING = /Listening at: (.*) \(\d+\)$/m;
 /** After a stop the last processes may still be on their way out. */
 const GONE_MS = 5_000;
 
-/** "unix:/a/b" or "127.0.0.1:8000" or "[::1]:8000" as something to connect to. */
+/** "unix:/a/b", "127.0.0.1:8000", ":8000" or "[::1]:8000" as something to connect to. */
 export function parseBind(bind: string): Address {
   if (bind.startsWith('unix:')) return { path: bind.slice('unix:'.length) };
   const match = /^\[?([^\]]*)\]?:(\d+)$/.exec(bind);
   if (!match) throw new Error(`not a bind: ${bind}`);
-  return { host: match[1] ?? '', port: Number(match[2]) };
+  return { host: match[1] || '127.0.0.1', port: Number(match[2]) };
 }
 
 /** One run of a server, from spawn to the proof that nothing of it is left. */
@@ -85,7 +87,8 @@ export class Server {
     this.temporary = mkdtempSync(join(this.home, 't-'));
     const atHome = (text: string): string => text.replaceAll('{home}', this.home);
     this.binds = binds.map(atHome);
-    for (const [name, content] of Object.entries(options.files ?? {})) writeFileSync(join(this.home, name), content);
+    for (const [name, content] of Object.entries(options.files ?? {})) writeFileSync(this.#place(name), content);
+    for (const [name, target] of Object.entries(options.links ?? {})) symlinkSync(target, this.#place(name));
     this.#marker = `${MARKER}=${randomUUID()}`;
     const [command, first]: [string, string[]] =
       this.kind === 'gunicorn'
@@ -140,6 +143,13 @@ export class Server {
     // Whoever never waits for it must not turn it into an unhandled rejection.
     this.exited.catch(() => {});
     running.add(this);
+  }
+
+  /** A path below HOME, in a folder that is there. */
+  #place(name: string): string {
+    const path = join(this.home, name);
+    mkdirSync(dirname(path), { recursive: true });
+    return path;
   }
 
   /** Starts the process and does not wait for anything. */

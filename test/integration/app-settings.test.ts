@@ -86,8 +86,8 @@ it('--initgroups gives the workers the groups of the user', { skip: skip || proc
     // The test's own folder is root's alone.
     const reachable = ['--worker-tmp-dir', '/dev/shm', '--spool-dir', '/dev/shm'];
     const all = ['--user', 'daemon', '--group', 'daemon', ...reachable, ...args];
-    await withServer({ app: 'groups_app:application', args: all }, async (server) => {
-      groups = JSON.parse((await server.get('/')).text()) as readonly number[];
+    await withServer({ app: 'facts_app', args: all }, async (server) => {
+      groups = (JSON.parse((await server.get('/')).text()) as { readonly groups: readonly number[] }).groups;
     });
     return groups;
   };

@@ -139,9 +139,15 @@ it('no Python: exit 1 and what was tried', { skip }, async () => {
   }
 });
 
-it('a Python that is no Python: exit 1', { skip }, async () => {
+it('a Python that is no Python, or too old: exit 1', { skip }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'nt-fake-'));
   try {
+    writeFileSync(join(folder, 'old'), '#!/bin/sh\necho /usr/bin/python3.8\necho 3.8.20\n', { mode: 0o755 });
+    await assertFails(
+      { app: 'wsgi_matrix:application', args: ['--python', join(folder, 'old')] },
+      1,
+      /^\nError: [^\n]*old is Python 3\.8\.20: Python 3\.9 or newer is needed; [^\n]*\n$/,
+    );
     writeFileSync(join(folder, 'fake'), '#!/bin/sh\necho not python\nexit 1\n', { mode: 0o755 });
     await assertFails({ app: 'wsgi_matrix:application', args: ['--python', join(folder, 'fake')] }, 1, /fake/);
     symlinkSync('/nowhere/python3', join(folder, 'dangling'));

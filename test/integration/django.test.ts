@@ -60,8 +60,6 @@ async function drive(server: Server): Promise<void> {
   assert.doesNotMatch((await browser.get('/')).text(), new RegExp(`note-${pk}"`));
   assert.equal((await browser.get(`/${pk}/edit/`)).status, 404);
 
-  assert.match((await browser.get('/admin/')).text(), /Site administration/);
-  assert.match((await browser.get('/admin/notes/note/add/')).text(), /id_title/);
   const style = await browser.get('/static/notes/style.css');
   assert.deepEqual([style.status, style.header('content-type')], [200, 'text/css']);
   assert.match(style.text(), /list-style/);
@@ -69,12 +67,55 @@ async function drive(server: Server): Promise<void> {
   assert.equal((await browser.get('/nowhere/')).status, 404);
 }
 
+/** The admin's own pages, from its login to its logout. */
+async function administer(server: Server): Promise<void> {
+  const browser = new Browser(server.address);
+  const refused = await browser.get('/admin/');
+  assert.deepEqual([refused.status, refused.header('location')], [302, '/admin/login/?next=/admin/']);
+  assert.match((await browser.submit('/admin/login/', { ...USER, password: 'wrong' })).text(), /correct username/);
+  const login = await browser.submit('/admin/login/', { ...USER, next: '/admin/' });
+  assert.deepEqual([login.status, login.header('location')], [302, '/admin/']);
+  assert.match((await browser.get('/admin/')).text(), /Site administration/);
+
+  const list = '/admin/notes/note/';
+  const content = randomBytes(200_000);
+  const attachment = { name: 'admin.bin', type: 'application/octet-stream', content };
+  const added = await browser.submit(`${list}add/`, { title: 'Tür', text: 'by the admin', attachment, _save: 'Save' });
+  assert.deepEqual([added.status, added.header('location')], [302, list], added.text());
+  const shown = (await browser.get(list)).text();
+  assert.match(shown, /was added successfully/);
+  const pk = /\/admin\/notes\/note\/(\d+)\/change\/[^>]*>Tür</.exec(shown)?.[1];
+  assert.ok(pk, shown);
+
+  const form = (await browser.get(`${list}${pk}/change/`)).text();
+  assert.match(form, /by the admin/);
+  const link = /href="(\/media\/attachments\/admin[^"]*)"/.exec(form)?.[1];
+  assert.ok(link, form);
+  assert.ok((await browser.get(link)).body.equals(content));
+  const changed = await browser.submit(`${list}${pk}/change/`, { title: 'Tor', text: '', _save: 'Save' });
+  assert.equal(changed.status, 302, changed.text());
+  assert.match((await browser.get(list)).text(), /was changed successfully[\s\S]*>Tor</);
+
+  const deleted = await browser.submit(`${list}${pk}/delete/`, { post: 'yes' });
+  assert.equal(deleted.status, 302, deleted.text());
+  const after = (await browser.get(list)).text();
+  assert.match(after, /was deleted successfully/);
+  assert.doesNotMatch(after, new RegExp(`/note/${pk}/change/`));
+
+  const csrfmiddlewaretoken = browser.cookies.get('csrftoken') ?? '';
+  assert.equal((await browser.post('/admin/logout/', { csrfmiddlewaretoken })).status, 200);
+  assert.equal((await browser.get('/admin/')).status, 302);
+}
+
 for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
   describe(kind, { skip: !KINDS.includes(kind) }, () => {
-    it('login, create, edit, upload, delete, admin, static files', async () => {
+    it('login, sessions, CSRF, create, edit, upload, delete, the admin, static files', async () => {
       await withDjangoData(async (env) => {
         const options = { kind, app: 'project.wsgi:application', chdir: DJANGO_PROJECT, env, readyPath: '/health/' };
-        await withServer({ ...options, workers: 2, threads: 2 }, drive);
+        await withServer({ ...options, workers: 2, threads: 2 }, async (server) => {
+          await drive(server);
+          await administer(server);
+        });
       });
     });
   });
@@ -85,7 +126,10 @@ for (const args of [[], ['--preload']]) {
   it(`${name}: the same`, { skip: !KINDS.includes('nunicorn') }, async () => {
     await withDjangoData(async (env) => {
       const options = { app: 'project.wsgi:application', chdir: DJANGO_PROJECT, env, readyPath: '/health/', args };
-      await withServer({ ...options, workers: 2 }, drive);
+      await withServer({ ...options, workers: 2 }, async (server) => {
+        await drive(server);
+        await administer(server);
+      });
     });
   });
 }

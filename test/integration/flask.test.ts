@@ -2,6 +2,7 @@
 import { strict as assert } from 'node:assert';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { Browser } from '../helpers/browser.ts';
+import { until } from '../helpers/deadline.ts';
 import { post } from '../helpers/http.ts';
 import { matrix } from '../helpers/matrix.ts';
 
@@ -54,7 +55,23 @@ matrix({ app: 'flask_app:app', workers: 1 }, (scenario, { threads }) => {
       assert.equal(await connection.chunk(), '');
       connection.close();
     });
+
+    scenario('a stream whose client leaves is ended, in its request context', async (server) => {
+      const name = randomUUID();
+      const connection = await server.connect();
+      await connection.send(`GET /endless/${name} HTTP/1.1\r\nHost: test\r\n\r\n`);
+      for (let piece = 0; piece < 3; piece++) await connection.readThrough(`/endless/${name}\n`);
+      connection.reset();
+      await until(async () => (await server.get(`/is-open/ended-${name}`)).text() === 'true\n', 'the end of the stream');
+    });
   }
+
+  scenario('a body is read as a stream', async (server) => {
+    for (const size of [0, 5_000_000]) {
+      const answer = await post(server.address, '/count', Buffer.alloc(size));
+      assert.deepEqual(JSON.parse(answer.text()), { bytes: size });
+    }
+  });
 
   scenario('an error in a view is the 500 of the framework', async (server) => {
     const from = server.log.length;

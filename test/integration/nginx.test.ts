@@ -8,6 +8,7 @@ import { describe, it } from 'node:test';
 import { Browser } from '../helpers/browser.ts';
 import { fetchLarge } from '../helpers/client.ts';
 import { count, counted } from '../helpers/count.ts';
+import { until } from '../helpers/deadline.ts';
 import { DJANGO_PROJECT, USER, withDjangoData } from '../helpers/django.ts';
 import { Connection, exchange, get, post } from '../helpers/http.ts';
 import { KINDS, NUNICORN_RUNS } from '../helpers/matrix.ts';
@@ -86,6 +87,27 @@ for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
                 await connection.readThrough('tick\n');
                 connection.reset();
                 await counted(server, 'endless', before + 1);
+              });
+            });
+          });
+        });
+
+        it('a client that leaves before its answer is a 499, and its request is ended', async () => {
+          await withBind(where, async (bind) => {
+            const app = 'wsgi_matrix:application';
+            await withServer({ kind, app, bind: [bind], workers: 1, threads: 4 }, async (server) => {
+              // As it comes, nginx keeps an answer until a buffer is full: this client has got nothing when it leaves.
+              await withNginx({ upstream: bind, ...lines }, async (nginx) => {
+                const connection = await Connection.open(nginx.address);
+                await connection.send('GET /close/endless HTTP/1.1\r\nHost: test\r\n\r\n');
+                await counted(server, 'endless-begun', 1);
+                connection.reset();
+                await until(
+                  () => nginx.access.includes('499 /close/endless\n'),
+                  () => `499 in the access log:\n${nginx.access}`,
+                );
+                await counted(server, 'endless', 1);
+                await counted(server, 'endless-finally', 1);
               });
             });
           });

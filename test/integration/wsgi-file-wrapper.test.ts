@@ -1,7 +1,9 @@
 // wsgi.file_wrapper with real files, file-like objects, offsets and lengths.
 import { strict as assert } from 'node:assert';
+import { fetchLarge } from '../helpers/client.ts';
 import { exchange } from '../helpers/http.ts';
 import { matrix } from '../helpers/matrix.ts';
+import { peakResidentMiB } from '../helpers/processes.ts';
 
 const CONTENT = Buffer.concat(Array.from({ length: 400 }, () => Buffer.from(Array.from({ length: 256 }, (_, i) => i))));
 
@@ -19,6 +21,17 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
       connection.close();
     });
   }
+
+  scenario('a file of 300 MB passes, and no process holds it', async (server) => {
+    await fetchLarge(server.address, '/file/large?3000000');
+    const before = server.processes().map(({ pid }) => ({ pid, peak: peakResidentMiB(pid) }));
+    const { status, length } = await fetchLarge(server.address, '/file/large?300000000');
+    assert.deepEqual({ status, length }, { status: 200, length: 300_000_000 });
+    for (const { pid, peak } of before) {
+      const grown = peakResidentMiB(pid) - peak;
+      assert.ok(grown < 60, `process ${pid} grew by ${grown} MiB`);
+    }
+  });
 
   scenario('a shorter Content-Length cuts the file', async (server) => {
     const connection = await server.connect();
