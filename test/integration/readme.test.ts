@@ -20,6 +20,8 @@ const DEPLOYING = readFileSync(join(ROOT, 'docs', 'deploying.md'), 'utf8');
 /** `npm start` installs and builds. */
 const START_MS = 120_000;
 const STOP_MS = 20_000;
+/** Builds, packs, and fetches what the package depends on. */
+const INSTALL_MS = 240_000;
 
 /** The code blocks of a language, in order. */
 function blocks(markdown: string, language: string): string[] {
@@ -136,6 +138,25 @@ it('npm start serves the example, and says where', { skip }, async () => {
       const expected = only(blocks(README, ''), 'Hello from');
       const answer = execFileSync('bash', ['-c', curl.replace(':8000', `:${port}`)], { stdio: 'pipe' }).toString();
       assert.equal(answer, expected);
+    });
+  });
+});
+
+it('the package is installed as the README says, and serves without the clone', { skip }, async () => {
+  await inFolder(async (folder) => {
+    const [clone, prefix] = [join(folder, 'clone'), join(folder, 'prefix')];
+    copyOfRepository(clone);
+    execFileSync('bash', ['-ec', only(blocks(README, 'sh'), 'npm pack')], {
+      cwd: clone,
+      env: { ...process.env, npm_config_prefix: prefix, npm_config_prefer_offline: 'true' },
+      stdio: 'pipe',
+      timeout: INSTALL_MS,
+    });
+    rmSync(clone, { recursive: true });
+    cpSync(join(ROOT, 'examples', 'hello.py'), join(folder, 'hello.py'));
+    const port = await freePort();
+    await running(`${join(prefix, 'bin', 'nunicorn')} hello`, folder, port, async () => {
+      assert.match(await text(port), /^Hello from nunicorn/);
     });
   });
 });
