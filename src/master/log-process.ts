@@ -81,7 +81,7 @@ export class LogProcess {
 
   /** Null, or what is wrong. */
   private spawn(): Promise<string | null> {
-    const { settings, app, env } = this.loaded;
+    const { settings, app, env, cwd } = this.loaded;
     const forPython = pythonSettings(this.loaded);
     const child = spawn(this.python.path, [join(PYTHON_PACKAGE_DIR, 'start_log.py'), TITLE_ROOM], {
       detached: true, // Ctrl-C reaches the master alone
@@ -96,6 +96,7 @@ export class LogProcess {
         ...forPython,
         app,
         title: titleOf(this.loaded, 'log'),
+        cwd,
         chdir: settings.chdir,
         pythonpath: settings.pythonpath.join(',') || null,
         umask: settings.umask,

@@ -163,6 +163,7 @@ export function pythonOptions(setup: Setup, runtime: Runtime): PythonAppOptions 
       master_hooks: hasPythonMasterHooks(loaded),
       threads: settings.threads,
       workers: settings.workers,
+      cwd: loaded.cwd,
       chdir: settings.chdir,
       pythonpath: settings.pythonpath?.join(',') ?? null,
       umask: settings.umask,

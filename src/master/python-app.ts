@@ -28,6 +28,8 @@ export interface PythonConfig extends PythonSettings {
   readonly master_hooks: boolean;
   readonly threads: number;
   readonly workers: number;
+  /** Where the server was started. */
+  readonly cwd: string;
   readonly chdir: string;
   readonly pythonpath: string | null;
   readonly umask: number;

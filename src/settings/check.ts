@@ -13,6 +13,7 @@ export async function checkApp({ settings, app, nodeApp, env, cwd }: LoadedSetti
   const { path } = await findPython(settings.python, env, cwd);
   const given = JSON.stringify({
     app,
+    cwd,
     chdir: settings.chdir,
     pythonpath: settings.pythonpath.join(','),
     paste: settings.paste,

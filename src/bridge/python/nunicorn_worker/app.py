@@ -12,15 +12,11 @@ class AppLoadError(Exception):
 
 
 def prepare_path(settings):
-    """chdir and sys.path as gunicorn sets them: the working folder first, behind it those of --pythonpath."""
+    """chdir and sys.path as gunicorn sets them: --pythonpath, the last folder first, then --chdir, then where the start was."""
     os.chdir(settings["chdir"])
-    for folder in reversed((settings["pythonpath"] or "").split(",")):
-        if folder:
-            folder = os.path.abspath(os.path.expanduser(folder.strip()))
-            if folder not in sys.path:
-                sys.path.insert(0, folder)
-    if settings["chdir"] not in sys.path:
-        sys.path.insert(0, settings["chdir"])
+    for folder in (settings["cwd"], settings["chdir"], *(settings["pythonpath"] or "").split(",")):
+        if folder and folder not in sys.path:
+            sys.path.insert(0, folder)
 
 
 def find_app(uri, settings):

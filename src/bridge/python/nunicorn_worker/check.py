@@ -2,7 +2,7 @@
 
     python -m nunicorn_worker.check SETTINGS
 
-SETTINGS is JSON: {"app": ..., "chdir": ..., "pythonpath": ..., "paste": ..., "raw_paste_global_conf": ...}
+SETTINGS is JSON: {"app": ..., "cwd": ..., "chdir": ..., "pythonpath": ..., "paste": ..., "raw_paste_global_conf": ...}
 """
 
 import json
