@@ -62,7 +62,10 @@ matrix({ app: 'flask_app:app', workers: 1 }, (scenario, { threads }) => {
       await connection.send(`GET /endless/${name} HTTP/1.1\r\nHost: test\r\n\r\n`);
       for (let piece = 0; piece < 3; piece++) await connection.readThrough(`/endless/${name}\n`);
       connection.reset();
-      await until(async () => (await server.get(`/is-open/ended-${name}`)).text() === 'true\n', 'the end of the stream');
+      await until(
+        async () => (await server.get(`/is-open/ended-${name}`)).text() === 'true\n',
+        'the end of the stream',
+      );
     });
   }
 

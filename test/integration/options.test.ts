@@ -69,7 +69,12 @@ for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
         const project = join(server.home, 'project');
         const { cwd, path } = await facts(server);
         assert.equal(cwd, project);
-        assert.deepEqual(path.slice(0, 4), [join(server.home, 'lib'), join(server.home, 'nowhere'), project, server.home]);
+        assert.deepEqual(path.slice(0, 4), [
+          join(server.home, 'lib'),
+          join(server.home, 'nowhere'),
+          project,
+          server.home,
+        ]);
         assert.ok(statSync(join(project, 'app.sock')).isSocket());
         assert.equal(readFileSync(join(project, 'server.pid'), 'utf8'), `${server.pid}\n`);
         await server.stop();
