@@ -5,11 +5,13 @@ import { EXIT, type ExitCode, NunicornError } from './errors.ts';
 type Told = { readonly op: 'ready' } | { readonly op: 'error'; readonly message: string; readonly exitCode: ExitCode };
 
 const DAEMON_VARIABLE = 'NUNICORN_DAEMON';
+const DAEMON_UMASK = 0o022;
 
-/** Whether this process is the detached one; the word of it is taken out of `env`. */
+/** Whether this process is the detached one; the word of it is taken out of `env`. Then it has gunicorn's umask of a daemon. */
 export function takeDaemon(env: NodeJS.ProcessEnv): boolean {
   const isDaemon = env[DAEMON_VARIABLE] !== undefined;
   delete env[DAEMON_VARIABLE];
+  if (isDaemon) process.umask(DAEMON_UMASK);
   return isDaemon;
 }
 

@@ -99,7 +99,6 @@ export class LogProcess {
         cwd,
         chdir: settings.chdir,
         pythonpath: settings.pythonpath.join(',') || null,
-        umask: settings.umask,
         uid: settings.user ?? null,
         gid: settings.group ?? null,
         socket_path: this.address.socketPath,

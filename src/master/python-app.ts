@@ -32,7 +32,6 @@ export interface PythonConfig extends PythonSettings {
   readonly cwd: string;
   readonly chdir: string;
   readonly pythonpath: string | null;
-  readonly umask: number;
   readonly uid: number | null;
   readonly gid: number | null;
   readonly software: string;

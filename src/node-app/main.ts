@@ -70,7 +70,6 @@ async function start(config: NodeWorkerConfig): Promise<void> {
   front = config.front;
   process.title = config.front.title;
   process.chdir(config.chdir);
-  process.umask(config.umask);
   process.argv[1] = config.app.path;
   process.argv.length = 2; // no room for a title
   const { errorLog, access: accessSettings } = config.front;

@@ -9,7 +9,6 @@ export interface NodeAppConfig {
   readonly workerClass: 'async' | 'gthread';
   readonly threads: number;
   readonly chdir: string;
-  readonly umask: number;
   readonly waitReady: boolean;
   /** Of one thread, under gthread. 0: V8's own. */
   readonly threadMemoryLimitMiB: number;

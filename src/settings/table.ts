@@ -687,7 +687,7 @@ export const SETTINGS = {
     type: octal,
     default: 0,
     metavar: 'INT',
-    help: 'Permissions taken from files and Unix sockets that the server makes; octal when it begins with 0, such as 077.',
+    help: 'Permissions taken from the Unix sockets that the server listens at; octal when it begins with 0, such as 077. What the application makes has the umask that the server was started with.',
     origin: 'gunicorn',
   }),
 

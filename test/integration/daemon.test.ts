@@ -46,10 +46,13 @@ it('--daemon returns 0 when the workers serve; pid file, log, rest and stop work
   const [pidFile, log] = [join(folder, 'pid'), join(folder, 'log')];
   const address = { host: '127.0.0.1', port };
   const args = ['--bind', `127.0.0.1:${port}`, '--pid', pidFile, '--error-logfile', log];
+  const umask = process.umask(0o077);
   assert.deepEqual(await command(...args), { code: 0, stderr: '' });
+  process.umask(umask);
   assert.equal((await get(address, '/')).text(), 'hello');
   const pid = Number(readFileSync(pidFile, 'utf8'));
   try {
+    assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^Umask:\t0022$/m);
     for (const fd of [0, 1, 2]) assert.equal(readlinkSync(`/proc/${pid}/fd/${fd}`), '/dev/null');
     const second = await command(...args);
     assert.equal(second.code, 1);

@@ -46,7 +46,6 @@ def main() -> None:
     set_title(process["title"])
     try:
         cfg = load(process)
-        os.umask(process["umask"])
         drop_privileges(process["uid"], process["gid"])
         die_with_parent()
         prepare_path(process)

@@ -56,7 +56,6 @@ class Setup:
         except BaseException:
             traceback.print_exc()
             os._exit(EXIT_BOOT_ERROR)
-        os.umask(process["umask"])
         os.environ["SERVER_SOFTWARE"] = process["software"]
         prepare_path(process)
         try:
