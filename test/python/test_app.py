@@ -196,21 +196,20 @@ class TestImport(Loading):
 
 
 class TestPath(Loading):
-    def test_the_working_folder_comes_first_then_pythonpath_in_its_order(self):
+    def test_the_order_of_gunicorn(self):
         before = list(sys.path)
-        for name in ("work", "one", "two"):
+        for name in ("start", "work", "one", "two"):
             os.mkdir(os.path.join(self.folder, name))
-        work, one, two = (os.path.join(self.folder, name) for name in ("work", "one", "two"))
-        prepare_path({"chdir": work, "pythonpath": f"{one}, ../two,"})
-        self.assertEqual(sys.path, [work, one, two, *before])
-        self.assertEqual(os.getcwd(), work)
-        prepare_path({"chdir": work, "pythonpath": f"{one},{two}"})
-        self.assertEqual(sys.path, [work, one, two, *before])
+        start, work, one, two = (os.path.join(self.folder, name) for name in ("start", "work", "one", "two"))
+        for _ in range(2):
+            prepare_path({"cwd": start, "chdir": work, "pythonpath": f"{one},{two}"})
+            self.assertEqual(sys.path, [two, one, work, start, *before])
+            self.assertEqual(os.getcwd(), work)
 
     def test_no_pythonpath(self):
         before = list(sys.path)
         for value in (None, "", ","):
-            prepare_path({"chdir": self.folder, "pythonpath": value})
+            prepare_path({"cwd": self.folder, "chdir": self.folder, "pythonpath": value})
             self.assertEqual(sys.path, before)
 
 
