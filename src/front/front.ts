@@ -90,7 +90,12 @@ export class Front {
     );
     this.metrics = metrics;
     metrics?.watch(this.dispatcher, this.clients, this.attached);
-    setInterval(() => this.sweep(), SWEEP_MS);
+    const sweep = (): void => this.sweep();
+    setInterval(() => {
+      this.metrics?.turned(now());
+      // What came while this process could not run is read first: a client that has sent something is not idle.
+      setImmediate(sweep);
+    }, SWEEP_MS);
   }
 
   /** New settings: for requests from now on, and once the new listening sockets are there, for connections. */
@@ -437,7 +442,6 @@ export class Front {
   /** Time limits, ten times a second. */
   private sweep(): void {
     const time = now();
-    this.metrics?.turned(time);
     this.clients.sweep(time);
     const stall = this.stallWatch.check(this.dispatcher, time);
     if (stall !== null)

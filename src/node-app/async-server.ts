@@ -85,6 +85,7 @@ export class AsyncServer {
   private readonly clients = new Set<Client>();
   private readonly sweeper: NodeJS.Timeout;
   private stopping = false;
+  private accepting = true;
   private stopIdleMs = 0;
   private stoppedSaid = false;
   /** One function for all responses; its `this` is the response. */
@@ -141,7 +142,12 @@ export class AsyncServer {
         server.on('newListener', added);
       }
     }
-    this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
+    const sweep = (): void => this.sweep();
+    this.sweeper = setInterval(() => {
+      this.metrics?.turned(now());
+      // What came while this process could not run is read first: a client that has sent something is not idle.
+      setImmediate(sweep);
+    }, SWEEP_MS);
   }
 
   /** Has it accept from a listening handle. The first one becomes the server's own. */
@@ -163,6 +169,7 @@ export class AsyncServer {
       setImmediate(() => {
         setImmediate(() => {
           for (const acceptor of this.acceptors) stopAccepting(acceptor);
+          this.accepting = false;
           for (const client of this.clients) if (runs(client) && client.response) lastOf(client.response);
         });
       });
@@ -338,14 +345,13 @@ export class AsyncServer {
 
   private sweep(): void {
     const time = now();
-    this.metrics?.turned(time);
     for (const client of this.clients) {
       if (client.upgraded || client.refused) continue;
       if (this.clientIsSlow(client, time)) continue;
       if (runs(client)) this.checkDeadline(client, time);
       else this.checkIdle(client, time);
     }
-    if (!this.stopping || this.stoppedSaid) return;
+    if (this.accepting || this.stoppedSaid) return;
     for (const client of this.clients) if (!client.upgraded) return;
     this.stoppedSaid = true;
     this.handler.stopped();

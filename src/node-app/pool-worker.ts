@@ -139,7 +139,12 @@ export class PoolWorker implements Engine {
       this.seats.push(seat);
       seat.next = this.startThread(seat);
     }
-    this.sweeper = setInterval(() => this.sweep(), SWEEP_MS);
+    const sweep = (): void => this.sweep();
+    this.sweeper = setInterval(() => {
+      this.metrics?.turned(now());
+      // What came while this process could not run is read first: a client that has sent something is not idle.
+      setImmediate(sweep);
+    }, SWEEP_MS);
   }
 
   report(asked: number | null, withRequests: boolean): FrontReport | null {
@@ -652,7 +657,6 @@ export class PoolWorker implements Engine {
 
   private sweep(): void {
     const time = now();
-    this.metrics?.turned(time);
     this.clients.sweep(time);
     const stall = this.stallWatch.check(this.dispatcher, time);
     if (stall !== null)

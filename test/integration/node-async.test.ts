@@ -3,6 +3,7 @@ import { strict as assert } from 'node:assert';
 import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { finishing, Server, withServer } from '../helpers/server.ts';
@@ -175,6 +176,20 @@ describe('what goes wrong', { skip }, () => {
       });
     });
   }
+
+  it('a handler that computes: a request that came meanwhile is served, although its connection seems idle', async () => {
+    await withServer({ app: APP, args: ['--keep-alive', '1'] }, async (server) => {
+      const connection = await server.connect();
+      await connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+      assert.equal((await connection.response()).status, 200);
+      await sleep(300); // it has been seen idle
+      const computing = server.get('/compute?1500', '', 20_000);
+      await server.marked('computing');
+      await connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+      assert.equal((await computing).status, 200);
+      assert.equal((await connection.response('GET', 20_000)).status, 200);
+    });
+  });
 
   it('a worker whose event loop stands still is replaced', async () => {
     await withServer({ app: APP, args: ['--timeout', '1', '--graceful-timeout', '2'] }, async (server) => {
