@@ -4,6 +4,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../helpers/deadline.ts';
 import type { Connection } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { type Server, withServer } from '../helpers/server.ts';
@@ -98,7 +99,8 @@ for (const kind of KINDS) {
         await connection.send(`GET /large HTTP/1.1\r\nHost: test\r\nX-Bytes: ${bytes}\r\nConnection: close\r\n\r\n`);
         await connection.end(SLOW_MS);
         assert.ok(connection.received > bytes);
-        assert.ok(mostMemory(server) < 250, `${mostMemory(server)} MB`);
+        // Pieces that nobody needs any more stay until they are collected: on Node 24 up to 200 MB of them. All would be 360.
+        assert.ok(mostMemory(server) < 320, `${mostMemory(server)} MB`);
       });
     });
 
@@ -218,8 +220,9 @@ describe('bodies and the threads of gthread', { skip }, () => {
       assert.ok(!server.hasMark('begun'));
       await connection.send(body.subarray(399_000));
       assert.equal((await hashed(connection)).hash, sha256(body));
-      const left = readdirSync(server.temporary, { recursive: true }).filter((name) => String(name).includes('body-'));
-      assert.deepEqual(left, []);
+      const left = (): boolean =>
+        readdirSync(server.temporary, { recursive: true }).some((name) => String(name).includes('body-'));
+      await until(() => !left(), 'the end of the file');
     });
   });
 
