@@ -37,8 +37,8 @@ const RESERVE_MS = 20_000;
 /** Of a run that may replace the published page. */
 const MIN_ROUNDS = 5;
 /** A compiler settles after some thousand requests: a server that was started a second ago is not what one runs. */
-const WARM_UP_REQUESTS = 3000;
-const MAX_WARM_UP_SECONDS = 5;
+const WARM_UP_REQUESTS = 6000;
+const MAX_WARM_UP_SECONDS = 10;
 
 const { rounds, seconds } = options;
 const limitMs = (options.quick ? QUICK_RUN_LIMIT_MS : FULL_RUN_LIMIT_MS) - RESERVE_MS;
