@@ -10,18 +10,24 @@ function loaded(): typeof pidusage {
   return usage;
 }
 
+/** For so long pidusage keeps a descriptor of each process, for the next time. */
+const HISTORY_MS = 5000;
+let turn: Promise<unknown> = Promise.resolve();
+
 /**
- * In bytes, by pid; without those that have ended.
- *
- * @param historyMs for how long a descriptor of each process is kept, for the next time
+ * In bytes, by pid; without those that have ended. One call after the other: when two see a process for the first time at once,
+ * pidusage opens it twice and forgets one of the descriptors.
  */
-export async function residentMemory(
-  pids: readonly number[],
-  historyMs?: number,
-): Promise<ReadonlyMap<number, number>> {
+export function residentMemory(pids: readonly number[]): Promise<ReadonlyMap<number, number>> {
+  const found = turn.then(() => read(pids));
+  turn = found;
+  return found;
+}
+
+async function read(pids: readonly number[]): Promise<ReadonlyMap<number, number>> {
   if (pids.length === 0) return new Map();
   try {
-    const found = await loaded()([...pids], historyMs === undefined ? {} : { maxage: historyMs });
+    const found = await loaded()([...pids], { maxage: HISTORY_MS });
     return new Map(Object.entries(found).flatMap(([pid, one]) => (one ? [[Number(pid), one.memory]] : [])));
   } catch {
     return new Map(); // the only one has just died, or nothing can be read now

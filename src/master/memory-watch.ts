@@ -29,8 +29,6 @@ export interface MemoryWatchHandler {
 const INTERVAL_MS = 1000;
 /** PSS takes the kernel 20 ms per GiB: where it was below the limit it is not read again for so long. */
 const SHARED_PAUSE_MS = 10_000;
-/** pidusage keeps a descriptor of each process for so long. */
-const HISTORY_MS = 5000;
 
 interface Watched {
   readonly memory: WorkerMemory;
@@ -92,10 +90,7 @@ export class MemoryWatch {
     const workers = this.handler.workers();
     const serials = new Set(workers.map(({ serial }) => serial));
     for (const serial of this.watched.keys()) if (!serials.has(serial)) this.watched.delete(serial);
-    const resident = await residentMemory(
-      workers.map(({ pid }) => pid),
-      HISTORY_MS,
-    );
+    const resident = await residentMemory(workers.map(({ pid }) => pid));
     for (const worker of workers) {
       const bytes = resident.get(worker.pid);
       if (bytes !== undefined) await this.judge(worker, bytes);
