@@ -65,6 +65,11 @@ function faults(kind: Kind): readonly Scenario[] {
 
 const verdicts: { readonly name: string; readonly verdict: Verdict; readonly seconds: number }[] = [];
 const chosen = scenarios.filter(({ name }) => words.length === 0 || words.some((word) => name.includes(word)));
+if (chosen.length === 0) {
+  const names = scenarios.map(({ name }) => `  ${name}`).join('\n');
+  console.error(`no scenario has ${words.map((word) => `'${word}'`).join(' or ')} in its name; there are\n${names}`);
+  process.exit(2);
+}
 console.log(`${chosen.length} of ${scenarios.length} scenarios, ${limitMinutes} minutes at most`);
 setTimeout(() => {
   console.log(`FAIL ${chosen[verdicts.length]?.name}: not done within the ${limitMinutes} minutes of all`);
