@@ -9,8 +9,8 @@ import type { Kind } from './kinds.ts';
 /** For longer than a worker that has gone is remembered: pidusage keeps a descriptor of it for five seconds. */
 const LOOKS = 20;
 const LOOK_EVERY_MS = 400;
-/** Some come and go with whoever asks for metrics. A leak would be one of each recycle, forty at least. */
-const MOST_DESCRIPTORS = 2;
+/** pidusage opens a file of each process that is asked about, and closes it later. A leak would be one of each recycle, forty at least. */
+const MOST_DESCRIPTORS = 6;
 /** Heaps breathe. So much for a thousand workers is 16 KiB of each. */
 const MOST_GROWTH_MIB = 16;
 
