@@ -3,29 +3,10 @@ import { until } from '../helpers/deadline.ts';
 import type { Connection } from '../helpers/http.ts';
 import type { Kind, Server, ServerOptions } from '../helpers/server.ts';
 import { exchanged, PATIENCE_MS, patient, WAITS, within } from './exchange.ts';
-import { type Differs, onNewServers, type Scenario, type ScenarioOptions, type Transcript } from './parity.ts';
+import { onceReady, onNewServers, type Transcript } from './parity.ts';
 
 const MATRIX: Omit<ServerOptions, 'kind'> = { app: 'wsgi_matrix:application', threads: 2 };
 const FAULTS: Omit<ServerOptions, 'kind'> = { app: 'pathology.faults:application' };
-
-interface Case {
-  readonly name: string;
-  readonly options: ScenarioOptions;
-  readonly run: (server: Server) => Promise<Transcript>;
-  readonly differs: Differs;
-}
-
-function scenario({ name, options, run, differs }: Case): Scenario {
-  return {
-    name,
-    options,
-    run: async (server) => {
-      await server.ready();
-      return run(server);
-    },
-    differs,
-  };
-}
 
 /** Flags that gunicorn has not. */
 function ours(...flags: readonly string[]): (kind: Kind) => readonly string[] {
@@ -67,19 +48,19 @@ const NO_THREAD = 'Requests are read whole before a thread has them';
 const LIMITS_OF_THEIR_OWN = 'Clients have limits of their own, and are told';
 
 onNewServers('slow clients', MATRIX, [
-  scenario({
+  onceReady({
     name: 'two threads, two clients that send half a head',
     options: MATRIX,
     run: (server) => beside(server, [HALF_HEAD, HALF_HEAD], async () => [await patient(server)]),
     differs: { nunicorn: 'a third one is served', gunicorn: 'a third one waits for ever', why: NO_THREAD },
   }),
-  scenario({
+  onceReady({
     name: 'two threads, two clients that send half a body',
     options: MATRIX,
     run: (server) => beside(server, [HALF_BODY, HALF_BODY], async () => [await patient(server)]),
     differs: { nunicorn: 'a third one is served', gunicorn: 'a third one waits for ever', why: NO_THREAD },
   }),
-  scenario({
+  onceReady({
     name: 'one thread, two clients that send nothing',
     options: { ...MATRIX, threads: 1, args: ['-k', 'gthread'] },
     run: (server) => beside(server, ['', ''], async () => [await patient(server)]),
@@ -89,7 +70,7 @@ onNewServers('slow clients', MATRIX, [
       why: 'The front has them',
     },
   }),
-  scenario({
+  onceReady({
     name: 'sync, clients that stay when they have their answer',
     options: FAULTS,
     run: async (server) => {
@@ -112,19 +93,19 @@ onNewServers('slow clients', MATRIX, [
       why: 'The front ends connections',
     },
   }),
-  scenario({
+  onceReady({
     name: 'a client that stops in the head',
     options: { ...MATRIX, args: ours('--header-timeout', '1') },
     run: (server) => exchanged(server, HALF_HEAD, { patienceMs: PATIENCE_MS }),
     differs: { nunicorn: '408 after --header-timeout', gunicorn: 'has all the time', why: LIMITS_OF_THEIR_OWN },
   }),
-  scenario({
+  onceReady({
     name: 'a client that stops in the body',
     options: { ...MATRIX, args: ours('--body-timeout', '1') },
     run: (server) => exchanged(server, HALF_BODY, { patienceMs: PATIENCE_MS }),
     differs: { nunicorn: '408 after --body-timeout', gunicorn: 'has all the time', why: LIMITS_OF_THEIR_OWN },
   }),
-  scenario({
+  onceReady({
     name: 'two threads, two clients that do not read their answer',
     options: { ...MATRIX, args: ours('--response-timeout', '1') },
     run: async (server) => {
@@ -143,7 +124,7 @@ onNewServers('slow clients', MATRIX, [
       why: LIMITS_OF_THEIR_OWN,
     },
   }),
-  scenario({
+  onceReady({
     name: 'a body of 20 bytes where 10 are allowed',
     options: { ...MATRIX, args: ours('--limit-request-body', '10') },
     run: (server) =>
@@ -153,7 +134,7 @@ onNewServers('slow clients', MATRIX, [
 ]);
 
 onNewServers('busy', FAULTS, [
-  scenario({
+  onceReady({
     name: 'more requests than --max-queue',
     options: { ...FAULTS, args: ours('--max-queue', '1') },
     run: async (server) => {
@@ -172,7 +153,7 @@ onNewServers('busy', FAULTS, [
       why: 'A client knows where it stands',
     },
   }),
-  scenario({
+  onceReady({
     name: 'longer than --queue-timeout in the queue',
     options: { ...FAULTS, args: ours('--queue-timeout', '1') },
     run: async (server) => {
@@ -189,7 +170,7 @@ onNewServers('busy', FAULTS, [
       why: 'A client knows where it stands',
     },
   }),
-  scenario({
+  onceReady({
     name: 'four workers with two threads, eight requests at once',
     options: { ...FAULTS, workers: 4, threads: 2 },
     run: async (server) => {
@@ -213,7 +194,7 @@ onNewServers('busy', FAULTS, [
       why: 'A request goes to a worker that is free',
     },
   }),
-  scenario({
+  onceReady({
     name: 'gthread, a request longer than --timeout',
     options: { ...FAULTS, threads: 2, args: ['--timeout', '1'] },
     run: async (server) => {
@@ -233,7 +214,7 @@ onNewServers('busy', FAULTS, [
       why: 'One request does not run for ever; see --timeout above',
     },
   }),
-  scenario({
+  onceReady({
     name: 'sync, a request longer than --timeout',
     options: { ...FAULTS, args: ['--timeout', '1'] },
     run: async (server) => {

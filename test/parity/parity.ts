@@ -102,6 +102,17 @@ export interface Scenario {
   readonly skip?: string | false;
 }
 
+/** A scenario whose server is ready when it begins, and that differs. */
+export function onceReady(each: Scenario & Required<Pick<Scenario, 'options' | 'differs'>>): Scenario {
+  return {
+    ...each,
+    run: async (server) => {
+      await server.ready();
+      return each.run(server);
+    },
+  };
+}
+
 /** Scenarios on one pair of servers, one after the other: what a client sees. */
 export function onOneServer(topic: string, options: Omit<ServerOptions, 'kind'>, scenarios: readonly Scenario[]): void {
   describe(topic, () => {

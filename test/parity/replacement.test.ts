@@ -4,7 +4,7 @@ import { FIXTURES } from '../helpers/paths.ts';
 import { isAlive } from '../helpers/processes.ts';
 import type { Server, ServerOptions } from '../helpers/server.ts';
 import { patient, within } from './exchange.ts';
-import { type Differs, onNewServers, type Scenario, type Transcript } from './parity.ts';
+import { onceReady, onNewServers } from './parity.ts';
 
 const LONG_MS = 30_000;
 
@@ -39,25 +39,6 @@ def application(environ, start_response):
     return [b"ok"]
 `;
 
-interface Case {
-  readonly name: string;
-  readonly options: Omit<ServerOptions, 'kind'>;
-  readonly run: (server: Server) => Promise<Transcript>;
-  readonly differs: Differs;
-}
-
-function scenario({ name, options, run, differs }: Case): Scenario {
-  return {
-    name,
-    options,
-    run: async (server) => {
-      await server.ready();
-      return run(server);
-    },
-    differs,
-  };
-}
-
 function workerOf(server: Server): number {
   const [worker] = server.workers();
   if (worker === undefined) throw new Error(`no worker\n${server.output}`);
@@ -65,7 +46,7 @@ function workerOf(server: Server): number {
 }
 
 onNewServers('replacement', GATED_APP, [
-  scenario({
+  onceReady({
     name: 'HUP, while the new worker boots',
     options: GATED_APP,
     run: async (server) => {
@@ -85,7 +66,7 @@ onNewServers('replacement', GATED_APP, [
       why: 'A reload is no outage',
     },
   }),
-  scenario({
+  onceReady({
     name: '--max-requests, while the new worker boots',
     options: { ...GATED_APP, args: ['--max-requests', '1'], readyPath: '/gate' },
     run: async (server) => {
@@ -101,7 +82,7 @@ onNewServers('replacement', GATED_APP, [
       why: 'Recycling is no outage',
     },
   }),
-  scenario({
+  onceReady({
     name: 'HUP, a client that keeps its connection',
     options: { ...FAULTS, threads: 2, args: ['--keep-alive', '60', '--graceful-timeout', '2'] },
     run: async (server) => {
@@ -125,7 +106,7 @@ onNewServers('replacement', GATED_APP, [
       why: "Connections are the front's, which stays",
     },
   }),
-  scenario({
+  onceReady({
     name: 'HUP while a request runs, then SIGINT',
     options: { ...FAULTS, args: ['--graceful-timeout', '30'] },
     run: async (server) => {
@@ -175,7 +156,7 @@ onNewServers('replacement', GATED_APP, [
       why: 'What does not work does not take the machine as well',
     },
   },
-  scenario({
+  onceReady({
     name: 'SIGTERM, requests that wait for a worker',
     options: FAULTS,
     run: async (server) => {
@@ -200,7 +181,7 @@ onNewServers('replacement', GATED_APP, [
     },
     differs: { nunicorn: 'they are served', gunicorn: 'they are reset', why: 'They came before the signal' },
   }),
-  scenario({
+  onceReady({
     name: 'SIGTERM, gthread, a client that keeps its connection',
     options: { ...FAULTS, threads: 2, args: ['--keep-alive', '60', '--graceful-timeout', '8'] },
     run: async (server) => {
