@@ -172,7 +172,8 @@ export const killing = (kind: Kind): readonly Scenario[] => [
               await delay(1000);
               const outcomes = await clients.stop();
               const wrong = judge(outcomes, clients, ['200']);
-              if (String(server.workers()) !== String(before)) wrong.push('the old workers did not stay');
+              const now = server.workers(); // on a busy machine with what else was tried
+              if (!before.every((pid) => now.includes(pid))) wrong.push(`of the workers ${before} only ${now} stayed`);
               return { figures: describe(outcomes), wrong };
             },
           );
