@@ -1,7 +1,7 @@
 /** `nunicorn ctl`: asks a running server, and tells it, over its control socket. */
 
 import { resolve } from 'node:path';
-import { createInterface } from 'node:readline/promises';
+import { parseArgs } from 'node:util';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import { ControlClient } from './client.ts';
 import { formatAnswer } from './format.ts';
@@ -28,29 +28,50 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
   }
 }
 
-/** Null: the help was printed. */
+const OPTIONS = {
+  socket: {
+    short: 's',
+    type: 'string',
+    describe: `Path of the control socket, as given to --control-socket. Default: $${SOCKET_VARIABLE}`,
+  },
+  command: { short: 'c', type: 'string', describe: 'COMMAND in one word, as for gunicornc' },
+  json: { short: 'j', type: 'boolean', describe: 'Print the answer as JSON' },
+  help: { short: 'h', type: 'boolean', describe: 'Show this help' },
+} as const;
+
+/**
+ * Null: the help was printed. Only that needs yargs, which takes longer to load than all the rest of this command, Node's own
+ * start included.
+ */
 async function parse(argv: readonly string[], columns: number): Promise<Options | null> {
+  const { values, positionals } = readArguments(argv);
+  if (values.help === true) {
+    console.log(await help(columns));
+    return null;
+  }
+  const command = values.command ?? (positionals.length > 0 ? positionals.map(quoted).join(' ') : undefined);
+  return { socket: resolve(socketPath(values.socket, 'ctl')), command, json: values.json === true };
+}
+
+function readArguments(argv: readonly string[]) {
+  try {
+    return parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: true });
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    const [what] = error.message.split('. '); // the rest is for arguments that begin with a hyphen, and here none does
+    throw new NunicornError(`nunicorn ctl: ${what}; see nunicorn ctl --help`, EXIT.USAGE);
+  }
+}
+
+async function help(columns: number): Promise<string> {
   const { default: yargs } = await import('yargs');
-  const parser = yargs([...argv])
+  const parser = yargs([])
     .scriptName('nunicorn ctl')
     .help(false) // first: it takes an option of this name away
+    .version(false)
     .usage(
       `Usage: $0 [-s SOCKET] [COMMAND]\n\nAsks a running server, or tells it what to do, over its control socket (nunicorn --control-socket SOCKET). Without COMMAND it asks for commands; "help" lists them.`,
     )
-    .option('socket', {
-      alias: 's',
-      type: 'string',
-      describe: `Path of the control socket, as given to --control-socket. Default: $${SOCKET_VARIABLE}`,
-      requiresArg: true,
-    })
-    .option('command', {
-      alias: 'c',
-      type: 'string',
-      describe: 'COMMAND in one word, as for gunicornc',
-      requiresArg: true,
-    })
-    .option('json', { alias: 'j', type: 'boolean', describe: 'Print the answer as JSON' })
-    .option('help', { alias: 'h', type: 'boolean', describe: 'Show this help' })
     .example([
       ['$0 -s app.ctl show workers', 'Workers, their state, age and requests'],
       ['$0 -s app.ctl show requests', 'What runs and what waits, for how long'],
@@ -58,21 +79,10 @@ async function parse(argv: readonly string[], columns: number): Promise<Options 
       ['$0 -s app.ctl worker add 2', 'Two workers more'],
       ['$0 -s app.ctl show stats --json', 'For a script'],
     ])
-    .version(false)
-    .exitProcess(false)
-    .strictOptions()
-    .wrap(Math.min(columns, 110))
-    .fail((message, error) => {
-      throw error ?? new NunicornError(`nunicorn ctl: ${message}`, EXIT.USAGE);
-    });
-  const parsed = await parser.parseAsync();
-  if (parsed.help) {
-    console.log(await parser.getHelp());
-    return null;
-  }
-  const words = parsed._.map(String);
-  const command = parsed.command ?? (words.length > 0 ? words.map(quoted).join(' ') : undefined);
-  return { socket: resolve(socketPath(parsed.socket, 'ctl')), command, json: parsed.json === true };
+    .wrap(Math.min(columns, 110));
+  for (const [name, { short, type, describe }] of Object.entries(OPTIONS))
+    parser.option(name, { alias: short, type, describe });
+  return await parser.getHelp();
 }
 
 /** For the other side, which splits a line as a shell does. */
@@ -81,6 +91,7 @@ function quoted(word: string): string {
 }
 
 async function interact(client: ControlClient, { socket, json }: Options): Promise<ExitCode> {
+  const { createInterface } = await import('node:readline/promises');
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
   if (process.stdin.isTTY) console.log(`Connected to ${socket}. "help" lists the commands, "quit" ends.`);
   terminal.setPrompt('nunicorn> ');

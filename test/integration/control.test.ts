@@ -211,7 +211,7 @@ it('says what is wrong: no socket, no server, an unknown command, no -s', { skip
     await wrong(1, /no such socket: was the server started with --control-socket/, ['-s', '/nowhere/x', 'help']);
     await wrong(1, /Unknown command: show nothing/, ['-s', socketOf(server), 'show', 'nothing']);
     await wrong(2, /which server\? Give -s SOCKET/, ['show', 'workers']);
-    await wrong(2, /Unknown argument: bogus/, ['--bogus']);
+    await wrong(2, /Unknown option '--bogus'/, ['--bogus']);
   });
 });
 
