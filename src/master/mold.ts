@@ -157,10 +157,10 @@ export class Mold {
     this.current?.child.kill('SIGKILL');
   }
 
-  /** The app's import hangs. */
+  /** Something hangs: with --preload the app's import. */
   private tooSlow(mold: MoldProcess, limitMs: number): void {
     const { child } = mold;
-    const limit = `did not import the app within ${limitMs / 1000} s (--boot-timeout)`;
+    const limit = `did not boot within ${limitMs / 1000} s (--boot-timeout)`;
     const kill = (stacks: string): void => {
       this.log.critical(`The mold (pid:${child.pid}) ${limit}\n${stacks}`);
       child.kill('SIGKILL');

@@ -1,6 +1,6 @@
 /**
- * Where Python workers come from: they are spawned or, where there is a mold, forked by it. A reload with --preload makes a new
- * mold; until that is known to be good the one before it stays at hand.
+ * Where Python workers come from: they are forked by a mold or, where none is needed, spawned. A reload makes a new mold; until
+ * that is known to be good the one before it stays at hand.
  *
  *   present ──renew──▶ next boots ──ready──▶ next is present,     ──every worker is of it──▶ the one before ends,
  *                          │                 present is before               │               when its last worker has
@@ -16,7 +16,7 @@ import type { ErrorLog } from '../log/error-log.ts';
 import type { Renewal } from './app-kind.ts';
 import type { ControlConnection, HookCall } from './control-server.ts';
 import { Mold } from './mold.ts';
-import type { PythonAppOptions } from './python-app.ts';
+import type { PythonAppOptions, PythonConfig } from './python-app.ts';
 
 /** What workers are started with. */
 export interface Origin {
@@ -188,9 +188,8 @@ export class Molds {
   }
 
   private newOrigin(options: PythonAppOptions): Origin {
-    const { preload, master_hooks: hooks } = options.config;
     const origin: Origin = { options, mold: null };
-    if (preload || hooks) origin.mold = this.newMold(origin);
+    if (needsMold(options.config)) origin.mold = this.newMold(origin);
     return origin;
   }
 
@@ -291,4 +290,12 @@ export class Molds {
   private stacksPathOf(serial: number): string {
     return join(this.folder, `mold${serial}.stacks`);
   }
+}
+
+/**
+ * Several workers are forked even where the mold imports nothing: interpreters that lie alike in memory share what the processor
+ * has learnt of their branches, and what they have not changed.
+ */
+function needsMold({ preload, master_hooks: hooks, workers }: PythonConfig): boolean {
+  return preload || hooks || workers > 1;
 }

@@ -17,7 +17,7 @@ export interface ServerView {
   /** Since the start. */
   reloads(): number;
   fronts(): readonly FrontView[];
-  /** None without --preload, several while one is replaced. */
+  /** None where workers are spawned, several while one is replaced. */
   moldPids(): readonly number[];
   /** Has workers tell of the app's own metrics. Resolves when they have, or not within a moment. */
   askWorkers(): Promise<void>;

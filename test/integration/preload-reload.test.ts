@@ -166,7 +166,7 @@ it('TERM ends a server whose new mold hangs at import', { skip }, async () => {
 
 it('HUP switches --preload on and off', { skip }, async () => {
   const conf = join(folder, 'conf.py');
-  const configure = (preload: string): void => writeFileSync(conf, `workers = 2\npreload_app = ${preload}\n`);
+  const configure = (preload: string): void => writeFileSync(conf, `preload_app = ${preload}\n`);
   configure('False');
   await withServer({ app: 'app', chdir: folder, args: ['-c', conf] }, async (server) => {
     for (const [preload, count] of [
@@ -179,9 +179,36 @@ it('HUP switches --preload on and off', { skip }, async () => {
         () => molds(server).length === count,
         () => `${count} molds`,
       );
-      await until(() => server.workers().length === 2, 'two workers');
+      await until(() => server.workers().length === 1, 'the worker');
       const { parent } = await ask(server);
       assert.equal(parent, count === 1 ? molds(server)[0] : server.pid);
     }
+  });
+});
+
+it('several workers are forked by a mold that imports nothing, a single one is spawned', { skip }, async () => {
+  const conf = join(folder, 'conf.py');
+  const configure = (workers: number): void => writeFileSync(conf, `workers = ${workers}\n`);
+  configure(2);
+  deploy('old', 'open(os.path.join(HOME, "imported-by-%d" % os.getpid()), "w")');
+  await withServer({ app: 'app', chdir: folder, args: ['-c', conf] }, async (server) => {
+    await until(() => server.workers().length === 2, 'two workers');
+    const [first] = molds(server);
+    assert.equal((await ask(server)).parent, first);
+    for (const pid of server.workers()) assert.ok(server.hasMark(`imported-by-${pid}`), `worker ${pid}`);
+    assert.ok(!server.hasMark(`imported-by-${first}`), 'the mold');
+    configure(1);
+    await reloaded(server);
+    await until(() => molds(server).length === 0, 'the mold to end');
+    await until(() => server.workers().length === 1, 'the worker');
+    assert.equal((await ask(server)).parent, server.pid);
+    configure(3);
+    deploy('new');
+    await reloaded(server);
+    await until(() => server.workers().length === 3, 'three workers');
+    const [second] = molds(server);
+    const { version, parent } = await ask(server);
+    assert.deepEqual([version, parent], ['new', second]);
+    assert.notEqual(second, first);
   });
 });

@@ -1,4 +1,4 @@
-"""Start of a Python process: a worker or, with --preload, the mold that forks workers."""
+"""Start of a Python process: a worker, or the mold that forks workers."""
 
 import os
 import socket

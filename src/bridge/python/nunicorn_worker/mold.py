@@ -1,4 +1,4 @@
-"""The mold: a Python process that forks the workers, so that they share its memory.
+"""The mold: a Python process that forks the workers, so that they share its memory and its layout.
 
 With --preload it has imported the app. Where the configuration sets hooks of the master they run here, as in gunicorn's
 master: what they leave behind is there in each worker.
