@@ -212,3 +212,21 @@ it('several workers are forked by a mold that imports nothing, a single one is s
     assert.notEqual(second, first);
   });
 });
+
+it('signals for the server that its apps send to their parents reach the master', { skip }, async () => {
+  await withServer({ app: 'app', chdir: folder, workers: 2 }, async (server) => {
+    const before = server.workers();
+    process.kill((await ask(server)).parent, 'SIGHUP');
+    await server.waitForLog(/Reloaded: all workers are ready/, { ms: BOOT_MS });
+    await until(() => server.workers().length === 2, 'two workers');
+    assert.ok(!server.workers().some((pid) => before.includes(pid)), 'the workers are new');
+    const [worker] = server.workers();
+    assert.ok(worker);
+    process.kill(worker, 'SIGHUP'); // of a worker it is the end, as with gunicorn, and of nobody else
+    await server.waitForLog(new RegExp(`Worker \\(pid:${worker}\\) was sent SIGHUP!`));
+    await until(() => server.workers().length === 2 && !server.workers().includes(worker), 'its replacement');
+    process.kill((await ask(server)).parent, 'SIGTERM');
+    assert.deepEqual(await server.exit(), { code: 0, signal: null });
+    assert.equal(server.log.match(/Handling signal: hup/g)?.length, 1);
+  });
+});

@@ -22,6 +22,8 @@ from .worker import Setup, Worker, become_user, write_stacks_to
 _EXIT_AT_START = 1
 _EXIT_LATER = 255
 _AT_START = ("on_starting", "when_ready", "on_exit")
+# What the master has a meaning for. Apps and scripts send it to a worker's parent, which with gunicorn is the master.
+_FOR_MASTER = tuple(getattr(signal, "SIG" + name) for name in "TERM INT QUIT HUP USR1 USR2 TTIN TTOU WINCH".split())
 
 
 class HookFailed(Exception):
@@ -50,8 +52,8 @@ class Mold:
         else:
             become_user(self._process)
         write_stacks_to(self._process["stacks_path"])
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_IGN)
+        for number in _FOR_MASTER:
+            signal.signal(number, self._pass_on)
         try:
             server.num_workers = self._process["workers"]
             self._call("nworkers_changed", server.num_workers, None, code=_EXIT_AT_START)
@@ -79,6 +81,14 @@ class Mold:
                     os._exit(0)
                 for message in messages:
                     self._act(message)
+
+    def _pass_on(self, number, _frame):
+        try:
+            os.kill(self._process["master_pid"], number)
+        except ProcessLookupError:
+            pass  # and so will be this process
+        except PermissionError:
+            self._setup.log.info("Signal %s is for the master, which another user runs", _name(number))
 
     def _import_app(self):
         code = self._setup.load_app()
@@ -166,14 +176,19 @@ class Mold:
             self._setup.log.exception("Exception in pre_fork hook")
             raise HookFailed(_EXIT_LATER) from None
         self._flush()
+        # None is to be passed on by the child.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_MASTER)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_MASTER)
             view.pid = pid
             self._server.WORKERS[pid] = view
             self._master.say(op="forked", serial=serial, pid=pid)
             return
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, *_FOR_MASTER):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_MASTER)
         os.setsid()
         os.close(self._wakeup)
         os.close(self._wake)
