@@ -29,7 +29,7 @@ import { PidFile } from './pid-file.ts';
 import { readAnew } from './reload.ts';
 import { Service } from './service.ts';
 import { connectSystemd, type Systemd } from './systemd.ts';
-import { awaitPromotion, startNewMaster } from './upgrade.ts';
+import { awaitPromotion, hasLeft, startNewMaster } from './upgrade.ts';
 
 /** As gunicorn's: of a master that is to replace another one, until that is gone. */
 const SECOND = '.2';
@@ -377,6 +377,7 @@ class Master {
 
   /** The old master is gone. */
   private promoted(): void {
+    if (this.oldMaster === null) return;
     this.log.info('Master has been promoted.');
     this.oldMaster = null;
     if (!this.sharesFolder()) removeMultiprocessFolder(this.inheritedFolder);
@@ -387,7 +388,7 @@ class Master {
       this.log.error(`The pid file stays at ${pidfile}${SECOND}: ${textOf(error)}`);
     }
     this.showTitle();
-    if (this.everReady) this.tellReady();
+    if (this.everReady && this.wanted !== 'end') this.tellReady();
   }
 
   /** The workers go, the master and its listening sockets stay: what connects waits, or goes to the new master. */
@@ -483,6 +484,8 @@ class Master {
   }
 
   private async exitNow(): Promise<void> {
+    // What it has left behind is this one's to remove, also where it has gone since it was last looked for.
+    if (this.oldMaster !== null && hasLeft(this.oldMaster)) this.promoted();
     this.closeSockets(this.oldMaster === null);
     this.pidFile?.remove();
     const failed = this.exitCode !== EXIT.OK;

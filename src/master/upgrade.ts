@@ -37,10 +37,15 @@ export function startNewMaster(
   return child;
 }
 
-/** Calls `promoted` when the old master, this one's parent, is gone. */
+/** Whether the old master, this one's parent, is gone. */
+export function hasLeft(oldMaster: number): boolean {
+  return process.ppid !== oldMaster;
+}
+
+/** Calls `promoted` when the old master is gone. */
 export function awaitPromotion(oldMaster: number, promoted: () => void): void {
   const timer = setInterval(() => {
-    if (process.ppid === oldMaster) return;
+    if (!hasLeft(oldMaster)) return;
     clearInterval(timer);
     promoted();
   }, PROMOTION_CHECK_MS);

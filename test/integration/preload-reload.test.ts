@@ -93,8 +93,7 @@ it('while the new mold boots, the old one serves and forks', { skip }, async () 
     assert.deepEqual([young.version, young.parent], ['old', old]);
     server.mark('go');
     await server.waitForLog(/Reloaded: all workers are ready/, { ms: BOOT_MS });
-    await until(() => molds(server).length === 1, 'the old mold to end');
-    assert.ok(old && !isAlive(old));
+    await until(() => molds(server).length === 1 && old !== undefined && !isAlive(old), 'the old mold to end');
     const { version, parent } = await ask(server);
     assert.deepEqual([version, parent], ['new', molds(server)[0]]);
     await server.noZombies();
