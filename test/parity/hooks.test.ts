@@ -83,6 +83,7 @@ function workerOf(server: Server): number {
 function signalled(signal: NodeJS.Signals): (server: Server) => Promise<void> {
   return async (server) => {
     const worker = workerOf(server);
+    await called(server, /^worker 1 post_request/); // the client has its answer a moment earlier
     process.kill(worker, signal);
     await until(() => !isAlive(worker), 'its end', 30_000);
     await called(server, /^worker 2 post_worker_init/);
