@@ -72,7 +72,7 @@ onNewServers('slow clients', MATRIX, [
   }),
   onceReady({
     name: 'sync, clients that stay when they have their answer',
-    options: FAULTS,
+    options: { ...FAULTS, threads: 1 },
     run: async (server) => {
       const connections: Connection[] = [];
       const begun = performance.now();
