@@ -133,7 +133,7 @@ function killedByNumber(kind: Kind): Scenario {
 
 export const killing = (kind: Kind): readonly Scenario[] => [
   ...(kind === PYTHON ? killedExactly : [killedByNumber(kind)]),
-  ...(kind.fronts === 0 ? [] : [frontKilled(kind)]),
+  ...(kind.others.includes('front') ? [frontKilled(kind)] : []),
   {
     name: 'kill -9 of the master',
     run: () =>

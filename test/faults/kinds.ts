@@ -15,8 +15,8 @@ export interface Kind {
   readonly bootSeconds: number;
   /** Of a worker or thread, so that boots take little of a busy machine. */
   readonly maxRequests: number;
-  /** Processes beside master and workers. */
-  readonly fronts: 0 | 1;
+  /** Processes beside the master and several workers. */
+  readonly others: readonly ('front' | 'mold')[];
   /** The processes that stay while workers or threads are recycled. */
   readonly lasting: (server: Server) => readonly number[];
   /** In MB: above what a worker needs at rest. */
@@ -43,8 +43,11 @@ export const PYTHON: Kind = {
   hangsAtImport: 'time.sleep(3600)',
   bootSeconds: 2,
   maxRequests: 50,
-  fronts: 1,
-  lasting: (server) => [server.pid, ...server.fronts()],
+  others: ['front', 'mold'],
+  lasting: (server) => {
+    const workers = new Set(server.workers());
+    return server.processes().flatMap(({ pid }) => (workers.has(pid) ? [] : [pid]));
+  },
   memoryLimit: 120,
   lost: ['502'],
   running: (threads) => threads,
@@ -61,7 +64,7 @@ const NODE: Omit<Kind, 'name' | 'args' | 'memoryLimit' | 'maxRequests' | 'lastin
   doesNotImport: "import 'nothing-of-that-name';",
   hangsAtImport: 'for (;;);',
   bootSeconds: 0.5,
-  fronts: 0,
+  others: [],
   // The worker has the clients' connections, and they end with it. A fresh one that it had not accepted goes to another.
   lost: ['ECONNRESET', 'ECONNRESET on a reused connection', 'EPIPE', 'EPIPE on a reused connection'],
   running: (_, clients) => clients,

@@ -159,10 +159,10 @@ export function manyRecycles(kind: Kind): Scenario {
           ...after.grownSince(before),
         ];
         await until(() => server.workers().length === 2, 'two workers');
-        // master, two workers, perhaps a front, and nothing else
+        const wanted = 1 + 2 + kind.others.length;
         await until(
-          () => server.processes().length === 3 + kind.fronts,
-          () => `${3 + kind.fronts} processes, not ${server.processes().length}`,
+          () => server.processes().length === wanted,
+          () => `${wanted} processes, of which ${server.processes().length} are there`,
         );
         const figures = `${recycles} recycles; ${describe(outcomes)}; ${after.describeSince(before)}`;
         return { figures, wrong };
