@@ -78,8 +78,8 @@ const FRONT_FLAGS = [
   '--no-memory-reducer',
   // One thread beside the event loop is enough to compile and to collect garbage; each has memory of its own.
   '--v8-pool-size=1',
-  // V8 11 (Node 20) takes so long to see which functions are hot that a small server would interpret its first ten thousand
-  // requests; its successors find out sooner.
+  // V8 11 (Node 20) takes some six thousand requests to see which functions are hot, minutes of a small server; its successors
+  // find out sooner.
   ...(process.versions.v8.startsWith('11.') ? ['--interrupt-budget=15000'] : []),
 ];
 /** A heap that may become larger than this is let grow fourfold between two collections of garbage, a smaller one by 8 MB. */

@@ -44,10 +44,7 @@ export const PYTHON: Kind = {
   bootSeconds: 2,
   maxRequests: 50,
   others: ['front', 'mold'],
-  lasting: (server) => {
-    const workers = new Set(server.workers());
-    return server.processes().flatMap(({ pid }) => (workers.has(pid) ? [] : [pid]));
-  },
+  lasting: (server) => [server.pid, ...server.fronts(), ...server.molds()],
   memoryLimit: 120,
   lost: ['502'],
   running: (threads) => threads,

@@ -291,6 +291,11 @@ export class Server {
       .map(({ pid }) => pid);
   }
 
+  /** Pids of the Python processes that fork the workers. */
+  molds(): number[] {
+    return this.#living().flatMap(({ pid, title }) => (title.includes('nunicorn: mold') ? [pid] : []));
+  }
+
   kill(signal: NodeJS.Signals): void {
     process.kill(this.pid, signal);
   }

@@ -51,10 +51,6 @@ async function ask(server: Server): Promise<Answer> {
   return { version, pid: Number(pid), parent: Number(parent) };
 }
 
-function molds(server: Server): number[] {
-  return server.processes().flatMap(({ pid, title }) => (title.includes('nunicorn: mold') ? [pid] : []));
-}
-
 /** Kills all workers; gives an answer of one of those that follow. */
 async function killAll(server: Server): Promise<Answer> {
   const before = server.workers();
@@ -78,7 +74,7 @@ async function serves(server: Server, version: string): Promise<void> {
 
 it('while the new mold boots, the old one serves and forks', { skip }, async () => {
   await withServer({ ...OPTIONS, chdir: folder }, async (server) => {
-    const [old] = molds(server);
+    const [old] = server.molds();
     const load = new Load({ address: server.address, clients: 4, keepAlive: true });
     await load.more(50);
     const before = server.workers();
@@ -86,16 +82,16 @@ it('while the new mold boots, the old one serves and forks', { skip }, async () 
     server.kill('SIGHUP');
     await server.marked('importing', BOOT_MS);
     assert.deepEqual(server.workers(), before);
-    assert.equal(molds(server).length, 2);
+    assert.equal(server.molds().length, 2);
     await load.more(50);
     assert.deepEqual([...(await load.stop()).keys()], ['200'], load.describe());
     const young = await killAll(server);
     assert.deepEqual([young.version, young.parent], ['old', old]);
     server.mark('go');
     await server.waitForLog(/Reloaded: all workers are ready/, { ms: BOOT_MS });
-    await until(() => molds(server).length === 1 && old !== undefined && !isAlive(old), 'the old mold to end');
+    await until(() => server.molds().length === 1 && old !== undefined && !isAlive(old), 'the old mold to end');
     const { version, parent } = await ask(server);
-    assert.deepEqual([version, parent], ['new', molds(server)[0]]);
+    assert.deepEqual([version, parent], ['new', server.molds()[0]]);
     await server.noZombies();
   });
 });
@@ -103,7 +99,7 @@ it('while the new mold boots, the old one serves and forks', { skip }, async () 
 it('a mold ends when the last request of its workers has', { skip }, async () => {
   const app = 'pathology.faults:application';
   await withServer({ app, workers: 1, threads: 1, args: ['--preload'] }, async (server) => {
-    const [old] = molds(server);
+    const [old] = server.molds();
     const held = await server.connect();
     await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
     await server.marked('a.started');
@@ -124,19 +120,19 @@ for (const [what, head] of [
   it(`after a HUP with code that ${what}, the old mold stays and forks`, { skip }, async () => {
     const args = ['--preload', '--boot-timeout', '3'];
     await withServer({ ...OPTIONS, args, chdir: folder }, async (server) => {
-      const [old] = molds(server);
+      const [old] = server.molds();
       const before = server.workers();
       deploy('bad', head);
       server.kill('SIGHUP');
       await server.waitForLog(/did not boot: the workers? stays?/, { ms: BOOT_MS });
-      await until(() => molds(server).length === 1, 'the new mold to end');
-      assert.deepEqual([molds(server), server.workers()], [[old], before]);
+      await until(() => server.molds().length === 1, 'the new mold to end');
+      assert.deepEqual([server.molds(), server.workers()], [[old], before]);
       const { version, parent } = await killAll(server);
       assert.deepEqual([version, parent], ['old', old]);
       deploy('mended');
       await reloaded(server);
       await serves(server, 'mended');
-      await until(() => molds(server).length === 1 && !molds(server).includes(old ?? 0), 'the old mold to end');
+      await until(() => server.molds().length === 1 && !server.molds().includes(old ?? 0), 'the old mold to end');
     });
   });
 }
@@ -149,7 +145,7 @@ it('a HUP does not wait for a mold that hangs at import', { skip }, async () => 
     deploy('mended');
     await reloaded(server);
     await serves(server, 'mended');
-    await until(() => molds(server).length === 1, 'one mold');
+    await until(() => server.molds().length === 1, 'one mold');
   });
 });
 
@@ -175,12 +171,12 @@ it('HUP switches --preload on and off', { skip }, async () => {
       configure(preload);
       await reloaded(server);
       await until(
-        () => molds(server).length === count,
+        () => server.molds().length === count,
         () => `${count} molds`,
       );
       await until(() => server.workers().length === 1, 'the worker');
       const { parent } = await ask(server);
-      assert.equal(parent, count === 1 ? molds(server)[0] : server.pid);
+      assert.equal(parent, count === 1 ? server.molds()[0] : server.pid);
     }
   });
 });
@@ -192,20 +188,20 @@ it('several workers are forked by a mold that imports nothing, a single one is s
   deploy('old', 'open(os.path.join(HOME, "imported-by-%d" % os.getpid()), "w")');
   await withServer({ app: 'app', chdir: folder, args: ['-c', conf] }, async (server) => {
     await until(() => server.workers().length === 2, 'two workers');
-    const [first] = molds(server);
+    const [first] = server.molds();
     assert.equal((await ask(server)).parent, first);
     for (const pid of server.workers()) assert.ok(server.hasMark(`imported-by-${pid}`), `worker ${pid}`);
     assert.ok(!server.hasMark(`imported-by-${first}`), 'the mold');
     configure(1);
     await reloaded(server);
-    await until(() => molds(server).length === 0, 'the mold to end');
+    await until(() => server.molds().length === 0, 'the mold to end');
     await until(() => server.workers().length === 1, 'the worker');
     assert.equal((await ask(server)).parent, server.pid);
     configure(3);
     deploy('new');
     await reloaded(server);
     await until(() => server.workers().length === 3, 'three workers');
-    const [second] = molds(server);
+    const [second] = server.molds();
     const { version, parent } = await ask(server);
     assert.deepEqual([version, parent], ['new', second]);
     assert.notEqual(second, first);
