@@ -26,7 +26,7 @@ export const options = {
   cases: pick('cases', values.cases, CASES),
   servers: pick('servers', values.servers ?? (values.quick ? QUICK_SERVERS : undefined), Object.keys(SERVERS)),
   rounds: positive('rounds', values.rounds ?? (values.quick ? '2' : '5')),
-  seconds: positive('seconds', values.seconds ?? (values.quick ? '1' : '3')),
+  seconds: positive('seconds', values.seconds ?? (values.quick ? '1' : '2')),
   quick: values.quick,
   out: values.out,
   serverCores: values['server-cores'],
@@ -41,7 +41,7 @@ export const USAGE = `npm run bench -- [options]
   --cases a,b         ${CASES.join(',')}
   --servers a,b       ${Object.keys(SERVERS).join(',')}
   --rounds N          5
-  --seconds S         3, of each window
+  --seconds S         2, of each window
   --quick             2 rounds of 1 s windows with ${QUICK_SERVERS}: for a look
   --out NAME          bench/results/NAME.md and .json ('latest' for a whole run, else 'partial')
   --server-cores C    as taskset takes them

@@ -75,9 +75,16 @@ function create(address: string, port: number, type: 4 | 6 | -1): ListeningHandl
   return handle;
 }
 
+/** Connections that this process has accepted. */
+let accepted = 0;
+
 /** Has `server` accept from a handle that came from the master, past node:cluster. */
 export function attachHandle(server: net.Server, handle: unknown, backlog: number, listening: () => void): void {
   server.once('listening', listening);
+  // Before those who look at a connection first and pass it on later.
+  server.prependListener('connection', () => {
+    accepted++;
+  });
   const internals = server as unknown as ServerInternals;
   internals._handle = handle;
   internals._listen2(null, -1, -1, backlog, null, 0);
@@ -89,4 +96,21 @@ export function attachHandle(server: net.Server, handle: unknown, backlog: numbe
  */
 export function stopAccepting(server: net.Server): void {
   ((server as unknown as ServerInternals)._handle as ListeningHandle | null)?.close();
+}
+
+/**
+ * Calls `then` when the connections that wait in the listening queues have been accepted: closing a socket resets those that
+ * are still there. A turn of the event loop accepts one connection of each socket (libuv), so that is after a turn that brought
+ * none, or after as many turns as a queue holds connections (`backlog`).
+ */
+export function afterAccepting(backlog: number, then: () => void): void {
+  let turnsLeft = backlog;
+  const look = (before: number): void => {
+    setImmediate(() => {
+      turnsLeft--;
+      if (accepted === before || turnsLeft <= 0) then();
+      else look(accepted);
+    });
+  };
+  setImmediate(() => look(accepted)); // in the turn that runs now nobody may have looked at the sockets
 }

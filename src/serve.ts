@@ -1,4 +1,5 @@
 /** `nunicorn` without a command: reads the settings and serves. */
+import { accessSync, constants } from 'node:fs';
 import { startDaemon, takeDaemon, tellStarter } from './daemon.ts';
 import { EXIT, type ExitCode, NunicornError } from './errors.ts';
 import { type Inheritance, takeInheritance } from './master/inheritance.ts';
@@ -28,7 +29,7 @@ async function read(
   inheritance: Inheritance,
   isDaemon: boolean,
 ): Promise<ExitCode> {
-  const outcome = await readInThread({ argv, env: process.env, cwd: process.cwd(), columns });
+  const outcome = await readInThread({ argv, env: process.env, cwd: startFolder(), columns });
   if (outcome.kind === 'print') {
     console.log(outcome.text);
     return EXIT.OK;
@@ -37,6 +38,8 @@ async function read(
   if (outcome.kind === 'check') {
     for (const notice of outcome.loaded.notices) console.error(notice);
     if (outcome.printed !== undefined) console.log(outcome.printed);
+    const { checkStart } = await import('./master/start-checks.ts');
+    await checkStart(outcome.loaded);
     const { checkApp } = await import('./settings/check.ts');
     return await checkApp(outcome.loaded);
   }
@@ -46,4 +49,16 @@ async function read(
     if (isDaemon) void tellStarter({ op: 'ready' });
   });
   return EXIT.OK;
+}
+
+/** Where the command was given. Throws NunicornError where nothing can be started: after `sudo -u` in a folder of another user. */
+function startFolder(): string {
+  try {
+    const folder = process.cwd();
+    accessSync(folder, constants.X_OK);
+    return folder;
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new NunicornError(`the folder of this start cannot be used (${why}): change into that of the project first`);
+  }
 }

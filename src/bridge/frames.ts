@@ -77,8 +77,8 @@ export interface AnswerHandler {
   hints(id: number, head: string): void;
   /** The thread at the other end has taken the connection and runs nothing. */
   ready(): void;
-  /** The app asks for this much time from now on. */
-  extend(id: number, us: number): void;
+  /** The app asks for this much time from now on, in milliseconds. */
+  extend(id: number, ms: number): void;
   /** What the access log shows of the environ: NAME, value ..., joined by NUL. The last frame of the answer follows. */
   environ(id: number, head: string): void;
   /** The body is complete; `end` follows. */

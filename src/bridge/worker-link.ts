@@ -64,7 +64,9 @@ export class WorkerLink {
   private readonly handler: LinkHandler;
   private readonly begunFd: number;
   private readonly connections: (Connection | null)[] = [];
-  private readonly control: Socket;
+  private control: Socket;
+  /** Threads that were asked for what was sent ahead and have not answered. */
+  private readonly askedBack = new Set<number>();
   private readonly unflushed: Connection[] = [];
   private closing = false;
 
@@ -75,10 +77,7 @@ export class WorkerLink {
     this.handler = handler;
     this.begunFd = begun;
     for (let number = 0; number < threads; number++) this.connections.push(this.connectSlot(number));
-    this.control = connect({ path: socketPath });
-    this.control.on('error', ignore);
-    this.control.write(this.greeting(CONTROL_CONNECTION, 0));
-    this.hearControl();
+    this.control = this.connectControl();
   }
 
   /** Gathers a request for a thread; `flush` sends it. */
@@ -119,6 +118,7 @@ export class WorkerLink {
 
   /** Asks for what was sent ahead; `takenBack` of the handler gets the answer. */
   takeBack(slot: number): void {
+    this.askedBack.add(slot);
     this.say({ op: 'take-back', slot });
   }
 
@@ -137,7 +137,8 @@ export class WorkerLink {
   /** Calls `done` when all that a dead worker had sent has been read, at the latest after `limitMs`. */
   drainDead(limitMs: number, done: () => void): void {
     this.closing = true;
-    const timer = setTimeout(finish, limitMs);
+    // If this process could not run for so long, what is there is still read first.
+    const timer = setTimeout(() => setImmediate(finish), limitMs);
     const connections = this.connections;
     let left = 1;
     function finish(): void {
@@ -169,18 +170,33 @@ export class WorkerLink {
     this.control.write(`${JSON.stringify(message)}\n`);
   }
 
-  private hearControl(): void {
+  /** A worker that stands still may have no room for it in its listening queue, and one that is slow to be greeted is let go. */
+  private connectControl(): Socket {
+    const control = connect({ path: this.path });
+    control.on('error', ignore);
+    control.on('close', () => {
+      setTimeout(() => {
+        if (this.closing) return;
+        this.control = this.connectControl();
+        for (const slot of this.askedBack) this.takeBack(slot);
+      }, RECONNECT_MS);
+    });
+    control.write(this.greeting(CONTROL_CONNECTION, 0));
     let rest = '';
-    this.control.setEncoding('utf8');
-    this.control.on('data', (text: string) => {
+    control.setEncoding('utf8');
+    control.on('data', (text: string) => {
       const lines = (rest + text).split('\n');
       rest = lines.pop() ?? '';
-      for (const line of lines) {
-        const message = JSON.parse(line) as FromWorker;
-        if (message.op === 'taken') this.handler.takenBack(message.slot, new Set(message.ids));
-        else this.handler.stack(message.slot, message.id, message.stack);
-      }
+      for (const line of lines) this.heard(JSON.parse(line) as FromWorker);
     });
+    return control;
+  }
+
+  private heard(message: FromWorker): void {
+    if (message.op === 'taken') {
+      this.askedBack.delete(message.slot);
+      this.handler.takenBack(message.slot, new Set(message.ids));
+    } else this.handler.stack(message.slot, message.id, message.stack);
   }
 
   private connectSlot(number: number): Connection {

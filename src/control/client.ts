@@ -10,24 +10,29 @@ export class ControlClient {
   private readonly path: string;
   private readonly waiting = new Map<number, (answer: ControlAnswer | Error) => void>();
   private lastId = 0;
-  private closed = false;
+  /** Why nothing more will be answered. */
+  private ended: NunicornError | null = null;
 
   private constructor(socket: Socket, path: string) {
     this.socket = socket;
     this.path = path;
+    const end = (reason: string): void => {
+      this.ended ??= new NunicornError(`${path}: ${reason}`);
+      for (const settle of this.waiting.values()) settle(this.ended);
+    };
     const decoder = new MessageDecoder();
     socket.on('data', (piece) => {
-      for (const message of decoder.push(piece)) {
-        const answer = message as ControlAnswer;
-        this.waiting.get(answer.id)?.(answer);
+      const answers = answersIn(piece, decoder);
+      if (answers === null) {
+        end('what listens there is no control socket: was it given to --control-socket?');
+        socket.destroy();
+        return;
       }
+      for (const answer of answers) this.waiting.get(answer.id)?.(answer);
     });
-    const ended = (): void => {
-      this.closed = true;
-      for (const settle of this.waiting.values()) settle(this.gone());
-    };
-    socket.on('error', ended);
-    socket.on('close', ended);
+    const closed = (): void => end('the server has closed the connection');
+    socket.on('error', closed);
+    socket.on('close', closed);
   }
 
   /** Throws NunicornError if nobody answers there. */
@@ -44,7 +49,7 @@ export class ControlClient {
 
   /** The `data` of the answer. Throws NunicornError with the error of the answer, or if there is none. */
   async send(command: string): Promise<unknown> {
-    if (this.closed) throw this.gone();
+    if (this.ended !== null) throw this.ended;
     const id = ++this.lastId;
     const answer = await new Promise<ControlAnswer | Error>((resolve) => {
       const timer = setTimeout(() => resolve(new NunicornError(`${this.path}: no answer within 30 s`)), ANSWER_MS);
@@ -63,10 +68,22 @@ export class ControlClient {
   close(): void {
     this.socket.end();
   }
+}
 
-  private gone(): NunicornError {
-    return new NunicornError(`${this.path}: the server has closed the connection`);
+/** Null: they are no answers. */
+function answersIn(piece: Buffer, decoder: MessageDecoder): readonly ControlAnswer[] | null {
+  try {
+    const messages = decoder.push(piece);
+    return messages.every(isAnswer) ? messages : null;
+  } catch {
+    return null;
   }
+}
+
+function isAnswer(message: unknown): message is ControlAnswer {
+  if (typeof message !== 'object' || message === null) return false;
+  const { id, status } = message as { readonly id?: unknown; readonly status?: unknown };
+  return typeof id === 'number' && (status === 'ok' || status === 'error');
 }
 
 function whyNot(path: string, error: NodeJS.ErrnoException): string {

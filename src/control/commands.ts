@@ -14,7 +14,7 @@ export class CommandError extends Error {}
 
 interface Command {
   readonly words: string;
-  /** As shown in the help. */
+  /** The one argument that it takes, as shown in the help. */
   readonly args?: string;
   readonly help: string;
   readonly run: (target: ControlTarget, args: readonly string[]) => unknown;
@@ -244,7 +244,13 @@ export async function runCommand(target: ControlTarget, command: string, more: r
   if (words.length === 0) throw new CommandError('Empty command');
   const lower = words.map((word) => word.toLowerCase());
   const found = COMMANDS.find(({ words: own }) => own.split(' ').every((word, at) => lower[at] === word));
-  if (found !== undefined) return await found.run(target, words.slice(found.words.split(' ').length));
+  if (found !== undefined) {
+    const args = words.slice(found.words.split(' ').length);
+    const usage = found.args === undefined ? found.words : `${found.words} ${found.args}`;
+    const excess = args[found.args === undefined ? 0 : 1];
+    if (excess !== undefined) throw new CommandError(`Invalid argument: '${excess}' is too much: ${usage}`);
+    return await found.run(target, args);
+  }
   const first = COMMANDS.filter(({ words: own }) => own.split(' ')[0] === lower[0]);
   const choices = (first.length > 0 ? first : COMMANDS).map(({ words: own }) => own);
   throw new CommandError(`Invalid argument: Unknown command: ${words.join(' ')} (${choices.join(', ')})`);

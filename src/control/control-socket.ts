@@ -1,9 +1,11 @@
 /** The control socket (--control-socket): a Unix socket of the operator's, to ask the master and to tell it. */
-import { chmodSync, mkdirSync, rmSync, statSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { EXIT, NunicornError } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import { checkSocketPath } from '../settings/address.ts';
+import { removeStaleSocket } from '../stale-socket.ts';
 import { CommandError, runCommand } from './commands.ts';
 import { type ControlAnswer, encodeMessage, MessageDecoder } from './protocol.ts';
 import type { ControlTarget } from './target.ts';
@@ -32,8 +34,11 @@ export class ControlSocket {
   /** Throws NunicornError if the socket cannot be made. */
   async listen(): Promise<void> {
     try {
+      checkSocketPath(this.path);
       mkdirSync(dirname(this.path), { recursive: true, mode: 0o700 });
-      await removeStale(this.path);
+      const obstacle = await removeStaleSocket(this.path);
+      if (obstacle === 'file') throw new Error('there is a file of this name, and it is no socket');
+      if (obstacle === 'listener') throw new Error('another server listens there');
       // Nobody gets in between its making and its mode.
       const before = process.umask(0o177);
       try {
@@ -104,21 +109,4 @@ export class ControlSocket {
       };
     }
   }
-}
-
-/** A socket that nobody listens at is in the way, a server that runs is not. */
-async function removeStale(path: string): Promise<void> {
-  const there = statSync(path, { throwIfNoEntry: false });
-  if (there === undefined) return;
-  if (!there.isSocket()) throw new Error('there is a file of this name, and it is no socket');
-  const answered = await new Promise<boolean>((resolve) => {
-    const socket = connect(path);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
-  if (answered) throw new Error('another server listens there');
-  rmSync(path, { force: true });
 }

@@ -1,6 +1,5 @@
 /** `nunicorn ctl`: asks a running server, and tells it, over its control socket. */
 
-import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import { ControlClient } from './client.ts';
@@ -21,11 +20,19 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
   try {
     if (options.command === undefined) return await interact(client, options);
     const data = await client.send(options.command);
+    const refusal = refusalOf(data);
+    if (refusal !== null && !options.json) throw new NunicornError(refusal);
     console.log(options.json ? JSON.stringify(data, null, 2) : formatAnswer(options.command, data));
-    return EXIT.OK;
+    return refusal === null ? EXIT.OK : EXIT.ERROR;
   } finally {
     client.close();
   }
+}
+
+/** Why the server did not do it: some of Gunicorn's answers say so in their data. */
+function refusalOf(data: unknown): string | null {
+  const { success, error } = (data ?? {}) as { success?: unknown; error?: unknown };
+  return success === false ? String(error) : null;
 }
 
 const OPTIONS = {
@@ -49,8 +56,10 @@ async function parse(argv: readonly string[], columns: number): Promise<Options 
     console.log(await help(columns));
     return null;
   }
-  const command = values.command ?? (positionals.length > 0 ? positionals.map(quoted).join(' ') : undefined);
-  return { socket: resolve(socketPath(values.socket, 'ctl')), command, json: values.json === true };
+  // One argument is a command as for -c: no word of a command has a space.
+  const [only, ...more] = positionals;
+  const command = values.command ?? (more.length > 0 ? positionals.map(quoted).join(' ') : only);
+  return { socket: socketPath(values.socket, 'ctl'), command, json: values.json === true };
 }
 
 function readArguments(argv: readonly string[]) {

@@ -113,7 +113,7 @@ const FORMATS: Readonly<Record<string, (data: never) => string>> = {
 
 /** The answer to `command`, a line as typed. */
 export function formatAnswer(command: string, data: unknown): string {
-  const words = command.trim().toLowerCase();
+  const words = command.trim().toLowerCase().replace(/\s+/g, ' ');
   const found = Object.keys(FORMATS).find((own) => words === own || words.startsWith(`${own} `));
   const format = found === undefined ? undefined : FORMATS[found];
   return format === undefined ? JSON.stringify(data, null, 2) : format(data as never);

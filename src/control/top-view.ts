@@ -3,6 +3,7 @@ import type { Percentiles, PerRequest, SlotState, Status, WorkerStatus } from '.
 import { duration } from './format.ts';
 
 export interface View {
+  /** Infinity: lines are as long as they are. */
   readonly columns: number;
   readonly rows: number;
   readonly colors: boolean;
@@ -45,7 +46,7 @@ export function topView(status: Status, { columns, rows, colors }: View): string
     percentileLine('in app', recent.appTime),
     ...(recent.perRequest === null ? [] : ['', partsLine(recent.perRequest)]),
     '',
-    paint(WORKER_HEAD.padEnd(columns), 'reverse'),
+    colors ? paint(WORKER_HEAD.padEnd(columns), 'reverse') : WORKER_HEAD,
     ...status.workers.map((worker) => workerLine(worker, (mark, color) => paint(mark, color))),
     '',
     `master    pid ${server.pid}   ${megabytes(server.memory.pss ?? server.memory.rss)} MB`,
@@ -70,7 +71,10 @@ export function topView(status: Status, { columns, rows, colors }: View): string
   return lines.slice(0, rows).map((line) => cut(line, columns));
 }
 
-const WORKER_HEAD = 'WORKER      PID  STATE     UPTIME       REQUESTS      MB  THREADS';
+const LEGEND = Object.entries(SLOTS)
+  .map(([state, { mark }]) => `${mark} ${state}`)
+  .join('  ');
+const WORKER_HEAD = `WORKER      PID  STATE     UPTIME       REQUESTS      MB  THREADS (${LEGEND})`;
 
 function workerLine(worker: WorkerStatus, paint: (mark: string, color: Color) => string): string {
   const threads = worker.slots.map((state) => paint(SLOTS[state].mark, SLOTS[state].color)).join('');

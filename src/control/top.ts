@@ -1,7 +1,7 @@
 /** `nunicorn top`: a running server, live, in the terminal. */
-import { resolve } from 'node:path';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import type { Status } from '../metrics/status.ts';
+import { failAs } from '../settings/parser.ts';
 import { ControlClient } from './client.ts';
 import { SOCKET_VARIABLE, socketPath } from './socket-path.ts';
 import { topView } from './top-view.ts';
@@ -40,9 +40,7 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
     .exitProcess(false)
     .strict()
     .wrap(Math.min(columns, 110))
-    .fail((message, error) => {
-      throw error ?? new NunicornError(`nunicorn top: ${message}`, EXIT.USAGE);
-    });
+    .fail(failAs('nunicorn top'));
   const options = await parser.parseAsync();
   if (options.help) {
     console.log(await parser.getHelp());
@@ -50,11 +48,13 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
   }
   if (!(options.interval >= 0.1))
     throw new NunicornError('nunicorn top: --interval takes 0.1 seconds or more', EXIT.USAGE);
-  const client = await ControlClient.open(resolve(socketPath(options.socket, 'top')));
+  const client = await ControlClient.open(socketPath(options.socket, 'top'));
   try {
     if (options.once || !process.stdout.isTTY) {
       const status = (await client.send('show status')) as Status;
-      console.log(topView(status, { columns, rows: ONCE_ROWS, colors: false }).join('\n'));
+      // Who reads from a pipe wants whole lines.
+      const width = process.stdout.columns ?? Number.POSITIVE_INFINITY;
+      console.log(topView(status, { columns: width, rows: ONCE_ROWS, colors: false }).join('\n'));
       return EXIT.OK;
     }
     return await watch(client, options.interval * 1000);

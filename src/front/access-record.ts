@@ -1,4 +1,5 @@
 /** An exchange that is over, as the access log sees it. */
+import { PATH_ENCODED } from '../bridge/frames.ts';
 import { now } from '../clock.ts';
 import type { AccessRecord } from '../log/access-format.ts';
 import { percentDecode, splitTarget } from './environ.ts';
@@ -7,22 +8,36 @@ import type { Exchange } from './exchange.ts';
 export function accessRecord(exchange: Exchange): AccessRecord {
   const { request, connection } = exchange;
   const target = request.url ?? '';
-  const { path, query } = splitTarget(target);
+  const [reason = '', ...responseHeaders] = exchange.responseBlock.split('\0');
   return {
     remoteAddress: connection.remoteAddress,
     method: request.method ?? '',
     rawUri: target,
-    path: percentDecode(path),
-    query,
+    path: pathInfo(exchange, target),
+    query: splitTarget(target).query,
     protocol: `HTTP/${request.httpVersion}`,
     status: exchange.status,
+    reason,
     bytesSent: exchange.bytesSent,
     durationUs: (now() - exchange.startedAt) * 1000,
     requestHeaders: request.rawHeaders,
-    responseHeaders: exchange.responseBlock.split('\0').slice(1),
+    responseHeaders,
+    // A request whose head was refused has no block of its own.
+    environBlock: exchange.block || connection.facts.block,
     pid: exchange.workerPid,
     worker: exchange.worker,
     thread: exchange.thread,
     environ: exchange.environ,
   };
+}
+
+const PATH_INFO = '\0PATH_INFO\0';
+
+/** Without SCRIPT_NAME. What stands before it in a block has no NUL, so that it is the first of its name. */
+function pathInfo({ block, flags }: Exchange, target: string): string {
+  const at = block.indexOf(PATH_INFO);
+  if (at < 0) return percentDecode(splitTarget(target).path);
+  const start = at + PATH_INFO.length;
+  const path = block.slice(start, block.indexOf('\0', start));
+  return (flags & PATH_ENCODED) === 0 ? path : percentDecode(path);
 }

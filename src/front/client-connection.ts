@@ -20,6 +20,8 @@ export interface ClientConnection {
   /** How far what was written had got when the client was last seen taking something, and when that was. */
   bytesTaken: number;
   takenAt: number;
+  /** Of pieces of its answers, what it has not taken. */
+  owedBytes: number;
   /** A first request has come. */
   used: boolean;
   /** Its last answer has been given: what it sends on top is not served. */

@@ -9,14 +9,19 @@ import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { BODY_IN_FILE, PATH_ENCODED } from '../bridge/frames.ts';
 import { now } from '../clock.ts';
+import { afterAccepting } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
+import { NEW_CLIENT_MS } from '../policy/stopping.ts';
+import { answerBufferBytes } from './answer-buffer.ts';
+import { BodyPieces } from './body-pieces.ts';
 import type { ClientConnection } from './client-connection.ts';
 import { clientDescriptors } from './descriptors.ts';
 import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
 import { rawErrorAnswer } from './error-page.ts';
 import { Exchange } from './exchange.ts';
 import type { FirstBytes } from './first-bytes.ts';
+import { LINGER_BYTES, LINGER_MS, linger } from './linger.ts';
 import type { FrontConfig, ListenerFacts } from './messages.ts';
 import type { ProxyHeader } from './proxy-protocol.ts';
 import { Request } from './request.ts';
@@ -66,9 +71,6 @@ const MAX_BODIES_IN_MEMORY_BYTES = 32 * 1024 * 1024;
 const QUICK_CLIENT_MS = 1000;
 /** How long an idle connection may live on when the server stops: a request may be under way, and is answered. */
 const STOP_GRACE_MS = 100;
-/** What a refused request still sends is read, up to these limits, lest the answer be lost in a reset (RFC 9112, 9.6). */
-const LINGER_MS = 1000;
-const LINGER_BYTES = 64 * 1024 * 1024;
 /** With as many requests waiting behind the one that is served, no more is read of a connection. */
 const MAX_PIPELINED = 100;
 /** How often the log says that there are too many clients. */
@@ -91,6 +93,8 @@ export class ClientServer {
   private stopping = false;
   private stopIdleMs = STOP_GRACE_MS;
   private bodyBytesInMemory = 0;
+  /** Pieces of answers that the clients have not taken, all together. */
+  private owedBytes = 0;
   private readonly descriptors = clientDescriptors();
   private spoolFiles = 0;
   /** Connections of other protocols. */
@@ -111,10 +115,13 @@ export class ClientServer {
     this.trusted = trustCheck(config.forwardedAllowIps);
     const { connections } = this;
     const over = this.over.bind(this);
+    const taken = this.taken.bind(this);
     this.connectionClosed = function () {
       const connection = this.nunicorn;
       if (connection === undefined) return;
       connections.delete(connection);
+      // Of an answer that waits behind another one node:http never says what became of its pieces.
+      taken(connection, connection.owedBytes);
       connection.pipelined = null;
       const exchange = connection.current;
       if (exchange === null) return;
@@ -135,7 +142,7 @@ export class ClientServer {
   /** Connections that came under earlier settings end with their next answer. */
   retire(): void {
     const before = this.servedBefore.splice(0);
-    afterAccepting(() => {
+    afterAccepting(this.config.backlog, () => {
       for (const server of before) closeServer(server);
     });
   }
@@ -182,7 +189,10 @@ export class ClientServer {
     );
     if (parts.firstBytes !== null) {
       this.guards.add(parts.firstBytes);
-      parts.firstBytes.guard(server, () => this.openDescriptors >= this.descriptors.forRefusals);
+      parts.firstBytes.guard(
+        server,
+        (socket) => isGone(socket, listener) || this.openDescriptors >= this.descriptors.forRefusals,
+      );
     }
     server.on('request', (request, response) => this.requested(request, response, false));
     server.on('checkContinue', (request, response) => this.requested(request, response, true));
@@ -192,9 +202,7 @@ export class ClientServer {
     server.on('checkExpectation', (request, response) => this.requested(request, response, false));
     (server as HttpServer & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = !this.handler.endIsLeaving;
     server.maxHeadersCount = 0; // --limit-request-fields
-    server.on('connect', (_: IncomingMessage, socket: Duplex) => {
-      socket.end(rawErrorAnswer(501, 'CONNECT is not supported'));
-    });
+    server.on('connect', (_: IncomingMessage, socket: Duplex) => this.refuseTunnel(socket as Socket));
     this.servers.push(server);
     return server;
   }
@@ -202,7 +210,7 @@ export class ClientServer {
   /** Checks the time limits of all connections. */
   sweep(now: number): void {
     for (const guard of this.guards) {
-      guard.sweep(now, this.stopping ? STOP_GRACE_MS : Number.POSITIVE_INFINITY);
+      guard.sweep(now, this.stopping ? Math.max(this.stopIdleMs, NEW_CLIENT_MS) : Number.POSITIVE_INFINITY);
       if (guard.isEmpty && guard !== this.parts.firstBytes) this.guards.delete(guard);
     }
     for (const connection of this.connections) {
@@ -220,13 +228,11 @@ export class ClientServer {
       connection.takenAt = 0;
       if (exchange === null) {
         const idleMs = now - connection.idleSince;
-        const limitMs = this.stopping
-          ? this.stopIdleMs
-          : connection.used
-            ? this.config.keepaliveMs
-            : Number.POSITIVE_INFINITY;
-        // The head of the next request may have begun to come: it has a limit of its own.
-        if (idleMs >= limitMs && (this.stopping || socket.bytesRead === connection.bytesRead)) socket.destroySoon();
+        const limitMs = this.idleLimitMs(connection);
+        // The head of the next request may have begun to come: it has a limit of its own, unless it was but an empty line.
+        const headMs =
+          socket.bytesRead === connection.bytesRead ? 0 : this.config.headerTimeoutMs || Number.POSITIVE_INFINITY;
+        if (idleMs >= limitMs + headMs) socket.destroySoon();
       } else if (exchange.phase === 'reading') {
         if (this.config.bodyTimeoutMs > 0 && now - exchange.pieceAt >= this.config.bodyTimeoutMs) {
           this.refuse(exchange, 408, `No piece of the request's body came for ${this.config.bodyTimeoutMs / 1000} s`);
@@ -235,11 +241,16 @@ export class ClientServer {
     }
   }
 
+  private idleLimitMs({ used }: ClientConnection): number {
+    if (this.stopping) return used ? this.stopIdleMs : Math.max(this.stopIdleMs, NEW_CLIENT_MS);
+    return used ? this.config.keepaliveMs : Number.POSITIVE_INFINITY;
+  }
+
   /** Accepts no more and lets go of each connection as soon as it has nothing to do. */
   stop(idleMs = STOP_GRACE_MS): void {
     this.stopIdleMs = idleMs;
     if (this.stopping) return;
-    afterAccepting(() => {
+    afterAccepting(this.config.backlog, () => {
       this.stopping = true;
       for (const server of [...this.servers, ...this.servedBefore]) closeServer(server);
       const time = now();
@@ -247,15 +258,21 @@ export class ClientServer {
     });
   }
 
-  destroyAll(): void {
-    for (const connection of this.connections) connection.socket.destroy();
+  /** After `stop`: lets go of the clients whose request has not come whole. */
+  refuseUnread(status: number, message: string, outcome: number): void {
+    for (const { current: exchange, socket } of this.connections) {
+      if (exchange?.phase === 'reading') this.refuse(exchange, status, message, outcome);
+      else if (exchange === null && socket.writableLength === 0) socket.destroySoon();
+    }
+    for (const guard of this.guards) guard.destroyAll();
   }
 
   /** The exchange is over: the next request of its connection may come. */
   over(exchange: Exchange): void {
     if (exchange.phase === 'over') return;
     exchange.phase = 'over';
-    if (exchange.body !== null) this.bodyBytesInMemory -= exchange.body.length;
+    this.bodyBytesInMemory -= exchange.bodyBytesInMemory;
+    exchange.bodyBytesInMemory = 0;
     exchange.body = null;
     if (exchange.spool !== null) {
       this.spoolFiles--;
@@ -270,12 +287,45 @@ export class ClientServer {
         // Nobody would hear of what is run after the last answer, and its sender may send it again.
         connection.ending = true;
         connection.pipelined = null;
-      } else if (connection.pipelined !== null) {
-        if (connection.pipelined.length <= MAX_PIPELINED) readOn(connection.socket);
-        connection.pipelined.shift()?.();
+      } else if (exchange.closeAfter && !connection.ending) {
+        // Known only after its head had been sent.
+        connection.ending = true;
+        connection.pipelined = null;
+        whenFinished(exchange.response, () => connection.socket.destroySoon());
+      } else if (connection.pipelined?.length) {
+        // One answer at a time waits for a client that does not read, not all that it has asked for.
+        whenFinished(exchange.response, () => whenTaken(connection.socket, () => this.beginNext(connection)));
       }
     }
     this.handler.exchangeOver(exchange);
+  }
+
+  private beginNext(connection: ClientConnection): void {
+    const { pipelined, socket } = connection;
+    if (pipelined === null || connection.current !== null) return;
+    if (pipelined.length <= MAX_PIPELINED) readOn(socket);
+    pipelined.shift()?.();
+  }
+
+  /**
+   * Writes a piece of an answer; `then` is called when the kernel has it, unless the connection ends before. False: as much is
+   * kept for this client as may be. A text is latin-1.
+   */
+  writePiece({ response, connection }: Exchange, piece: string | Buffer, then: () => void): boolean {
+    const { length } = piece;
+    this.owedBytes += length;
+    connection.owedBytes += length;
+    response.write(piece, 'latin1', () => {
+      this.taken(connection, length);
+      then();
+    });
+    return response.writableLength <= answerBufferBytes(this.owedBytes);
+  }
+
+  private taken(connection: ClientConnection, bytes: number): void {
+    const owed = Math.min(bytes, connection.owedBytes); // nothing is, once it is closed
+    connection.owedBytes -= owed;
+    this.owedBytes -= owed;
   }
 
   /** Answers with a page of our own and closes the connection; what the client still sends is read for a moment. */
@@ -327,6 +377,30 @@ export class ClientServer {
     return socket;
   }
 
+  /** CONNECT. node:http has let go of the socket: nobody else reads it or hears its errors. */
+  private refuseTunnel(socket: Socket): void {
+    socket.on('error', () => socket.destroy());
+    const connection = socket.nunicorn;
+    if (connection === undefined || connection.ending) {
+      socket.destroy();
+    } else if (connection.current !== null || connection.pipelined?.length) {
+      this.endBehind(connection);
+    } else {
+      this.handler.notUnderstood(501);
+      connection.ending = true;
+      socket.end(rawErrorAnswer(501, 'CONNECT is not supported'));
+      linger(socket);
+    }
+  }
+
+  /** What came behind the requests that are being served cannot be: these are answered, then the connection ends. */
+  private endBehind(connection: ClientConnection): void {
+    const { socket, current, pipelined } = connection;
+    if (pipelined?.length) pipelined.push(() => socket.destroySoon());
+    else if (current !== null) current.closeAfter = true;
+    forget(socket);
+  }
+
   private connected(
     socket: Socket,
     server: HttpServer,
@@ -334,6 +408,10 @@ export class ClientServer {
     { firstBytes, tls }: ClientServerParts,
   ): void {
     const header = firstBytes?.httpBegins(socket);
+    if (isGone(socket, listener)) {
+      socket.destroy();
+      return;
+    }
     if (tls !== null && this.config.tls !== null && !tls.isAcceptable(socket as TLSSocket, this.config.tls)) {
       this.log.warning(
         `Invalid request from ip=${socket.remoteAddress ?? ''}: the client's certificate is not accepted`,
@@ -352,6 +430,7 @@ export class ClientServer {
       bytesRead: 0,
       bytesTaken: 0,
       takenAt: 0,
+      owedBytes: 0,
       used: false,
       ending: false,
     };
@@ -359,6 +438,8 @@ export class ClientServer {
     this.connections.add(connection);
     this.handler.connected();
     socket.on('end', endOfClient);
+    // node:http, whose own listener comes first, reads on at each drain.
+    socket.on('drain', restWhenFull);
     socket.on('close', this.connectionClosed);
     if (this.openDescriptors > this.descriptors.forClients) this.turnAway(connection);
   }
@@ -405,7 +486,7 @@ export class ClientServer {
   private requested(request: Request, response: Response, expectsContinue: boolean): void {
     const connection = request.socket.nunicorn;
     if (connection === undefined || connection.ending) return;
-    if (connection.current !== null) {
+    if (connection.current !== null || connection.pipelined?.length) {
       // Pipelined: in order and one at a time, since the first may change what the second sees.
       connection.pipelined ??= [];
       connection.pipelined.push(() => this.begin(connection, request, response, expectsContinue));
@@ -458,7 +539,7 @@ export class ClientServer {
 
   private readBody(exchange: Exchange, limit: number): void {
     const request = exchange.request;
-    let pieces: Buffer[] = [];
+    const pieces = new BodyPieces();
     let bytes = 0;
     const goOn = (): void => {
       request.resume();
@@ -483,15 +564,17 @@ export class ClientServer {
         return;
       }
       if (exchange.spool === null) {
-        pieces.push(piece);
-        const fits = this.bodyBytesInMemory + bytes <= MAX_BODIES_IN_MEMORY_BYTES;
+        pieces.add(piece);
+        exchange.bodyBytesInMemory += piece.length;
+        this.bodyBytesInMemory += piece.length;
+        const fits = this.bodyBytesInMemory <= MAX_BODIES_IN_MEMORY_BYTES;
         if (fits && bytes <= MAX_BODY_IN_MEMORY_BYTES) return;
         if (fits && this.handler.takesOpenBodies && exchange.pieceAt - exchange.startedAt < QUICK_CLIENT_MS) {
           request.pause();
           request.off('data', read);
           request.off('end', readAll);
           exchange.bodyOpen = true;
-          this.bodyRead(exchange, pieces);
+          this.bodyRead(exchange, pieces.take());
           return;
         }
         if (this.openDescriptors > this.descriptors.forClients) {
@@ -501,8 +584,9 @@ export class ClientServer {
         }
         exchange.spool = new SpoolFile(this.config.spoolFolder, spoolFailed);
         this.spoolFiles++;
-        piece = Buffer.concat(pieces);
-        pieces = [];
+        piece = pieces.take();
+        this.bodyBytesInMemory -= exchange.bodyBytesInMemory;
+        exchange.bodyBytesInMemory = 0;
       }
       if (!exchange.spool.write(piece, goOn)) request.pause();
     };
@@ -510,13 +594,12 @@ export class ClientServer {
       if (exchange.phase !== 'reading') return;
       const spool = exchange.spool;
       if (spool === null) {
-        this.bodyRead(exchange, pieces);
+        this.bodyRead(exchange, pieces.take());
         return;
       }
       spool.finish(() => {
         if (exchange.phase !== 'reading') return;
         exchange.body = Buffer.from(spool.path);
-        this.bodyBytesInMemory += exchange.body.length;
         exchange.flags |= BODY_IN_FILE;
         this.handler.requestRead(exchange);
       });
@@ -525,9 +608,8 @@ export class ClientServer {
     request.on('end', readAll);
   }
 
-  private bodyRead(exchange: Exchange, pieces: readonly Buffer[]): void {
-    exchange.body = pieces.length === 1 && pieces[0] !== undefined ? pieces[0] : Buffer.concat(pieces);
-    this.bodyBytesInMemory += exchange.body.length;
+  private bodyRead(exchange: Exchange, body: Buffer): void {
+    exchange.body = body;
     this.handler.requestRead(exchange);
   }
 
@@ -560,9 +642,9 @@ export class ClientServer {
       return;
     }
     this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
-    if (exchange !== null && exchange !== undefined && exchange.phase !== 'reading' && !exchange.bodyOpen) {
-      // It came behind a request that is being served: that one is answered, then the connection ends.
-      exchange.closeAfter = true;
+    const isBehind = exchange !== null && exchange !== undefined && exchange.phase !== 'reading' && !exchange.bodyOpen;
+    if (isBehind || connection.pipelined?.length) {
+      this.endBehind(connection);
       return;
     }
     if (exchange?.response.headersSent) {
@@ -582,22 +664,27 @@ const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
   ERR_HTTP_REQUEST_TIMEOUT: 408,
 };
 
-/** What is in the listening queues is accepted in the next turn of the event loop. */
-function afterAccepting(action: () => void): void {
-  setImmediate(() => setImmediate(action));
+/** Reads on and forgets what comes: the parser would go on complaining. */
+function forget(socket: Socket): void {
+  socket.removeAllListeners('data');
+  socket.on('data', () => {});
+  socket.resume();
 }
 
-/** Reads and forgets what still comes after the last answer. */
-function linger(socket: Socket): void {
-  const timer = setTimeout(() => socket.destroy(), LINGER_MS);
-  let left = LINGER_BYTES;
-  // In the place of the parser, which would go on complaining.
-  socket.removeAllListeners('data');
-  socket.on('data', (piece: Buffer) => {
-    left -= piece.length;
-    if (left < 0) socket.destroy();
-  });
-  socket.once('close', () => clearTimeout(timer));
+/** Its client was gone before it could be asked who it is: nobody waits for an answer, and nobody's name must not pass for trust. */
+function isGone(socket: Socket, listener: ListenerFacts): boolean {
+  return listener.kind !== 'unix' && socket.remoteAddress === undefined;
+}
+
+/** Calls `then` when all of the response has been given to the socket. */
+function whenFinished(response: Response, then: () => void): void {
+  if (response.writableFinished) then();
+  else response.once('finish', then);
+}
+
+function whenTaken(socket: Socket, then: () => void): void {
+  if (socket.writableNeedDrain) socket.once('drain', then);
+  else then();
 }
 
 /** What node:http keeps of a socket. While `_paused` is set, the parser rests; but `readOn`, only a drain of the socket changes that. */
@@ -624,6 +711,10 @@ function closeServer(server: HttpServer): void {
   // When the last connection is gone it has nothing to end, and stops its own timer.
   server.once('close', () => server.close());
   NetServer.prototype.close.call(server);
+}
+
+function restWhenFull(this: Socket): void {
+  if ((this.nunicorn?.pipelined?.length ?? 0) >= MAX_PIPELINED) stopReading(this);
 }
 
 /** Nobody may be there any more. What runs is answered all the same; what waits is not worth running. */

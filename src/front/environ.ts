@@ -81,6 +81,8 @@ interface EnvironKey {
 }
 
 const KNOWN_LIMIT = 2000;
+/** Of all known names together: they are the clients' to choose. */
+const KNOWN_CHARACTERS = 256 * 1024;
 /** Of a request line: two spaces and `HTTP/1.1`. As in gunicorn its end does not count, that of a header line does. */
 const LINE_REST_BYTES = 10;
 /** Of a header line: `: ` and CRLF. */
@@ -89,6 +91,7 @@ const FIELD_REST_BYTES = 4;
 export class EnvironBuilder {
   private readonly known = new Map<string, KnownHeader>();
   private readonly keys = new Map<string, EnvironKey>();
+  private knownCharacters = 0;
   private readonly schemeHeaders: ReadonlyMap<string, string>;
   private readonly forwarderHeaders: ReadonlySet<string>;
   private readonly policy: HeadPolicy;
@@ -124,9 +127,10 @@ export class EnvironBuilder {
     let expectsUnknown = false;
     let upgrades = false;
     // Not within a request: what is forgotten then would be taken for the first of its name when it comes again.
-    if (this.known.size >= KNOWN_LIMIT) {
+    if (this.known.size >= KNOWN_LIMIT || this.knownCharacters > KNOWN_CHARACTERS) {
       this.known.clear();
       this.keys.clear();
+      this.knownCharacters = 0;
     }
     let headers = '';
     let host: string | null = null;
@@ -236,6 +240,7 @@ export class EnvironBuilder {
     }
     this.known.set(name, header);
     this.known.set(rawName, header);
+    this.knownCharacters += rawName.length;
     return header;
   }
 

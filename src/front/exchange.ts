@@ -27,6 +27,8 @@ export class Exchange implements RequestFrame, Dispatched {
   readonly startedAt: number;
   flags: number;
   body: Buffer | null = null;
+  /** Of the body, as far as it has come and is in no file. */
+  bodyBytesInMemory = 0;
   /** `body` is the beginning; the rest is still with the client, and `request` is paused. */
   bodyOpen = false;
   spool: SpoolFile | null = null;

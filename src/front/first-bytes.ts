@@ -43,12 +43,12 @@ export class FirstBytes {
     return this.waiting.size;
   }
 
-  /** Puts itself before what listens for the connections of `server` now. While `isFull` says so, new ones are closed. */
-  guard(server: Server, isFull: () => boolean): void {
+  /** Puts itself before what listens for the connections of `server` now. Those that `isUnwanted` are closed. */
+  guard(server: Server, isUnwanted: (socket: Socket) => boolean): void {
     const listeners = server.listeners('connection');
     server.removeAllListeners('connection');
     server.on('connection', (socket: Socket) => {
-      if (isFull()) {
+      if (isUnwanted(socket)) {
         socket.destroy();
         return;
       }
@@ -65,10 +65,17 @@ export class FirstBytes {
     return this.headers.get(raw);
   }
 
-  /** Ends connections that have been here for longer than their limit, or than `graceMs`. */
-  sweep(time: number, graceMs: number): void {
-    const limitMs = Math.min(graceMs, this.options.limitMs || Number.POSITIVE_INFINITY);
-    for (const [socket, since] of this.waiting) if (time - since >= limitMs) socket.destroy();
+  /** Ends connections that have been here for longer than their limit; those that have nothing more to say, than `idleMs`. */
+  sweep(time: number, idleMs: number): void {
+    const limitMs = this.options.limitMs || Number.POSITIVE_INFINITY;
+    for (const [socket, since] of this.waiting) {
+      const isIdle = socket.bytesRead === 0 || socket.writableEnded;
+      if (time - since >= (isIdle ? Math.min(idleMs, limitMs) : limitMs)) socket.destroy();
+    }
+  }
+
+  destroyAll(): void {
+    for (const socket of this.waiting.keys()) socket.destroy();
   }
 
   private read(socket: Socket, pass: () => void): void {

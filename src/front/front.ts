@@ -13,7 +13,6 @@ import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
 import { accessRecord } from './access-record.ts';
-import { answerBufferBytes } from './answer-buffer.ts';
 import { ClientServer, type ClientServerParts, type HttpServer } from './client-server.ts';
 import type { Exchange } from './exchange.ts';
 import type { FrontMetrics } from './front-metrics.ts';
@@ -55,7 +54,6 @@ export class Front {
   private readonly stallWatch = new StallWatch();
   private stoppedSaid = false;
   private aliveSaidAt = 0;
-  private bufferedBytes = 0;
   /** Requests that were interrupted and whose stack is awaited. */
   private readonly stuckStacks = new Map<number, (stack: string) => void>();
 
@@ -176,6 +174,7 @@ export class Front {
   stop(graceful: boolean): void {
     this.clients.stop();
     if (!graceful) {
+      this.clients.refuseUnread(503, 'The server is shutting down', OUTCOME.shutdown);
       for (const request of this.dispatcher.sent())
         this.fail(request, 503, 'The server is shutting down', OUTCOME.shutdown);
       for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
@@ -314,10 +313,10 @@ export class Front {
         current(id).environ = pairs(head);
       },
       ready: () => this.slotReady(serial, number),
-      extend: (id, us) => {
+      extend: (id, ms) => {
         const exchange = current(id);
         // As if its time had begun so late that this much is left.
-        exchange.pieceAt = now() + us / 1000 - this.config.timeoutMs;
+        exchange.pieceAt = now() + ms - this.config.timeoutMs;
       },
       last: (id) => {
         const exchange = current(id);
@@ -348,17 +347,12 @@ export class Front {
   private sendPiece(exchange: Exchange, piece: Buffer): void {
     exchange.pieceAt = now();
     exchange.bytesSent += piece.length;
-    const response = exchange.response;
-    this.bufferedBytes += piece.length;
-    response.write(piece, () => {
-      this.bufferedBytes -= piece.length;
-    });
-    const limit = answerBufferBytes(this.bufferedBytes);
+    const isRoom = this.clients.writePiece(exchange, piece, nothing);
     const slot = exchange.slot;
-    if (response.writableLength <= limit || exchange.heldBack !== null || slot === null) return;
+    if (isRoom || exchange.heldBack !== null || slot === null) return;
     exchange.heldBack = slot;
     this.attached.get(slot.worker.serial)?.link.pause(slot.number);
-    response.once('drain', () => {
+    exchange.response.once('drain', () => {
       exchange.pieceAt = now();
       this.readOn(exchange);
     });
@@ -548,15 +542,13 @@ function pairs(head: string): ReadonlyMap<string, string> {
   return map;
 }
 
-function sendHints(exchange: Exchange, head: string): void {
-  if (exchange.request.httpVersionMinor === 0) return;
+function nothing(): void {}
+
+/** The worker has checked them. node:http would refuse a Link that it cannot read, and leave out all else. */
+function sendHints({ request, response }: Exchange, head: string): void {
+  if (request.httpVersionMinor === 0) return;
   const parts = head.split('\0');
-  const hints: Record<string, string | string[]> = {};
-  for (let at = 0; at + 1 < parts.length; at += 2) {
-    const name = (parts[at] ?? '').toLowerCase();
-    const value = parts[at + 1] ?? '';
-    const before = hints[name];
-    hints[name] = before === undefined ? value : [before, value].flat();
-  }
-  exchange.response.writeEarlyHints(hints);
+  let text = 'HTTP/1.1 103 Early Hints\r\n';
+  for (let at = 0; at + 1 < parts.length; at += 2) text += `${parts[at]}: ${parts[at + 1]}\r\n`;
+  response.sendInterim(`${text}\r\n`);
 }

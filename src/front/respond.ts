@@ -52,7 +52,7 @@ export function sendComplete(
   }
   exchange.status = status;
   exchange.responseBlock = block;
-  const last = close || exchange.closeAfter || !response.shouldKeepAlive;
+  const last = close || exchange.closeAfter || !response.shouldKeepAlive || response.isLast;
   const head = headLines(status, block) + dateLine() + (last ? CLOSE : KEEP_ALIVE);
   response.sendAtOnce(response.socket, head, body, last);
 }
@@ -106,8 +106,9 @@ export function finishWithPage(
   headers.push(String(Buffer.byteLength(page)), ...extraHeaders);
   exchange.status = status;
   exchange.bytesSent = page.length;
-  exchange.responseBlock = ['', ...headers].join('\0');
-  response.writeHead(status, STATUS_CODES[status] ?? 'Error', headers);
+  const reason = STATUS_CODES[status] ?? 'Error';
+  exchange.responseBlock = [reason, ...headers].join('\0');
+  response.writeHead(status, reason, headers);
   response.write(page);
   whenToEnd(() => response.end());
 }

@@ -5,10 +5,13 @@ import type { Request } from './request.ts';
 
 /** What node:http keeps of a response, as far as it is set here. */
 interface Internals {
-  _header: string;
+  _header: string | null;
   _last: boolean;
   socket: Socket;
   _flush(): void;
+  _implicitHeader(): void;
+  _send(data: string, encoding: BufferEncoding): boolean;
+  _writeRaw(data: string, encoding: BufferEncoding): boolean;
 }
 
 /** A response that can also leave at once. node:http makes one for each request. */
@@ -21,6 +24,18 @@ export class Response extends ServerResponse<Request> {
     (socket as Socket & { _httpMessage: Response })._httpMessage = this;
     internals.socket = socket;
     internals._flush();
+  }
+
+  /** As node:http's own, which would send a head that leaves alone as UTF-8: its characters are bytes. */
+  override flushHeaders(): void {
+    const internals = this as unknown as Internals;
+    if (internals._header === null) internals._implicitHeader();
+    internals._send('', 'latin1');
+  }
+
+  /** Sends an informational answer (1xx), in latin-1, ahead of this one: behind the answers before it. */
+  sendInterim(text: string): void {
+    (this as unknown as Internals)._writeRaw(text, 'latin1');
   }
 
   /** The connection ends with this response; known when its head has been sent. */

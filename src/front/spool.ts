@@ -1,5 +1,5 @@
 /** Large request bodies in files, so that neither this process nor a worker holds them in memory. */
-import { close, createWriteStream, mkdir, open, unlink, type WriteStream, write, writev } from 'node:fs';
+import { close, createWriteStream, mkdir, open, readdir, unlink, type WriteStream, write, writev } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 let serial = 0;
@@ -20,6 +20,17 @@ function openAnyway(path: string, flags: string, mode: number, opened: Opened): 
   });
 }
 
+function nameOf(pid: number, number: number | ''): string {
+  return `body-${pid}-${number}`;
+}
+
+/** Removes what a process that has ended had in `folder`. */
+export function removeFilesOf(pid: number, folder: string): void {
+  readdir(folder, (_, names = []) => {
+    for (const name of names) if (name.startsWith(nameOf(pid, ''))) unlink(join(folder, name), () => {});
+  });
+}
+
 /** A body being written, then read by a worker. The file goes when the request is over. */
 export class SpoolFile {
   readonly path: string;
@@ -28,7 +39,7 @@ export class SpoolFile {
 
   /** `onError` is called at most once, with what went wrong (ENOSPC: the disk is full). */
   constructor(folder: string, onError: (error: NodeJS.ErrnoException) => void) {
-    this.path = join(folder, `body-${process.pid}-${++serial}`);
+    this.path = join(folder, nameOf(process.pid, ++serial));
     this.stream = createWriteStream(this.path, {
       flags: 'wx',
       mode: 0o600,

@@ -4,6 +4,7 @@
  */
 import { NunicornError } from '../errors.ts';
 import { clock } from './local-time.ts';
+import { type Directive, numberFormatter, textFormatter } from './python-format.ts';
 
 /** What is known of one answered request. */
 export interface AccessRecord {
@@ -20,13 +21,17 @@ export interface AccessRecord {
   /** E.g. `HTTP/1.1`. */
   readonly protocol: string;
   readonly status: number;
+  /** What stands behind the status; empty: nothing. */
+  readonly reason: string;
   /** Bytes of the response body that were sent, without headers and chunk framing; null if unknown. */
   readonly bytesSent: number | null;
   readonly durationUs: number;
   /** Name, value, name, value ... */
   readonly requestHeaders: readonly string[];
   readonly responseHeaders: readonly string[];
-  /** Variables of the WSGI environ that the format asks for; null: none are known. */
+  /** What is known of the WSGI environ without the application: `NAME\0value\0...`; for loggers of Python. */
+  readonly environBlock: string;
+  /** Variables of the WSGI environ that the format asks for, as the application left them; null: none are known. */
   readonly environ: ReadonlyMap<string, string> | null;
   /** The process that ran the application; 0: the front answered by itself. */
   readonly pid: number;
@@ -71,7 +76,7 @@ const COUNT_ATOMS: ReadonlyMap<string, Count> = new Map<string, Count>([
 export const ATOM_NAMES: readonly string[] = [...TEXT_ATOMS.keys(), ...COUNT_ATOMS.keys(), 't'];
 
 /** Python's `%(name)FLAGS WIDTH .PRECISION CONVERSION`, or `%%`. */
-const DIRECTIVE = /%(?:%|\(([^()]*)\)([-+ #0]*)(\d*)(?:\.(\d+))?[hlL]?([a-zA-Z]))/g;
+const DIRECTIVE = /%(?:%|\(([^()]*)\)([-+ #0]*)(\d*)(?:\.(\d*))?[hlL]?([a-zA-Z]))/g;
 
 /**
  * Compiles a format such as `%(h)s "%(r)s" %(s)s`. Whatever a client can choose is escaped, so that it cannot end a quoted
@@ -95,8 +100,19 @@ export function compileAccessFormat(format: string, now: () => number = Date.now
     }
     literals.push(literal);
     literal = '';
-    const value = convert(format, directive, name, conversion, now);
-    atoms.push(width === '' && precision === undefined ? value : padded(value, flags, width, precision));
+    const shown = {
+      flags,
+      width: Number(width),
+      precision: precision === undefined ? undefined : Number(precision),
+      conversion,
+    };
+    const atom = convert(name, shown, now);
+    if (atom === null) {
+      throw new NunicornError(
+        `invalid access log format '${format}': ${directive} cannot be shown that way; write %(${name})s`,
+      );
+    }
+    atoms.push(atom);
   }
   literal += plain(format, format.slice(end));
 
@@ -117,22 +133,25 @@ function plain(format: string, part: string): string {
   );
 }
 
-function convert(format: string, directive: string, name: string, conversion: string, now: () => number): Atom {
+/** Null: it cannot be shown that way. */
+function convert(name: string, directive: Directive, now: () => number): Atom | null {
   const count = COUNT_ATOMS.get(name);
-  if ('di'.includes(conversion) && count !== undefined) {
+  if (count !== undefined) {
+    const ofNumber = numberFormatter(directive);
+    const ofNone = textFormatter({ ...directive, conversion: 's' });
+    if (ofNumber === null || ofNone === null) return null;
+    const show = directive.conversion === 'c' ? (value: number) => escapeValue(ofNumber(value)) : ofNumber;
     return (record) => {
       const value = count(record);
-      return value === null ? MISSING : String(Math.trunc(value));
+      return value === null ? ofNone(MISSING) : show(value);
     };
   }
-  if (conversion !== 's') {
-    throw new NunicornError(
-      `invalid access log format '${format}': ${directive} cannot be shown that way; write %(${name})s`,
-    );
-  }
-  if (count !== undefined) return (record) => String(count(record) ?? MISSING);
-  if (name === 't') return timeAtom(now);
-  return TEXT_ATOMS.get(name) ?? namedAtom(name) ?? (() => MISSING);
+  const ofText = textFormatter(directive);
+  if (ofText === null) return null;
+  const text = name === 't' ? timeAtom(now) : (TEXT_ATOMS.get(name) ?? namedAtom(name) ?? (() => MISSING));
+  const { width, precision, conversion } = directive;
+  if (conversion === 's' && width === 0 && precision === undefined) return text;
+  return (record) => ofText(text(record));
 }
 
 /** The variables of the environ that a format names, as it names them: `REMOTE_USER` of `%({REMOTE_USER}e)s`. */
@@ -150,16 +169,6 @@ function namedAtom(name: string): Atom | undefined {
   if (kind === 'i') return (record) => header(record.requestHeaders, lower);
   if (kind === 'o') return (record) => header(record.responseHeaders, lower);
   return (record) => variable(record.environ, key, lower);
-}
-
-function padded(value: Atom, flags: string, width: string, precision: string | undefined): Atom {
-  const columns = Number(width);
-  const limit = precision === undefined ? Number.POSITIVE_INFINITY : Number(precision);
-  const left = flags.includes('-');
-  return (record) => {
-    const text = value(record).slice(0, limit);
-    return left ? text.padEnd(columns) : text.padStart(columns);
-  };
 }
 
 /** `[20/Nov/2026:23:16:58 +0000]`, made once a second. */

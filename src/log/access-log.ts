@@ -1,3 +1,4 @@
+import { closeSync, openSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 import { openStandardStream, STDOUT } from './standard-stream.ts';
 
@@ -8,7 +9,11 @@ export interface AccessLog {
   write(line: string): void;
   /** How many lines were lost because the destination did not take them. */
   readonly dropped: number;
-  /** Opens the file anew, after a log rotation: what was logged before goes to the old one. */
+  /**
+   * Opens the file anew, after a log rotation: what was logged before goes to the old one.
+   *
+   * @throws {NunicornError} if it cannot be opened; the old one stays in use then
+   */
   reopen(): void;
   /** Writes what is left, waiting for a blocked destination for a second at most. */
   close(): Promise<void>;
@@ -86,6 +91,7 @@ export async function createAccessLog(path: string): Promise<AccessLog> {
     },
     reopen() {
       if (closed || path === '-') return;
+      tryOpen(path); // if that fails SonicBoom goes on with the old file, and says nothing
       // SonicBoom's own reopen() would write what it still holds into the new file.
       stream.flushSync();
       stream.reopen();
@@ -110,13 +116,23 @@ function opened(stream: Stream, path: string): Promise<void> {
     });
     stream.on('error', fail);
     function fail(error: NodeJS.ErrnoException): void {
-      reject(
-        new NunicornError(
-          `the access log '${path}' cannot be opened (${error.code}): --access-logfile needs a file that can be written, or - for standard output`,
-        ),
-      );
+      reject(cannotOpen(path, error));
     }
   });
+}
+
+function tryOpen(path: string): void {
+  try {
+    closeSync(openSync(path, 'a'));
+  } catch (error) {
+    throw cannotOpen(path, error as NodeJS.ErrnoException);
+  }
+}
+
+function cannotOpen(path: string, { code }: NodeJS.ErrnoException): NunicornError {
+  return new NunicornError(
+    `the access log '${path}' cannot be opened (${code}): --access-logfile needs a file that can be written, or - for standard output`,
+  );
 }
 
 function ended(stream: Stream, limitMs: number): Promise<void> {

@@ -19,6 +19,7 @@ export interface Access {
   write(record: AccessRecord): void;
   /** How many lines were lost. */
   readonly dropped: number;
+  /** Opens the file anew. The old one stays in use if that fails, and the log says so. */
   reopen(): void;
   close(): Promise<void>;
 }
@@ -70,7 +71,11 @@ class AccessFile implements Access {
   }
 
   reopen(): void {
-    this.file.reopen();
+    try {
+      this.file.reopen();
+    } catch (error) {
+      this.log.error(error instanceof Error ? error.message : String(error));
+    }
   }
 
   async close(): Promise<void> {

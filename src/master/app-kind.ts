@@ -104,6 +104,8 @@ export interface AppKind extends Pick<ServerView, 'fronts' | 'moldPids' | 'askFr
   /** There will be so many workers, fewer than now: resolves when nobody serves clients for those that go alone. */
   beforeWorkers(count: number): Promise<void>;
   reopenLogs(): void;
+  /** Calls `then` when whoever serves the clients has the listening sockets: then the master's own may be closed. */
+  whenSocketsHeld(then: () => void): void;
   /** Accepts no more clients and lets go of each as soon as it has its answer; not graceful: now. */
   stop(graceful: boolean): void;
   /** There will be so many workers: for the hooks. */

@@ -11,6 +11,8 @@ export type FromPython =
   /** With --reload: files that the app consists of. */
   | { readonly op: 'files'; readonly files: readonly string[] }
   | { readonly op: 'pong' }
+  /** Where its threads are, if it was asked. */
+  | { readonly op: 'stacks'; readonly text: string }
   /** The worker was sent a signal that asks it to go, or a hook of the app wants it to. */
   | { readonly op: 'leaving'; readonly why: string }
   /** The threads that run requests, as the system numbers them, and the address of the interpreter's lock (hexadecimal). */
@@ -19,6 +21,8 @@ export type FromPython =
   | { readonly op: 'metrics'; readonly metrics: readonly AppMetric[] }
   /** Of the mold. */
   | { readonly op: 'forked'; readonly serial: number; readonly pid: number }
+  /** The system had no process for the worker. */
+  | { readonly op: 'not-forked'; readonly serial: number }
   | {
       readonly op: 'exited';
       readonly pid: number;
@@ -36,6 +40,7 @@ export type ToPython =
   | { readonly op: 'reopen' }
   | { readonly op: 'metrics' }
   | { readonly op: 'ping' }
+  | { readonly op: 'stacks' }
   /** To the mold. */
   | { readonly op: 'fork'; readonly serial: number; readonly number: number }
   | ({ readonly op: 'hook' } & HookCall);

@@ -3,13 +3,16 @@ import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { getHeapStatistics } from 'node:v8';
-import { now } from '../clock.ts';
+import { after, now } from '../clock.ts';
 import type { FrontConfig, ToFront, ToMaster, WorkerAddress } from '../front/messages.ts';
+import { removeFilesOf } from '../front/spool.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import type { FrontView } from '../metrics/view.ts';
 import { Backoff } from '../policy/backoff.ts';
+import { onEnd } from './child-end.ts';
+import { forkWorker } from './child-start.ts';
 import { ReportQuestions } from './report-questions.ts';
 
 /** What a reload can change. */
@@ -63,7 +66,7 @@ interface Front {
 }
 
 const TITLE_ROOM = ' '.repeat(120);
-/** What a front may take to write the rest of its log. */
+/** What a front may take to write the rest of its log, or of its last answers. */
 const END_LIMIT_MS = 2000;
 /** A front says every second that its event loop turns. Silent for so long, it serves nobody. */
 const SILENCE_LIMIT_MS = 10_000;
@@ -106,6 +109,8 @@ export class Fronts {
   private stopping = false;
   private ticker: NodeJS.Timeout | null = null;
   private ended: (() => void) | null = null;
+  /** To be called when a front accepts what waits in the listening queues, or none will. */
+  private awaitingFront: (() => void)[] = [];
   private readonly questions = new ReportQuestions();
 
   constructor(options: FrontsOptions, handler: FrontsHandler, log: ErrorLog) {
@@ -158,8 +163,12 @@ export class Fronts {
   }
 
   private retire(front: Front): void {
-    const timer = setTimeout(() => this.tell(front, { op: 'stop', graceful: false }), this.settings.gracefulTimeoutMs);
-    this.surplus.set(front, () => clearTimeout(timer));
+    let cancel = after(this.settings.gracefulTimeoutMs, () => {
+      this.tell(front, { op: 'stop', graceful: false });
+      // A client that takes its last answer slowly would keep it for as long as that lasts, and what waits for its end.
+      cancel = after(END_LIMIT_MS, () => this.tell(front, { op: 'end' }));
+    });
+    this.surplus.set(front, () => cancel());
     this.tell(front, { op: 'stop', graceful: true });
   }
 
@@ -196,7 +205,16 @@ export class Fronts {
     this.frontNumbers.delete(worker.serial);
   }
 
+  /** Calls `then` when a front has the listening sockets, so that what waits there is accepted: now, unless all are dead or starting. */
+  whenSocketsHeld(then: () => void): void {
+    const isHeld = this.all().some(({ listeningAt }) => listeningAt !== null);
+    if (isHeld || !this.listeningSaid || this.stopping) then();
+    else this.awaitingFront.push(then);
+  }
+
   stop(graceful: boolean): void {
+    // None is left, and one is awaited.
+    if (!this.stopping && this.awaitingFront.length > 0 && this.all().length === 0) this.fronts[0] = this.fork(0, true);
     this.stopping = true;
     if (this.ticker !== null) clearInterval(this.ticker);
     for (const front of this.all()) this.tell(front, { op: 'stop', graceful });
@@ -265,7 +283,7 @@ export class Fronts {
 
   private fork(index: number, accepts: boolean): Front {
     const number = index + 1;
-    const child = cluster.fork();
+    const child = forkWorker();
     const front: Front = {
       number,
       process: child,
@@ -278,8 +296,12 @@ export class Fronts {
       restarted: false,
     };
     child.on('message', (message: ToMaster) => this.said(front, message));
-    child.on('error', () => {}); // A message to a front that has just died; its end is told by 'exit'.
-    child.on('exit', (code, signal) => this.exited(front, code, signal));
+    child.on('error', () => {}); // The process tells it too; unheard here, it would be thrown.
+    onEnd(
+      child.process,
+      (why) => this.exited(front, `could not be started: ${why}`),
+      (code, signal) => this.exited(front, `(pid:${child.process.pid}) ended (${signal ?? `code ${code}`})`),
+    );
     child.process.on('close', () => this.handler.frontEnded(child.id, front.restarted));
     return front;
   }
@@ -315,6 +337,7 @@ export class Fronts {
       case 'listening':
         front.listeningAt = now();
         front.heardAt = now();
+        this.socketsHeld();
         if (!this.listeningSaid && this.fronts.every((one) => one?.listeningAt)) {
           this.listeningSaid = true;
           this.handler.listening();
@@ -343,14 +366,20 @@ export class Fronts {
     }
   }
 
+  private socketsHeld(): void {
+    for (const then of this.awaitingFront.splice(0)) then();
+  }
+
   private reported(front: Front, report: FrontReport): void {
     const { id } = front.process;
     this.handler.report(id, report);
     this.questions.answered(id, report.asked);
   }
 
-  private exited(front: Front, code: number | null, signal: string | null): void {
+  private exited(front: Front, how: string): void {
     const index = front.number - 1;
+    const { pid } = front.process.process;
+    if (pid !== undefined) removeFilesOf(pid, this.settings.config.spoolFolder);
     const wasSurplus = this.surplus.get(front);
     if (wasSurplus !== undefined) {
       wasSurplus();
@@ -368,17 +397,17 @@ export class Fronts {
       return;
     }
     if (this.stopping) {
+      if (this.all().length === 0) this.socketsHeld();
       this.checkStopped();
       return;
     }
     if (wasSurplus !== undefined) return;
     if (!this.listeningSaid) {
+      this.log.error(`Front ${front.number} ${how}`);
       this.handler.failed();
       return;
     }
-    this.log.error(
-      `Front ${front.number} (pid:${front.process.process.pid}) ended (${signal ?? `code ${code}`}); it is started again`,
-    );
+    this.log.error(`Front ${front.number} ${how}; it is started again`);
     this.backoffs[index] ??= new Backoff();
     const delayMs = this.backoffs[index].delayAfter({
       startedAt: front.startedAt,

@@ -6,6 +6,8 @@ import { EXIT } from '../errors.ts';
 import type { FromHooks, HookCall, HooksConfig, ToHooks } from '../hooks/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { Backoff } from '../policy/backoff.ts';
+import { onEnd } from './child-end.ts';
+import { startChild } from './child-start.ts';
 
 export interface HookProcessHandler {
   /** For the process that is about to be started. */
@@ -45,17 +47,22 @@ export class HookProcess {
 
   start(): void {
     const config = this.handler.config();
-    const child = fork(MAIN, [TITLE_ROOM], {
-      cwd: config.cwd,
-      // A group of its own: Ctrl-C reaches the master alone.
-      detached: true,
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    });
+    const child = startChild(() =>
+      fork(MAIN, [TITLE_ROOM], {
+        cwd: config.cwd,
+        // A group of its own: Ctrl-C reaches the master alone.
+        detached: true,
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      }),
+    );
     this.child = child;
     this.startedAt = now();
     child.on('message', (message: FromHooks) => this.said(message));
-    child.on('error', () => {}); // A message to a process that has just died; its end is told by 'exit'.
-    child.on('exit', (code, signal) => this.gone(code, signal));
+    onEnd(
+      child,
+      (why) => this.gone(`could not be started: ${why}`, null),
+      (code, signal) => this.gone(`(pid:${child.pid}) ended (${signal ?? `exit code ${code}`})`, code),
+    );
     this.say({ op: 'start', config });
   }
 
@@ -114,8 +121,8 @@ export class HookProcess {
     this.handler.ready();
   }
 
-  private gone(code: number | null, signal: NodeJS.Signals | null): void {
-    const { child, isReady, startedAt } = this;
+  private gone(how: string, code: number | null): void {
+    const { isReady, startedAt } = this;
     const wasRunning = this.running.splice(0);
     this.child = null;
     this.isReady = false;
@@ -123,12 +130,10 @@ export class HookProcess {
       // process.exit() in a hook, or an error in its background.
       this.handler.failed(code);
     } else if (this.ended === null && !this.everReady) {
-      this.log.error(`The process of the hooks (pid:${child?.pid}) was killed before it was ready`);
+      this.log.error(`The process of the hooks ${how} before it was ready`);
       this.handler.failed(EXIT.ERROR);
     } else if (this.ended === null) {
-      this.log.error(
-        `The process of the hooks (pid:${child?.pid}) ended (${signal ?? `exit code ${code}`}): another one is started`,
-      );
+      this.log.error(`The process of the hooks ${how}: another one is started`);
       const readyAt = isReady ? startedAt : null;
       const delayMs = this.backoff.delayAfter({ startedAt, readyAt, hasBegun: false, diedAt: now() });
       setTimeout(() => {

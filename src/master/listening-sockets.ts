@@ -1,7 +1,7 @@
 /** Opens what --bind names, with gunicorn's patience for an address in use. */
 import { lookup } from 'node:dns/promises';
-import { chownSync, fstatSync, lstatSync, readFileSync, rmSync, unlinkSync } from 'node:fs';
-import { connect } from 'node:net';
+import { chownSync, existsSync, fstatSync, readFileSync, rmSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NunicornError } from '../errors.ts';
 import type { ListenerFacts } from '../front/messages.ts';
@@ -9,6 +9,7 @@ import { adopt, BindError, bindTcp, bindUnix, type ListeningHandle, type SocketN
 import type { ErrorLog } from '../log/error-log.ts';
 import { type Address, formatAddress, parseAddress } from '../settings/address.ts';
 import type { Settings } from '../settings/table.ts';
+import { removeStaleSocket } from '../stale-socket.ts';
 import { type InheritedSocket, isSystemd } from './inheritance.ts';
 import type { Owner } from './owner.ts';
 
@@ -129,7 +130,7 @@ async function bindAddress(
         await sleep(RETRY_MS);
         continue;
       }
-      throw new NunicornError(`Can't listen at ${where}: ${REASONS[error.code] ?? error.code}`);
+      throw new NunicornError(`Can't listen at ${where}: ${reason(error.code, address)}`);
     }
   }
 }
@@ -137,9 +138,17 @@ async function bindAddress(
 const REASONS: Readonly<Record<string, string>> = {
   EADDRINUSE: 'another process listens there (EADDRINUSE); stop it, or name another address with --bind',
   EADDRNOTAVAIL: 'this machine has no such address (EADDRNOTAVAIL); 0.0.0.0 is every address it has',
-  EACCES: 'not permitted (EACCES); ports below 1024 and foreign folders need more rights',
-  ENOENT: 'its folder does not exist (ENOENT)',
+  EACCES: 'not permitted (EACCES); ports below 1024 need root, or CAP_NET_BIND_SERVICE',
 };
+
+function reason(code: string, address: Address): string {
+  // For libuv a folder that is not there is EACCES too.
+  if (address.kind !== 'unix' || code !== 'EACCES') return REASONS[code] ?? code;
+  const folder = dirname(resolve(address.path));
+  return existsSync(folder)
+    ? `this user may not make or remove files in ${folder} (EACCES); under systemd RuntimeDirectory=NAME makes a folder /run/NAME for the unit's user`
+    : `there is no folder ${folder}; under systemd RuntimeDirectory=NAME makes /run/NAME for the unit's user`;
+}
 
 async function tcp(address: Extract<Address, { kind: 'tcp' }>): Promise<ListeningSocket> {
   const bind = formatAddress(address);
@@ -162,7 +171,12 @@ async function unix(
   umask: number,
   owner: Owner | null,
 ): Promise<ListeningSocket> {
-  await removeStale(address.path);
+  const obstacle = await removeStaleSocket(address.path).catch((error: NodeJS.ErrnoException) => {
+    throw new BindError(error.code ?? String(error));
+  });
+  if (obstacle === 'file')
+    throw new NunicornError(`Can't listen at unix:${address.path}: there is a file that is no socket`);
+  if (obstacle === 'listener') throw new BindError('EADDRINUSE');
   const before = process.umask(umask);
   try {
     const handle = bindUnix(address.path);
@@ -177,20 +191,4 @@ async function unix(
   } finally {
     process.umask(before);
   }
-}
-
-/** Removes a socket file that nobody listens at. Throws BindError if somebody does, NunicornError if it is no socket. */
-async function removeStale(path: string): Promise<void> {
-  const stat = lstatSync(path, { throwIfNoEntry: false });
-  if (stat === undefined) return;
-  if (!stat.isSocket()) throw new NunicornError(`Can't listen at unix:${path}: there is a file that is no socket`);
-  const alive = await new Promise<boolean>((resolve) => {
-    const socket = connect(path, () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EAGAIN'));
-  });
-  if (alive) throw new BindError('EADDRINUSE');
-  unlinkSync(path);
 }

@@ -10,7 +10,7 @@ import type { Monitoring } from '../metrics/monitoring.ts';
 import type { ServerView } from '../metrics/view.ts';
 import { wantsMetrics } from '../settings/admin.ts';
 import type { LoadedSettings } from '../settings/load.ts';
-import { findPython } from '../settings/python.ts';
+import { findPython, PACKAGE_DIR } from '../settings/python.ts';
 import { VERSION } from '../settings/version.ts';
 import { certificatesOf } from './certificates-of.ts';
 import type { CodeWatch } from './code-watch.ts';
@@ -23,8 +23,8 @@ import {
   prometheusFolder,
   removeMultiprocessFolder,
 } from './multiprocess-folder.ts';
-import { errorLogSettings, type Setup, titleOf } from './options.ts';
-import { type Owner, ownerOf } from './owner.ts';
+import { errorLogSettings, logFiles, type Setup, titleOf } from './options.ts';
+import { giveRotatedLog, type Owner, ownerOf } from './owner.ts';
 import { PidFile } from './pid-file.ts';
 import { readAnew } from './reload.ts';
 import { Service } from './service.ts';
@@ -99,6 +99,8 @@ class Master {
   /** What has been asked for: `rest` by WINCH. */
   private wanted: 'service' | 'rest' | 'end' = 'service';
   private reload: 'none' | 'running' | 'again' = 'none';
+  /** To be done when the service is there that is being started. Null: none is. */
+  private postponed: (() => void)[] | null = [];
   private everReady = false;
   private readonly started: () => void;
   private exitCode: number = EXIT.OK;
@@ -139,19 +141,23 @@ class Master {
     this.on('SIGTERM', () => this.stop(true));
     this.on('SIGINT', () => this.stop(false));
     this.on('SIGQUIT', () => this.stop(false));
-    this.on('SIGHUP', () => {
-      this.log.info(`Hang up: ${this.name}`);
-      void this.hangUp();
-    });
+    this.on('SIGHUP', () =>
+      this.whenStarted(() => {
+        this.log.info(`Hang up: ${this.name}`);
+        void this.hangUp();
+      }),
+    );
     this.on('SIGUSR1', () => {
+      const { loaded } = this.setup;
+      if (this.owner !== null) for (const path of logFiles(loaded)) giveRotatedLog(path, this.owner);
       this.log.reopen();
       this.setup.logProcess?.reopen();
       this.service?.reopenLogs();
     });
-    this.on('SIGUSR2', () => this.upgrade());
+    this.on('SIGUSR2', () => this.whenStarted(() => this.upgrade()));
     this.on('SIGWINCH', () => this.rest());
-    this.on('SIGTTIN', () => this.service?.addWorker());
-    this.on('SIGTTOU', () => this.service?.removeWorker());
+    this.on('SIGTTIN', () => this.addWorker());
+    this.on('SIGTTOU', () => this.removeWorker());
     process.on('exit', () => (this.service ?? this.stoppedService)?.killAll());
     if (this.oldMaster !== null) awaitPromotion(this.oldMaster, () => this.promoted());
     if (this.setup.loaded.settings.reload) await this.watchCode();
@@ -179,10 +185,10 @@ class Master {
     };
     // At rest there is no worker to do anything with.
     const actions: ServerActions = {
-      addWorker: () => this.service?.actions().addWorker(),
-      removeWorker: () => this.service?.actions().removeWorker(),
-      replaceWorker: (serial) => this.service?.actions().replaceWorker(serial),
-      stacks: (serial) => this.service?.actions().stacks(serial) ?? Promise.resolve(''),
+      addWorker: () => this.addWorker(),
+      removeWorker: () => this.removeWorker(),
+      replaceWorker: (serial) => this.service?.replaceWorker(serial),
+      stacks: (serial) => this.service?.stacks(serial) ?? Promise.resolve(''),
     };
     this.monitoring = await Monitoring.start(view, actions, settings, this.oldMaster !== null, this.log);
   }
@@ -195,7 +201,7 @@ class Master {
     const changed = (path: string): void => {
       if (this.wanted !== 'service') return;
       this.log.info(`Worker reloading: ${path} modified`);
-      void this.service?.reload(this.setup);
+      this.whenStarted(() => void this.service?.reload(this.setup));
     };
     const warn = (message: string): void => this.log.warning(message);
     this.watch = new CodeWatch(settings.reload_engine, settings.reload_extra_files, cwd, changed, warn);
@@ -206,6 +212,20 @@ class Master {
       this.log.info(`Handling signal: ${signal.slice('SIG'.length).toLowerCase()}`);
       action();
     });
+  }
+
+  /** What only a service that is complete can do. */
+  private whenStarted(action: () => void): void {
+    if (this.postponed === null) action();
+    else this.postponed.push(action);
+  }
+
+  private addWorker(): void {
+    this.whenStarted(() => this.service?.addWorker());
+  }
+
+  private removeWorker(): void {
+    this.whenStarted(() => this.service?.removeWorker());
   }
 
   private get name(): string {
@@ -219,6 +239,7 @@ class Master {
 
   private async serve(open?: () => Promise<readonly ListeningSocket[]>): Promise<void> {
     this.wanted = 'service';
+    this.postponed ??= [];
     await this.stoppedService?.close(false);
     this.stoppedService = null;
     const service = new Service(
@@ -229,7 +250,7 @@ class Master {
         listening: () => this.listening(),
         ready: () => this.ready(),
         reloadFailed: () => this.tellReady(),
-        bootFailed: (code) => this.fail(code, REASONS[code]),
+        bootFailed: (code) => this.fail(code, REASONS[code] + (code === EXIT.ERROR ? needsOf(this.owner) : '')),
         hookFailed: (code) => this.fail(code, 'A server hook failed.'),
         stopped: () => this.stopped(),
       },
@@ -246,6 +267,9 @@ class Master {
       await this.monitoring?.close();
       throw error;
     }
+    const { postponed } = this;
+    this.postponed = null;
+    for (const action of postponed ?? []) action();
   }
 
   private fail(code: number, reason: string): void {
@@ -311,15 +335,19 @@ class Master {
     const { settings } = setup.loaded;
     const added = setup.sockets.filter((socket) => !before.sockets.includes(socket));
     const removed = before.sockets.filter((socket) => !setup.sockets.includes(socket));
-    if (this.isEnding()) {
+    const discard = async (): Promise<void> => {
       for (const socket of added) closeSocket(socket, true);
+      errorLog.close();
+      await setup.logProcess?.end();
+    };
+    if (this.isEnding()) {
+      await discard();
       return;
     }
     try {
       this.movePidFile(before.loaded.settings.pidfile, settings.pidfile);
     } catch (error) {
-      for (const socket of added) closeSocket(socket, true);
-      errorLog.close();
+      await discard();
       throw error;
     }
     this.log.become(errorLog);
@@ -427,8 +455,10 @@ class Master {
     this.yieldMonitoring();
     if (this.newMaster?.pid !== undefined) this.systemd.mainPid(this.newMaster.pid);
     else this.systemd.stopping();
-    // From here on whoever serves the clients alone holds the sockets: what waits is accepted, then they are closed.
-    this.closeSockets(false);
+    // From then on whoever serves the clients alone holds the sockets: what waits is accepted, then they are closed.
+    const close = (): void => this.closeSockets(false);
+    if (this.service === null) close();
+    else this.service.whenSocketsHeld(close);
   }
 
   private closeSockets(unlink: boolean): void {
@@ -504,6 +534,12 @@ const REASONS = {
   [EXIT.APP_LOAD_ERROR]: 'App failed to load.',
   [EXIT.ERROR]: 'a front could not be started.',
 };
+
+/** What a start as root may find missing when it has become `--user`: Node or nunicorn in a folder that is root's alone. */
+function needsOf(owner: Owner | null): string {
+  if (owner === null) return '';
+  return ` User ${owner.uid} has to be able to run ${process.execPath} and to read ${PACKAGE_DIR}.`;
+}
 
 /** What was expected in its words, anything else with the place. */
 function textOf(error: unknown): string {

@@ -7,12 +7,14 @@ import { after, now } from '../clock.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { Backoff } from '../policy/backoff.ts';
 import type { WorkerFacts } from './app-kind.ts';
+import { onEnd } from './child-end.ts';
 import type { ControlConnection, FromPython, HookCall } from './control-server.ts';
 
 export interface MoldHandler {
   spawn(): { readonly serial: number; readonly child: ChildProcess };
   ready(again: boolean): void;
   forked(serial: number, pid: number): void;
+  notForked(serial: number): void;
   exited(pid: number, code: number | null, signal: NodeJS.Signals | null): void;
   /** How long it may take until it is ready. 0: no limit. */
   bootTimeoutMs(): number;
@@ -35,7 +37,8 @@ interface MoldProcess {
   readonly child: ChildProcess;
   readonly startedAt: number;
   control: ControlConnection | null;
-  ready: boolean;
+  /** Null: it is not ready yet. */
+  readyAt: number | null;
   /** Takes back the limit for its boot. */
   cancelLimit: () => void;
 }
@@ -77,15 +80,15 @@ export class Mold {
       child,
       startedAt: now(),
       control: null,
-      ready: false,
+      readyAt: null,
       cancelLimit,
     };
     this.current = mold;
-    child.on('error', (error) => {
-      this.log.error(`Python could not be started: ${error.message}`);
-      if (child.pid === undefined) this.ended(mold, null);
-    });
-    child.on('exit', (code) => this.ended(mold, code));
+    const notStarted = (why: string): void => {
+      this.log.error(`Python could not be started: ${why}`);
+      this.ended(mold, null);
+    };
+    onEnd(child, notStarted, (code) => this.ended(mold, code));
   }
 
   called(connection: ControlConnection): void {
@@ -94,7 +97,7 @@ export class Mold {
 
   /** False: it is not ready; ask again when it is. */
   fork({ serial, number }: WorkerFacts): boolean {
-    if (!this.current?.ready) return false;
+    if (this.current?.readyAt == null) return false;
     this.current.control?.say({ op: 'fork', serial, number });
     return true;
   }
@@ -102,11 +105,12 @@ export class Mold {
   said(message: FromPython): void {
     if (message.op === 'ready' && this.current !== null) {
       const again = this.everReady;
-      this.current.ready = true;
+      this.current.readyAt = now();
       this.current.cancelLimit();
       this.everReady = true;
       this.handler.ready(again);
     } else if (message.op === 'forked') this.handler.forked(message.serial, message.pid);
+    else if (message.op === 'not-forked') this.handler.notForked(message.serial);
     else if (message.op === 'exited') this.handler.exited(message.pid, message.code, message.signal);
     else if (message.op === 'hooked') this.hooked.shift()?.(message.code);
     else if (message.op === 'hook-failed') this.handler.hookFailed(message.code);
@@ -138,7 +142,7 @@ export class Mold {
     if (this.restart !== null) clearTimeout(this.restart);
     const mold = this.current;
     if (mold === null) this.tellEnd(null);
-    else if (mold.ready) {
+    else if (mold.readyAt !== null) {
       if (hook) mold.control?.say({ op: 'hook', hook: 'on_exit' });
       mold.control?.say({ op: 'leave', quick: false });
       setTimeout(() => {
@@ -170,6 +174,7 @@ export class Mold {
   }
 
   private ended(mold: MoldProcess, code: number | null): void {
+    const { pid } = mold.child;
     mold.cancelLimit();
     this.current = null;
     this.handler.processEnded(mold.serial);
@@ -179,17 +184,19 @@ export class Mold {
       return;
     }
     if (!this.everReady) {
-      if (code === null) this.log.error(`The mold (pid:${mold.child.pid}) was killed before it was ready`);
+      if (code === null && pid !== undefined) this.log.error(`The mold (pid:${pid}) was killed before it was ready`);
       this.handler.unbootable(code);
       return;
     }
     const delayMs = this.backoff.delayAfter({
       startedAt: mold.startedAt,
-      readyAt: mold.ready ? mold.startedAt : null,
+      readyAt: mold.readyAt,
       hasBegun: false,
       diedAt: now(),
     });
-    this.log.error(`The mold (pid:${mold.child.pid}) has died; its workers go on until a new one replaces them`);
+    if (pid !== undefined)
+      this.log.error(`The mold (pid:${pid}) has died; its workers go on until a new one replaces them`);
+    if (delayMs > 0) this.log.warning(`The mold is started again in ${delayMs / 1000} s`);
     this.restart = setTimeout(() => this.start(), delayMs);
   }
 }

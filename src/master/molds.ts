@@ -30,6 +30,7 @@ export interface MoldsHandler {
   /** It forks again: workers that waited for it are to be forked. */
   ready(mold: Mold): void;
   forked(serial: number, pid: number): void;
+  notForked(serial: number): void;
   exited(pid: number, code: number | null, signal: NodeJS.Signals | null): void;
   /** Whether it has workers, or some wait for it. */
   isUsed(mold: Mold): boolean;
@@ -101,7 +102,8 @@ export class Molds {
   /** Every address is listened at. */
   async release(): Promise<void> {
     const { mold } = this.origin;
-    if (mold !== null) await this.callWhenReady(this.origin, mold);
+    const code = mold === null ? null : await this.whenReady(this.origin, mold);
+    if (code !== null) this.hookFailed(code);
     this.released = true;
   }
 
@@ -203,6 +205,7 @@ export class Molds {
         },
         ready: (again) => void this.moldReady(origin, mold, again),
         forked: (serial, pid) => handler.forked(serial, pid),
+        notForked: (serial) => handler.notForked(serial),
         exited: (pid, code, signal) => handler.exited(pid, code, signal),
         // on_starting takes as long as it takes: it may migrate a database.
         bootTimeoutMs: () => (origin.options.config.master_hooks ? 0 : origin.options.bootTimeoutMs),
@@ -224,7 +227,12 @@ export class Molds {
       return;
     }
     // A mold of later: its hooks of the start have run too, for what they leave behind is needed in its workers.
-    await this.callWhenReady(origin, mold);
+    const code = await this.whenReady(origin, mold);
+    if (code !== null) {
+      if (this.next?.origin === origin) this.unbootable(origin, code);
+      else this.hookFailed(code);
+      return;
+    }
     const { next } = this;
     if (next?.origin === origin) {
       if (origin.options.config.master_hooks)
@@ -262,9 +270,10 @@ export class Molds {
     next.done(how);
   }
 
-  private async callWhenReady({ options }: Origin, mold: Mold): Promise<void> {
-    if (!options.config.master_hooks) return;
-    await this.callHook(mold, { hook: 'when_ready', listeners: this.handler.listeners() });
+  /** Resolves with an exit code if the hook failed, else with null. */
+  private async whenReady({ options }: Origin, mold: Mold): Promise<number | null> {
+    if (!options.config.master_hooks) return null;
+    return await mold.call({ hook: 'when_ready', listeners: this.handler.listeners() });
   }
 
   private async callHook(mold: Mold, call: HookCall): Promise<void> {

@@ -2,12 +2,16 @@
 import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { UNKNOWN_STACKS } from '../bridge/stacks.ts';
+import { StacksAsked, UNKNOWN_STACKS } from '../bridge/stacks.ts';
 import { now } from '../clock.ts';
+import { removeFilesOf } from '../front/spool.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
+import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontView } from '../metrics/view.ts';
-import type { FromNodeWorker, NodeAppConfig, ToNodeWorker } from '../node-app/messages.ts';
+import { type FromNodeWorker, type NodeAppConfig, ofWorker, READY, type ToNodeWorker } from '../node-app/messages.ts';
 import type { AppHandler, AppKind, Renewal, WorkerFacts, WorkerProcess } from './app-kind.ts';
+import { onEnd } from './child-end.ts';
+import { forkWorker } from './child-start.ts';
 import { killWithDescendants } from './descendants.ts';
 import { nodeOptions, type Runtime, type Setup } from './options.ts';
 import { ReportQuestions } from './report-questions.ts';
@@ -30,7 +34,7 @@ interface NodeProcess {
   /** When it said something last. */
   heardAt: number;
   /** Who asked where its threads stand. */
-  readonly stacksFor: ((stacks: string) => void)[];
+  readonly stacksAsked: StacksAsked;
 }
 
 const TITLE_ROOM = ' '.repeat(120);
@@ -45,16 +49,18 @@ export class NodeApp implements AppKind {
   private readonly runtime: Runtime;
   private options: NodeAppOptions;
   private readonly handler: AppHandler;
+  private readonly log: ErrorLog;
   private readonly processes = new Map<number, NodeProcess>();
   private readonly questions = new ReportQuestions();
   private listeningSaid = false;
   private stopping = false;
   private stoppedSaid = false;
 
-  constructor(setup: Setup, runtime: Runtime, handler: AppHandler) {
+  constructor(setup: Setup, runtime: Runtime, handler: AppHandler, log: ErrorLog) {
     this.options = nodeOptions(setup, runtime);
     this.runtime = runtime;
     this.handler = handler;
+    this.log = log;
     const { user, group } = setup.loaded.settings;
     // What the app itself listens at beside --bind is accepted by the workers, never by the master.
     cluster.schedulingPolicy = cluster.SCHED_NONE;
@@ -79,23 +85,33 @@ export class NodeApp implements AppKind {
   startWorker(facts: WorkerFacts): WorkerProcess {
     const process: NodeProcess = {
       facts,
-      cluster: cluster.fork(this.options.env),
+      cluster: forkWorker(this.options.env),
       online: false,
       ready: false,
       stopped: false,
       heardAt: now(),
-      stacksFor: [],
+      stacksAsked: new StacksAsked(),
     };
     const { serial } = facts;
     const child = process.cluster;
     this.processes.set(serial, process);
-    child.on('message', (message: FromNodeWorker) => this.said(process, message));
-    child.on('error', () => {}); // A message to a worker that has just died; its end is told by 'exit'.
-    child.on('exit', (code: number | null, signal: NodeJS.Signals | null) => {
+    child.on('message', (message: unknown) => {
+      const own: FromNodeWorker | null = message === READY ? { op: READY } : ofWorker(message);
+      if (own !== null) this.said(process, own);
+    });
+    const ended = (code: number | null, signal: NodeJS.Signals | null): void => {
       this.processes.delete(serial);
+      const { pid } = child.process;
+      if (pid !== undefined) removeFilesOf(pid, this.runtime.spoolFolder);
       this.handler.workers.ended(serial, code, signal, facts.served > 0);
       this.checkStopped();
-    });
+    };
+    const notStarted = (why: string): void => {
+      this.log.error(`Worker ${facts.number} could not be started: ${why}`);
+      ended(null, null);
+    };
+    child.on('error', () => {}); // The process tells it too; unheard here, it would be thrown.
+    onEnd(child.process, notStarted, ended);
     child.process.on('close', () => this.handler.frontEnded(serial, false));
     return {
       get pid() {
@@ -156,6 +172,11 @@ export class NodeApp implements AppKind {
 
   reopenLogs(): void {}
 
+  /** Its workers, as far as they live. */
+  whenSocketsHeld(then: () => void): void {
+    then();
+  }
+
   stop(graceful: boolean): void {
     this.stopping = true;
     for (const process of this.processes.values()) this.tell(process, { op: 'stop', graceful, idleMs: STOP_IDLE_MS });
@@ -180,13 +201,9 @@ export class NodeApp implements AppKind {
     const { workers } = this.handler;
     const { serial, number } = process.facts;
     // What it has counted counts, also when it has ended.
-    if (message !== 'ready' && message.op === 'report') this.handler.report(serial, message.report);
+    if (message.op === 'report') this.handler.report(serial, message.report);
     if (!this.processes.has(serial)) return;
     process.heardAt = now();
-    if (message === 'ready') {
-      this.isReady(process);
-      return;
-    }
     switch (message.op) {
       case 'online':
         this.online(process);
@@ -201,7 +218,7 @@ export class NodeApp implements AppKind {
         workers.served(serial, message.requests);
         return;
       case 'stacks':
-        for (const done of process.stacksFor.splice(0)) done(message.text);
+        process.stacksAsked.answered(message.text);
         return;
       case 'report':
         this.questions.answered(serial, message.report.asked);
@@ -259,22 +276,12 @@ export class NodeApp implements AppKind {
   }
 
   private askStacks(process: NodeProcess, done: (stacks: string) => void): void {
-    const { stacksFor, ready } = process;
-    if (!ready) {
+    if (!process.ready) {
       done(UNKNOWN_STACKS);
       return;
     }
-    stacksFor.push(done);
+    process.stacksAsked.ask((this.options.config.threads + 1) * STACK_MS, done, () => done(NO_STACKS));
     this.tell(process, { op: 'stacks' });
-    setTimeout(
-      () => {
-        const at = stacksFor.indexOf(done);
-        if (at === -1) return;
-        stacksFor.splice(at, 1);
-        done(NO_STACKS);
-      },
-      (this.options.config.threads + 1) * STACK_MS,
-    );
   }
 
   private drain(process: NodeProcess): void {

@@ -49,7 +49,7 @@ export interface Runtime {
 }
 
 const MEGABYTE = 1024 * 1024;
-const SOFTWARE = `nunicorn/${VERSION}`;
+export const SOFTWARE = `nunicorn/${VERSION}`;
 
 export function titleOf(loaded: LoadedSettings, role: string): string {
   return `nunicorn: ${role} [${loaded.settings.proc_name || loaded.app}]`;
@@ -58,6 +58,11 @@ export function titleOf(loaded: LoadedSettings, role: string): string {
 /** The error log's file, or `-`. */
 export function errorLogPath({ settings, cwd }: LoadedSettings): string {
   return settings.errorlog === '-' ? '-' : resolve(cwd, settings.errorlog);
+}
+
+/** The paths of the logs that its processes open themselves: `-` and null are no files. */
+export function logFiles(loaded: LoadedSettings): readonly (string | null)[] {
+  return [errorLogPath(loaded), loaded.settings.accesslog];
 }
 
 export function errorLogSettings(loaded: LoadedSettings, logProcess: LogProcess | null): ErrorLogSettings {

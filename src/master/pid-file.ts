@@ -1,4 +1,5 @@
 /** The pid file, by gunicorn's rules: written beside and renamed, refused while another living process is named in it. */
+import { randomBytes } from 'node:crypto';
 import { chmodSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 
@@ -23,9 +24,10 @@ export class PidFile {
     if (other !== null && other !== process.pid && lives(other)) {
       throw new NunicornError(`Already running on PID ${other} (or pid file '${path}' is stale)`);
     }
-    const draft = `${path}.${process.pid}`;
+    // A name that nobody can foresee: in a folder of all, a link may lie in wait.
+    const draft = `${path}.${randomBytes(8).toString('hex')}`;
     try {
-      writeFileSync(draft, `${process.pid}\n`, { flag: 'w', mode: 0o644 });
+      writeFileSync(draft, `${process.pid}\n`, { flag: 'wx', mode: 0o644 });
       chmodSync(draft, 0o644);
       renameSync(draft, path);
     } catch (error) {

@@ -1,6 +1,9 @@
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { NunicornError } from '../errors.ts';
+import { LONGEST_SOCKET_PATH_BYTES } from '../settings/address.ts';
+
+const LONGEST_SOCKET_NAME = '/nunicorn-XXXXXX/worker-99999999.sock';
 
 /** Makes a folder of mode 0700 in `parent`. Throws NunicornError if that cannot be. */
 export function privateFolder(parent: string): string {
@@ -13,4 +16,14 @@ export function privateFolder(parent: string): string {
         'have to name folders that can be written',
     );
   }
+}
+
+/** Throws NunicornError if Unix sockets in a private folder there would have longer paths than the system takes. */
+export function socketsFolder(path: string): string {
+  const room = LONGEST_SOCKET_PATH_BYTES - LONGEST_SOCKET_NAME.length;
+  if (Buffer.byteLength(path) <= room) return path;
+  throw new NunicornError(
+    `the path ${path} is too long for the Unix sockets in it: ` +
+      `--worker-tmp-dir (or TMPDIR) has to name a folder of ${room} bytes at most`,
+  );
 }

@@ -2,12 +2,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync, unlink } from 'node:fs';
 import { join } from 'node:path';
-import { readStacks, UNKNOWN_STACKS } from '../bridge/stacks.ts';
+import { readStacks, StacksAsked, UNKNOWN_STACKS } from '../bridge/stacks.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontView } from '../metrics/view.ts';
 import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
 import type { AppHandler, AppKind, Renewal, WorkerFacts, WorkerProcess } from './app-kind.ts';
+import { onEnd } from './child-end.ts';
+import { startChild } from './child-start.ts';
 import { type ControlConnection, type ControlHandler, ControlServer, type FromPython } from './control-server.ts';
 import { Fronts } from './fronts.ts';
 import type { Mold } from './mold.ts';
@@ -55,6 +57,10 @@ export interface PythonAppOptions {
 const TITLE_ROOM = ' '.repeat(120);
 /** How long workers may take to tell of the app's metrics; one whose interpreter stands still cannot. */
 const METRICS_LIMIT_MS = 50;
+/** How long a mold may take to tell of the end of a worker. */
+const TELL_LIMIT_MS = 1000;
+/** How long a worker may take to say where its threads are. */
+const STACKS_LIMIT_MS = 500;
 
 interface PythonProcess {
   /** Its app has metrics of its own. */
@@ -69,6 +75,7 @@ interface PythonProcess {
   control: ControlConnection | null;
   /** The fronts have it. */
   serving: boolean;
+  readonly stacksAsked: StacksAsked;
 }
 
 export class PythonApp implements AppKind, ControlHandler {
@@ -121,6 +128,10 @@ export class PythonApp implements AppKind, ControlHandler {
         spawn: (serial, options) => this.spawnPython(serial, options),
         ready: (mold) => this.forkWaiting(mold),
         forked: (serial, pid) => this.forked(serial, pid),
+        notForked: (serial) => {
+          const process = this.processes.get(serial);
+          if (process !== undefined) this.ended(process, null, null);
+        },
         exited: (pid, code, signal) => {
           for (const process of this.processes.values()) if (process.pid === pid) this.ended(process, code, signal);
         },
@@ -162,6 +173,7 @@ export class PythonApp implements AppKind, ControlHandler {
       moldSerial: null,
       control: null,
       serving: false,
+      stacksAsked: new StacksAsked(),
     };
     this.processes.set(facts.serial, process);
     if (mold === null) this.spawnWorker(process);
@@ -175,8 +187,16 @@ export class PythonApp implements AppKind, ControlHandler {
       reopenLogs: () => process.control?.say({ op: 'reopen' }),
       ping: () => process.control?.say({ op: 'ping' }),
       stacks: (done) => {
-        if (process.pid === null) done(UNKNOWN_STACKS);
-        else readStacks(process.pid, this.path(facts.serial, 'stacks'), done);
+        const fromOutside = (): void => {
+          if (process.pid === null) done(UNKNOWN_STACKS);
+          else readStacks(process.pid, this.path(facts.serial, 'stacks'), done);
+        };
+        if (!process.serving) {
+          fromOutside();
+          return;
+        }
+        process.stacksAsked.ask(STACKS_LIMIT_MS, done, fromOutside);
+        process.control?.say({ op: 'stacks' });
       },
       kill: (signal) => this.kill(process, signal),
     };
@@ -236,6 +256,10 @@ export class PythonApp implements AppKind, ControlHandler {
     this.molds.reopenLogs();
   }
 
+  whenSocketsHeld(then: () => void): void {
+    this.frontProcesses.whenSocketsHeld(then);
+  }
+
   stop(graceful: boolean): void {
     this.frontProcesses.stop(graceful);
   }
@@ -293,7 +317,8 @@ export class PythonApp implements AppKind, ControlHandler {
       const gilAddress = message.gil === null ? null : BigInt(message.gil);
       const { number } = process.facts;
       this.handler.threads({ serial, number, pid: process.pid ?? 0, threadIds: message.ids, gilAddress });
-    } else if (message.op === 'pong') this.handler.workers.pong(serial);
+    } else if (message.op === 'stacks') process.stacksAsked.answered(message.text);
+    else if (message.op === 'pong') this.handler.workers.pong(serial);
     else if (message.op === 'files') this.handler.files(message.files);
     else if (message.op === 'leaving') this.handler.workers.askedToLeave(serial, message.why);
   }
@@ -303,6 +328,12 @@ export class PythonApp implements AppKind, ControlHandler {
     if (process?.mold == null || process.pid === null) return;
     // A worker whose mold is dead has nobody else to tell of its end.
     if (process.moldSerial !== process.mold.serial) this.ended(process, null, null);
+    else this.awaitEnd(process);
+  }
+
+  /** Of a mold's child that is gone: the mold tells how it has ended, unless it has died as well, or is stopped. */
+  private awaitEnd(process: PythonProcess): void {
+    setTimeout(() => this.ended(process, null, null), TELL_LIMIT_MS);
   }
 
   private async release(): Promise<void> {
@@ -363,25 +394,27 @@ export class PythonApp implements AppKind, ControlHandler {
   private spawnWorker(process: PythonProcess): void {
     const child = this.spawnPython(process.facts.serial, process.options);
     process.pid = child.pid ?? null;
-    child.on('error', (error) => {
-      this.log.error(`Python could not be started: ${error.message}`);
-      if (child.pid === undefined) this.ended(process, null, null);
-    });
-    child.on('exit', (code, signal) => this.ended(process, code, signal));
+    const notStarted = (why: string): void => {
+      this.log.error(`Python could not be started: ${why}`);
+      this.ended(process, null, null);
+    };
+    onEnd(child, notStarted, (code, signal) => this.ended(process, code, signal));
   }
 
   private spawnPython(serial: number, { python, env, config }: PythonAppOptions): ChildProcess {
-    return spawn(python.path, [join(PYTHON_PACKAGE_DIR, 'start_worker.py'), TITLE_ROOM], {
-      // A group of its own, so that it can be killed with all that the app starts, and Ctrl-C reaches the master alone.
-      detached: true,
-      stdio: ['ignore', 'inherit', 'inherit'],
-      env: {
-        ...env,
-        NUNICORN_CONTROL: this.control.path,
-        NUNICORN_TOKEN: config.token,
-        NUNICORN_SERIAL: String(serial),
-      },
-    });
+    const start = (): ChildProcess =>
+      spawn(python.path, [join(PYTHON_PACKAGE_DIR, 'start_worker.py'), TITLE_ROOM], {
+        // A group of its own, so that it can be killed with all that the app starts, and Ctrl-C reaches the master alone.
+        detached: true,
+        stdio: ['ignore', 'inherit', 'inherit'],
+        env: {
+          ...env,
+          NUNICORN_CONTROL: this.control.path,
+          NUNICORN_TOKEN: config.token,
+          NUNICORN_SERIAL: String(serial),
+        },
+      });
+    return startChild(start);
   }
 
   private drain(process: PythonProcess): void {
@@ -393,7 +426,10 @@ export class PythonApp implements AppKind, ControlHandler {
     // Of one that has ended the pid may be another's by now.
     if (this.processes.get(process.facts.serial) !== process) return;
     if (process.pid !== null) kill(process.pid, signal);
-    else if (signal === 'SIGKILL') this.ended(process, null, null); // not even forked
+    if (signal !== 'SIGKILL') return;
+    if (process.pid === null)
+      this.ended(process, null, null); // not even forked
+    else if (process.mold !== null) this.awaitEnd(process);
   }
 
   private ended(process: PythonProcess, code: number | null, signal: NodeJS.Signals | null): void {

@@ -38,8 +38,9 @@ export async function readAnew(before: Setup, owner: Owner | null, log: ErrorLog
   const tls = await certificatesOf(settings, log);
   checkLogs(loaded, owner);
   const logProcess = await startLogProcess(loaded, python);
-  const errorLog = await openErrorLog(errorLogSettings(loaded, logProcess));
+  let errorLog: ErrorLog | null = null;
   try {
+    errorLog = await openErrorLog(errorLogSettings(loaded, logProcess));
     const sockets = await openSockets(settings, before.sockets, owner, log);
     return {
       setup: { loaded, python, sockets, tls, logProcess, multiprocess: before.multiprocess },
@@ -47,7 +48,7 @@ export async function readAnew(before: Setup, owner: Owner | null, log: ErrorLog
       needsRestart,
     };
   } catch (error) {
-    errorLog.close();
+    errorLog?.close();
     await logProcess?.end();
     throw error;
   }

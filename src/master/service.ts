@@ -7,8 +7,7 @@ import { chownSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
 import { after, now } from '../clock.ts';
-import type { ServerActions } from '../control/target.ts';
-import { EXIT, NunicornError } from '../errors.ts';
+import { EXIT } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { MasterMetrics } from '../metrics/master-metrics.ts';
 import type { FrontView, WorkerView } from '../metrics/view.ts';
@@ -18,23 +17,20 @@ import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind
 import { MemoryWatch } from './memory-watch.ts';
 import { NodeApp } from './node-app.ts';
 import {
-  errorLogPath,
   hooksConfig,
   listenerFacts,
+  logFiles,
   memoryOptions,
   type Runtime,
   type Setup,
   workersOptions,
 } from './options.ts';
 import { giveLog, type Owner } from './owner.ts';
-import { privateFolder } from './private-folder.ts';
+import { privateFolder, socketsFolder } from './private-folder.ts';
 import { PythonApp } from './python-app.ts';
 import { ServerHooks } from './server-hooks.ts';
 import { Workers } from './workers.ts';
 
-/** sun_path of unix(7) without the zero at its end; macOS takes less than Linux. */
-const LONGEST_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107;
-const LONGEST_SOCKET_NAME = '/nunicorn-XXXXXX/worker-99999999.sock';
 /** In the titles of processes: that of the hooks which are functions of JavaScript. */
 const HOOKS_ROLE = 'hooks';
 
@@ -131,7 +127,7 @@ export class Service {
     this.app =
       setup.loaded.nodeApp === null
         ? new PythonApp(setup, this.runtime, appHandler, log)
-        : new NodeApp(setup, this.runtime, appHandler);
+        : new NodeApp(setup, this.runtime, appHandler, log);
     this.hooks = this.newHooks(setup);
     this.memory = new MemoryWatch(
       memoryOptions(setup.loaded),
@@ -274,13 +270,12 @@ export class Service {
     return this.reloads;
   }
 
-  actions(): ServerActions {
-    return {
-      addWorker: () => this.addWorker(),
-      removeWorker: () => this.removeWorker(),
-      replaceWorker: (serial) => this.workers.replace(serial),
-      stacks: (serial) => this.workers.stacks(serial),
-    };
+  replaceWorker(serial: number): void {
+    this.workers.replace(serial);
+  }
+
+  stacks(serial: number): Promise<string> {
+    return this.workers.stacks(serial);
   }
 
   addWorker(): void {
@@ -307,6 +302,11 @@ export class Service {
     this.app.reopenLogs();
     this.hooks?.reopenLogs();
     this.workers.reopenLogs();
+  }
+
+  /** See AppKind. */
+  whenSocketsHeld(then: () => void): void {
+    this.app.whenSocketsHeld(then);
   }
 
   /**
@@ -376,21 +376,10 @@ export class Service {
 
 function newRuntime({ loaded }: Setup, owner: Owner | null): Runtime {
   const { settings, cwd } = loaded;
+  // Before there is anything that a failure would leave behind.
+  if (owner !== null) for (const path of logFiles(loaded)) giveLog(path, owner);
   const folder = privateFolder(socketsFolder(settings.worker_tmp_dir ?? tmpdir()));
   const spoolFolder = settings.spool_dir === null ? folder : privateFolder(resolve(cwd, settings.spool_dir));
-  if (owner !== null) {
-    for (const path of [folder, spoolFolder]) chownSync(path, owner.uid, owner.gid);
-    for (const path of [errorLogPath(loaded), settings.accesslog]) giveLog(path, owner);
-  }
+  if (owner !== null) for (const path of [folder, spoolFolder]) chownSync(path, owner.uid, owner.gid);
   return { folder, spoolFolder, token: randomBytes(16).toString('hex'), owner };
-}
-
-/** Throws NunicornError if Unix sockets in a private folder there would have longer paths than the system takes. */
-function socketsFolder(path: string): string {
-  const room = LONGEST_SOCKET_PATH_BYTES - LONGEST_SOCKET_NAME.length;
-  if (Buffer.byteLength(path) <= room) return path;
-  throw new NunicornError(
-    `the path ${path} is too long for the Unix sockets in it: ` +
-      `--worker-tmp-dir (or TMPDIR) has to name a folder of ${room} bytes at most`,
-  );
 }

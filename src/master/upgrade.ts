@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import type { ErrorLog } from '../log/error-log.ts';
+import { startChild } from './child-start.ts';
 import { inheritanceEnv } from './inheritance.ts';
 import type { Setup } from './options.ts';
 
@@ -17,12 +18,14 @@ export function startNewMaster(
   ended: () => void,
 ): ChildProcess {
   const inherited = sockets.map(({ bind }, index) => ({ fd: FIRST_FD + index, bind }));
-  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
-    cwd: loaded.cwd,
-    env: { ...process.env, ...inheritanceEnv({ oldMaster: process.pid, sockets: inherited, multiprocess }) },
-    // Behind the sockets the channel for what the masters have counted.
-    stdio: ['inherit', 'inherit', 'inherit', ...sockets.map(({ handle }) => handle.fd), 'ipc'],
-  });
+  const child = startChild(() =>
+    spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+      cwd: loaded.cwd,
+      env: { ...process.env, ...inheritanceEnv({ oldMaster: process.pid, sockets: inherited, multiprocess }) },
+      // Behind the sockets the channel for what the masters have counted.
+      stdio: ['inherit', 'inherit', 'inherit', ...sockets.map(({ handle }) => handle.fd), 'ipc'],
+    }),
+  );
   let over = false;
   const gone = (how: string): void => {
     if (over) return;

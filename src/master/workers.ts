@@ -87,7 +87,7 @@ interface Worker extends WorkerFacts {
 
 interface Seat {
   readonly number: number;
-  readonly backoff: Backoff;
+  backoff: Backoff;
   /** It has had a worker, or its first one is on its way. */
   begun: boolean;
   current: Worker | null;
@@ -304,9 +304,15 @@ export class Workers implements WorkerEvents {
     this.allReadySaid = false;
     while (this.seats.length > options.count) this.removeLast();
     for (const seat of this.seats) {
+      // How often the code of before has failed says nothing of this one.
+      if (seat.restart !== null) clearTimeout(seat.restart);
+      seat.restart = null;
+      seat.notBefore = 0;
+      seat.backoff = new Backoff();
       // It may have imported the code of before, or hang in it.
       if (seat.next !== null) this.discard(seat.next, 'reload');
       if (seat.current !== null) this.wish(seat.current, 'reload');
+      if (seat.begun) this.fill(seat, 'reload', 0);
     }
     while (this.seats.length < options.count) this.add();
     this.checkAllReady();
@@ -372,8 +378,10 @@ export class Workers implements WorkerEvents {
   }
 
   private checkReady(worker: Worker, time: number): void {
-    const { readyAt, lifetimeMs } = worker;
+    const { readyAt, lifetimeMs, requestLimit, served } = worker;
     if (lifetimeMs > 0 && readyAt !== null && time - readyAt >= lifetimeMs) this.wish(worker, 'max_lifetime');
+    // Told once already; but a reload that has failed since has taken the place of that wish.
+    if (requestLimit > 0 && served >= requestLimit) this.wish(worker, 'max_requests');
     const step = pingStep(worker.pingedAt, worker.answeredAt, this.options.pingLimitMs, time);
     if (step === 'ask') {
       worker.pingedAt = time;
@@ -527,14 +535,15 @@ export class Workers implements WorkerEvents {
   }
 
   private logEnd(worker: Worker, code: number | null, signal: NodeJS.Signals | null): void {
-    const pid = worker.process?.pid;
+    const pid = worker.process?.pid ?? null;
+    if (pid === null) return; // it was never there: whoever could not start it has said why
     if (worker.readyAt === null) {
-      const how = signal === null ? `exited with code ${code}` : `was sent ${signal}`;
+      const how = signal === null ? howEnded(code) : `was sent ${signal}`;
       const when = bootReport(worker.startedAt, worker.reached);
       this.log.error(`Worker ${worker.number} (pid:${pid}) did not boot: it ${how} ${when}`);
     } else if (signal === 'SIGKILL') this.log.error(`Worker (pid:${pid}) was sent SIGKILL! Perhaps out of memory?`);
     else if (signal !== null) this.log.warning(`Worker (pid:${pid}) was sent ${signal}!`);
-    else this.log.error(`Worker (pid:${pid}) exited with code ${code}.`);
+    else this.log.error(`Worker (pid:${pid}) ${howEnded(code)}.`);
   }
 
   private replaceDead(worker: Worker, end: Reason, code: number | null, hasBegun: boolean): void {
@@ -579,6 +588,11 @@ export class Workers implements WorkerEvents {
   private checkAllGone(): void {
     if (this.bySerial.size === 0) this.handler.allGone();
   }
+}
+
+/** `code` is null where nobody was there to see it. */
+function howEnded(code: number | null): string {
+  return code === null ? 'ended, how is not known' : `exited with code ${code}`;
 }
 
 /** Why a worker is gone. */

@@ -11,6 +11,7 @@ import { NunicornError } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { formatAddress } from '../settings/address.ts';
 import { parseAdminAddress } from '../settings/admin.ts';
+import { removeStaleSocket } from '../stale-socket.ts';
 import type { Format } from './exposition.ts';
 import { LIVE_PAGE_POLICY, LiveStream, livePage } from './live.ts';
 import type { MasterMetrics, Readiness } from './master-metrics.ts';
@@ -78,9 +79,10 @@ export class AdminServer {
     const where = formatAddress(this.address);
     for (let attempt = 1; ; attempt++) {
       try {
-        await this.bind();
+        await this.bind(where);
         break;
       } catch (error) {
+        if (error instanceof NunicornError) throw error;
         const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
         if (code !== 'EADDRINUSE' || attempt === TRIES)
           throw new NunicornError(`Can't listen at ${where} (--admin-bind): ${code}`);
@@ -99,9 +101,12 @@ export class AdminServer {
     if (this.address.kind === 'unix') rmSync(this.address.path, { force: true });
   }
 
-  private bind(): Promise<void> {
+  private async bind(where: string): Promise<void> {
     const { address, server } = this;
-    return new Promise((resolve, reject) => {
+    // With a listener there it fails as it does with a port that is taken.
+    if (address.kind === 'unix' && (await removeStaleSocket(address.path)) === 'file')
+      throw new NunicornError(`Can't listen at ${where} (--admin-bind): there is a file that is no socket`);
+    await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       const done = (): void => {
         server.off('error', reject);

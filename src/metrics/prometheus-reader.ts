@@ -8,6 +8,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { ErrorLog } from '../log/error-log.ts';
+import { startChild } from '../master/child-start.ts';
 import { PYTHON_PACKAGE_DIR } from '../settings/python.ts';
 import type { Format } from './exposition.ts';
 
@@ -93,12 +94,14 @@ export class PrometheusReader {
 
   private start(): ChildProcess {
     const { path, python, env, uid, gid } = this.folder;
-    const child = spawn(python, [join(PYTHON_PACKAGE_DIR, 'prometheus_reader.py'), path], {
-      stdio: ['pipe', 'pipe', 'ignore'],
-      env,
-      ...(uid === null ? {} : { uid }),
-      ...(gid === null ? {} : { gid }),
-    });
+    const child = startChild(() =>
+      spawn(python, [join(PYTHON_PACKAGE_DIR, 'prometheus_reader.py'), path], {
+        stdio: ['pipe', 'pipe', 'ignore'],
+        env,
+        ...(uid === null ? {} : { uid }),
+        ...(gid === null ? {} : { gid }),
+      }),
+    );
     child.unref();
     child.stdin?.on('error', () => {}); // told by its end
     if (child.stdout !== null) {

@@ -10,7 +10,7 @@ import type { StatsdAddress } from '../settings/statsd-address.ts';
 
 export interface StatsdSettings {
   readonly address: StatsdAddress;
-  /** Empty, or with a point at its end. */
+  /** In front of each name as it is: empty, one letter, or with a point at its end. */
   readonly prefix: string;
   /** As the user wrote them: `name:value,name:value`. */
   readonly tags: string;
@@ -25,6 +25,7 @@ const FLUSH_MS = 1000;
 
 export class Statsd {
   private readonly client: Client;
+  /** hot-shots would put a point behind it. */
   private readonly prefix: string;
 
   /** @throws {NunicornError} if this machine cannot send to such an address */
@@ -42,7 +43,6 @@ export class Statsd {
       ...(address.kind === 'udp'
         ? { protocol: 'udp', host: address.host, port: address.port, cacheDns: true }
         : { protocol: 'uds', path: address.path, udsGracefulErrorHandling: true }),
-      prefix,
       globalTags: tags === '' ? [] : tags.split(','),
       // What DD_ENTITY_ID and the like hold is not what the user asked for; Gunicorn does not add it.
       includeDataDogTags: false,
@@ -66,8 +66,7 @@ export class Statsd {
 
   /** As Gunicorn sends it for each request that it logs. */
   request(status: number, durationMs: number): void {
-    const { client } = this;
-    client.timing('gunicorn.request.duration', durationMs);
+    this.client.timing(`${this.prefix}gunicorn.request.duration`, durationMs);
     this.count('gunicorn.requests', 1);
     this.count(`gunicorn.request.status.${status}`, 1);
   }
@@ -78,11 +77,11 @@ export class Statsd {
   }
 
   gauge(name: string, value: number): void {
-    this.client.gauge(name, value);
+    this.client.gauge(this.prefix + name, value);
   }
 
   histogram(name: string, value: number): void {
-    this.client.histogram(name, value);
+    this.client.histogram(this.prefix + name, value);
   }
 
   /** Sends what has gathered. */

@@ -3,20 +3,22 @@
  * fields are set on its connection; time limits, drained connections and slow clients are found by looking at all connections
  * ten times a second.
  */
-import { type Server as HttpServer, type IncomingMessage, ServerResponse } from 'node:http';
+import { type Server as HttpServer, type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
 import type { Server as HttpsServer } from 'node:https';
 import { createServer as createNetServer, type Server as NetServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { now } from '../clock.ts';
 import { percentDecode, splitTarget } from '../front/environ.ts';
 import { rawErrorAnswer } from '../front/error-page.ts';
+import { LINGER_MS, linger } from '../front/linger.ts';
 import type { FrontConfig } from '../front/messages.ts';
-import { attachHandle, stopAccepting } from '../listening-handle.ts';
+import { afterAccepting, attachHandle, stopAccepting } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import type { RequestStatus } from '../metrics/status.ts';
+import { NEW_CLIENT_MS } from '../policy/stopping.ts';
 import { appStack } from './app-stack.ts';
 import type { AsyncMetrics } from './async-metrics.ts';
 import type { RequestListener } from './load.ts';
@@ -27,13 +29,13 @@ export type AsyncServerConfig = Omit<FrontConfig, 'title'>;
 export interface AsyncServerHandler {
   /** So many requests have come as it was told to count. */
   requestLimitReached(): void;
+  /** The app has closed its server, and no more clients come. */
+  closedByApp(): void;
   /** After `stop`: no request runs and no connection is left, but for upgraded ones. */
   stopped(): void;
 }
 
 const SWEEP_MS = 100; // also async-metrics.ts's TURN_MS
-/** What is left of a connection after an answer of ours: the client reads it, and what it still sends is dropped. */
-const LINGER_MS = 1000;
 
 /** A client's connection. */
 interface Client {
@@ -49,6 +51,8 @@ interface Client {
   earlier: { readonly response: ServerResponse }[] | null;
   /** Since when it has been idle. 0: it was not when it was last looked at. */
   idleSince: number;
+  /** Of the socket, when it was found idle after its last answer. */
+  bytesRead: number;
   /** How far it had got when something last moved, and when that was. */
   bytesMoved: number;
   movedAt: number;
@@ -88,6 +92,7 @@ export class AsyncServer {
   private accepting = true;
   private stopIdleMs = 0;
   private stoppedSaid = false;
+  private closedSaid = false;
   /** One function for all responses; its `this` is the response. */
   private readonly responseClosed: (this: Counted) => void;
 
@@ -124,24 +129,18 @@ export class AsyncServer {
       this.connected(socket),
     );
     if (listener === null) {
-      server.prependListener('request', (request, response) => void this.requested(request, response));
+      const requested = (request: IncomingMessage, response: ServerResponse): void =>
+        void this.requested(request, response);
+      server.prependListener('request', requested);
+      whereHeard(server, 'checkContinue', requested);
+      whereHeard(server, 'checkExpectation', requested);
     } else {
       server.on('request', (request, response) => this.run(listener, request, response));
       server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => this.notUnderstood(error, socket));
     }
-    // Only where the app listens too: with a listener, node:http takes no such request for an ordinary one any more.
-    for (const event of ['upgrade', 'connect'] as const) {
-      const upgraded = (request: IncomingMessage): void => this.upgraded(request);
-      if (server.listenerCount(event) > 0) server.prependListener(event, upgraded);
-      else {
-        const added = (name: string | symbol): void => {
-          if (name !== event) return;
-          server.off('newListener', added);
-          server.prependListener(event, upgraded);
-        };
-        server.on('newListener', added);
-      }
-    }
+    const upgraded = (request: IncomingMessage): void => this.upgraded(request);
+    whereHeard(server, 'upgrade', upgraded);
+    whereHeard(server, 'connect', upgraded);
     const sweep = (): void => this.sweep();
     this.sweeper = setInterval(() => {
       this.metrics?.turned(now());
@@ -165,13 +164,10 @@ export class AsyncServer {
     this.stopIdleMs = idleMs;
     if (!this.stopping) {
       this.stopping = true;
-      // What waits in the kernel is accepted before: the handles close a turn of the event loop later.
-      setImmediate(() => {
-        setImmediate(() => {
-          for (const acceptor of this.acceptors) stopAccepting(acceptor);
-          this.accepting = false;
-          for (const client of this.clients) if (runs(client) && client.response) lastOf(client.response);
-        });
+      afterAccepting(this.config.backlog, () => {
+        for (const acceptor of this.acceptors) stopAccepting(acceptor);
+        this.accepting = false;
+        for (const client of this.clients) if (runs(client) && client.response) lastOf(client.response);
       });
     }
     if (!graceful) {
@@ -215,6 +211,7 @@ export class AsyncServer {
       id: 0,
       earlier: null,
       idleSince: 0,
+      bytesRead: 0,
       bytesMoved: 0,
       movedAt: 0,
       upgraded: false,
@@ -244,7 +241,8 @@ export class AsyncServer {
   /** False: it was refused. */
   private requested(request: IncomingMessage, response: ServerResponse): boolean {
     const client = (request.socket as ClientSocket)[CLIENT];
-    if (client === undefined) return true;
+    // The app hands on what it has heard as `checkContinue`.
+    if (client === undefined || client.request === request) return true;
     if (client.refused) return false;
     if (client.response !== null && !client.response.writableFinished) {
       client.earlier ??= [];
@@ -276,8 +274,13 @@ export class AsyncServer {
     } else if (rawHeaders.length > limits.fields * 2) {
       this.refuse(client, 431, `more than ${limits.fields} header fields`, OUTCOME.refused);
     } else if (limitRequestBody > 0 && Number(headers['content-length']) > limitRequestBody) {
-      this.refuse(client, 413, `The request's body is larger than ${limitRequestBody} bytes`, OUTCOME.refused);
-    } else return true;
+      this.refuse(client, 413, tooLarge(limitRequestBody), OUTCOME.refused);
+    } else {
+      if (limitRequestBody > 0 && headers['transfer-encoding'] !== undefined) {
+        limitBody(request, limitRequestBody, (message) => this.refuse(client, 413, message, OUTCOME.refused));
+      }
+      return true;
+    }
     return false;
   }
 
@@ -338,7 +341,9 @@ export class AsyncServer {
     this.log.warning(`Invalid request from ip=${socket.remoteAddress ?? ''}: ${error.message}`);
     const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
     this.metrics?.notUnderstood(status);
-    socket.end(rawErrorAnswer(status, error.message), () => socket.destroy());
+    if (client !== undefined) client.refused = true;
+    socket.end(rawErrorAnswer(status, error.message));
+    linger(socket);
   }
 
   // ---- time
@@ -350,6 +355,10 @@ export class AsyncServer {
       if (this.clientIsSlow(client, time)) continue;
       if (runs(client)) this.checkDeadline(client, time);
       else this.checkIdle(client, time);
+    }
+    if (!this.stopping && !this.closedSaid && this.acceptors.length > 0 && !this.server.listening) {
+      this.closedSaid = true;
+      this.handler.closedByApp();
     }
     if (this.accepting || this.stoppedSaid) return;
     for (const client of this.clients) if (!client.upgraded) return;
@@ -394,15 +403,22 @@ export class AsyncServer {
   }
 
   private checkIdle(client: Client, time: number): void {
-    if (client.idleSince === 0) client.idleSince = time;
-    const { keepaliveMs } = this.config;
-    // The app's own server has a limit of its own; a connection on which nothing has come has the one for the head.
-    const limitMs = this.stopping
-      ? this.stopIdleMs
-      : this.listener === null || client.request === null
-        ? Number.POSITIVE_INFINITY
-        : keepaliveMs;
-    if (time - client.idleSince >= limitMs) client.socket.destroySoon();
+    const { socket } = client;
+    if (client.idleSince === 0) {
+      client.idleSince = time;
+      if (client.request !== null) client.bytesRead = socket.bytesRead;
+    }
+    if (time - client.idleSince >= this.idleLimitMs(client)) socket.destroySoon();
+  }
+
+  private idleLimitMs({ socket, request, bytesRead }: Client): number {
+    if (this.stopping) {
+      // The head of the next request has begun to come: it has a limit of its own.
+      if (socket.bytesRead !== bytesRead) return Number.POSITIVE_INFINITY;
+      return request === null ? Math.max(this.stopIdleMs, NEW_CLIENT_MS) : this.stopIdleMs;
+    }
+    // So have the app's own server, and a connection on which nothing has come.
+    return this.listener === null || request === null ? Number.POSITIVE_INFINITY : this.config.keepaliveMs;
   }
 
   // ---- access log
@@ -423,14 +439,16 @@ export class AsyncServer {
   ): void {
     const { url = '', method = '' } = request;
     const { path, query } = splitTarget(url);
+    const { remoteAddress = '', remotePort } = client.socket;
     this.access?.write({
-      remoteAddress: client.socket.remoteAddress ?? '',
+      remoteAddress,
       method,
       rawUri: url,
       path: percentDecode(path),
       query,
       protocol: `HTTP/${request.httpVersion}`,
       status,
+      reason: (response === null ? STATUS_CODES[status] : response.statusMessage) ?? '',
       bytesSent,
       durationUs: (now() - client.startedAt) * 1000,
       requestHeaders: request.rawHeaders,
@@ -438,6 +456,7 @@ export class AsyncServer {
       pid: process.pid,
       worker: this.config.number,
       thread: 0,
+      environBlock: remotePort === undefined ? '' : `REMOTE_PORT\0${remotePort}`,
       environ: null,
     });
   }
@@ -474,6 +493,45 @@ function statusOf(client: Client): Omit<RequestStatus, 'front' | 'worker' | 'thr
     age,
     phase: begun(client) ? 'answering' : 'running',
     running: age,
+  };
+}
+
+/**
+ * Hears an event before the app does, but only where the app listens too: with a listener, node:http takes what it stands for
+ * no more for an ordinary request.
+ */
+function whereHeard(
+  server: HttpServer | HttpsServer,
+  event: string,
+  listener: (request: IncomingMessage, response: ServerResponse) => void,
+): void {
+  if (server.listenerCount(event) > 0) {
+    server.prependListener(event, listener);
+    return;
+  }
+  const added = (name: string | symbol): void => {
+    if (name !== event) return;
+    server.off('newListener', added);
+    server.prependListener(event, listener);
+  };
+  server.on('newListener', added);
+}
+
+function tooLarge(limitBytes: number): string {
+  return `The request's body is larger than ${limitBytes} bytes`;
+}
+
+/** Of a body without a Content-Length: what comes beyond the limit, and its end, the app never sees. */
+function limitBody(request: IncomingMessage, limitBytes: number, exceeded: (message: string) => void): void {
+  let bytes = 0;
+  const { push } = request;
+  request.push = function (this: IncomingMessage, piece: Buffer | null, encoding?: BufferEncoding): boolean {
+    if (bytes <= limitBytes) {
+      bytes += piece?.length ?? 0;
+      if (bytes <= limitBytes) return push.call(this, piece, encoding);
+      exceeded(tooLarge(limitBytes));
+    }
+    return true;
   };
 }
 

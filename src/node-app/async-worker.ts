@@ -39,7 +39,14 @@ export class AsyncWorker implements Engine {
     this.log = log;
     serveApp(
       config,
-      { requestLimitReached: () => handler.requestLimitReached(), stopped: () => handler.stopped() },
+      {
+        requestLimitReached: () => handler.requestLimitReached(),
+        closedByApp: () => {
+          log.error('The application has closed its server');
+          handler.appFailed();
+        },
+        stopped: () => handler.stopped(),
+      },
       log,
       access,
       metrics,

@@ -14,7 +14,7 @@ export function listenerOf(handler: FetchHandler): RequestListener {
       await answer.body?.cancel();
       return;
     }
-    await send(answer, response);
+    await send(answer, response, request.method === 'HEAD');
   };
 }
 
@@ -32,13 +32,14 @@ function toRequest(request: IncomingMessage): Request {
   return new Request(url, { method, headers, body, signal, duplex: 'half' });
 }
 
-async function send(answer: Response, response: ServerResponse): Promise<void> {
+async function send(answer: Response, response: ServerResponse, headOnly: boolean): Promise<void> {
   const headers: string[] = [];
   for (const [name, value] of answer.headers) headers.push(name, value);
   if (answer.statusText === '') response.writeHead(answer.status, headers);
   else response.writeHead(answer.status, answer.statusText, headers);
-  if (answer.body === null) {
+  if (answer.body === null || headOnly) {
     response.end();
+    await answer.body?.cancel();
     return;
   }
   const reader = answer.body.getReader();

@@ -38,7 +38,8 @@ export async function loadApp(app: NodeAppUri, warn: (text: string) => void): Pr
     return found;
   }
   const timer = setTimeout(() => {
-    warn(`${describe(app)} exports no app, and has not called listen() yet`);
+    const guard = 'what waits for require.main === module or import.meta.main does not run here';
+    warn(`${describe(app)} exports no app, and has not called listen() yet (${guard})`);
   }, SILENT_MS);
   const first = await listened.promise;
   clearTimeout(timer);

@@ -11,7 +11,7 @@ import type { Statsd } from '../metrics/statsd.ts';
 import { bootStack } from './app-stack.ts';
 import { AsyncWorker } from './async-worker.ts';
 import { Lifecycle } from './lifecycle.ts';
-import type { FromNodeWorker, NodeWorkerConfig, ToNodeWorker } from './messages.ts';
+import type { Envelope, FromNodeWorker, NodeWorkerConfig, ToNodeWorker } from './messages.ts';
 
 /** What serves the clients: the app in this event loop, in several, or on threads. */
 export interface Engine {
@@ -47,7 +47,7 @@ export interface EngineHandler {
 const SERVED_MS = 1000;
 
 function tell(message: FromNodeWorker): void {
-  if (process.connected) process.send?.(message);
+  if (process.connected) process.send?.({ nunicorn: message } satisfies Envelope);
 }
 
 let engine: Engine | null = null;

@@ -66,6 +66,19 @@ export type FromNodeWorker =
   /** A thread does not come back from a request that ran into --timeout, and cannot be ended. */
   | { readonly op: 'stuck' }
   /** After `stop`: no request is left. */
-  | { readonly op: 'stopped' }
-  /** PM2's word for ready. */
-  | 'ready';
+  | { readonly op: 'stopped' };
+
+/** How a worker sends it: the app has the same channel, and may say anything there. */
+export interface Envelope {
+  readonly nunicorn: FromNodeWorker;
+}
+
+/** Null: it is the app's. */
+export function ofWorker(message: unknown): FromNodeWorker | null {
+  return message !== null && typeof message === 'object' && 'nunicorn' in message
+    ? (message as Envelope).nunicorn
+    : null;
+}
+
+/** The app's own word, as PM2 has it. */
+export const READY = 'ready';

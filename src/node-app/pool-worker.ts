@@ -3,12 +3,11 @@
  * request at a time each, under async any number. To the dispatcher a thread is a worker with as many slots. Whatever the reason, a thread is changed in one way: the next
  * one is started, and when it is ready the one before it gets no more and ends when it runs nothing.
  */
-import { now } from '../clock.ts';
+import { after, now } from '../clock.ts';
 import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
 import { StallWatch } from '../dispatch/stall-watch.ts';
 import { NunicornError } from '../errors.ts';
 import { accessRecord } from '../front/access-record.ts';
-import { answerBufferBytes } from '../front/answer-buffer.ts';
 import { ClientServer, type ClientServerParts } from '../front/client-server.ts';
 import type { Exchange } from '../front/exchange.ts';
 import type { FrontMetrics } from '../front/front-metrics.ts';
@@ -86,8 +85,6 @@ export class PoolWorker implements Engine {
   private readonly stallWatch = new StallWatch();
   private readonly sweeper: NodeJS.Timeout;
   private flushScheduled = false;
-  /** Pieces of answers that the clients have not taken. */
-  private owedBytes = 0;
   private aheadTimer: NodeJS.Timeout | null = null;
   private lastSerial = 0;
   private readonly handles: { readonly index: number; readonly handle: unknown }[] = [];
@@ -160,6 +157,7 @@ export class PoolWorker implements Engine {
   stop(graceful: boolean, idleMs: number): void {
     this.clients.stop(idleMs);
     if (!graceful) {
+      this.clients.refuseUnread(503, 'The server is shutting down', OUTCOME.shutdown);
       for (const request of this.dispatcher.sent())
         this.fail(request, 503, 'The server is shutting down', OUTCOME.shutdown);
       for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
@@ -227,7 +225,7 @@ export class PoolWorker implements Engine {
     if (before !== null) {
       this.drain(before);
       // One that runs many may have a stream among them that never ends.
-      if (this.atATime > 1) setTimeout(() => before.kill(), this.config.gracefulTimeoutMs).unref();
+      if (this.atATime > 1) after(this.config.gracefulTimeoutMs, () => before.kill());
     }
     if (this.everReady || this.seats.some(({ current }) => current === null)) return;
     this.everReady = true;
@@ -287,7 +285,7 @@ export class PoolWorker implements Engine {
     if (thread.ending) return;
     thread.ending = true;
     thread.say({ op: 'end' });
-    setTimeout(() => thread.kill(), this.config.gracefulTimeoutMs).unref();
+    after(this.config.gracefulTimeoutMs, () => thread.kill());
   }
 
   private threadThrew(thread: AppThread, error: Error): void {
@@ -486,9 +484,10 @@ export class PoolWorker implements Engine {
         this.feeds.get(id)?.taken(answer[2]);
         return;
       case 'answer': {
-        const [, , status, head, body, appUs] = answer;
+        const [, , status, head, last, body, appUs] = answer;
         this.over(thread, slot, exchange, appUs);
         if (exchange.phase !== 'dispatched') return;
+        exchange.closeAfter ||= last;
         sendComplete(exchange, status, head, toWire(body), this.clients.closes(exchange.connection));
         this.clients.over(exchange);
         return;
@@ -497,6 +496,7 @@ export class PoolWorker implements Engine {
         exchange.pieceAt = now();
         if (exchange.phase !== 'dispatched') return;
         exchange.phase = 'answering';
+        exchange.closeAfter ||= answer[4];
         sendHead(exchange, answer[2], answer[3], this.clients.closes(exchange.connection));
         exchange.response.flushHeaders();
         return;
@@ -518,7 +518,7 @@ export class PoolWorker implements Engine {
       }
       case 'interim':
         if (exchange.phase === 'dispatched' && exchange.request.httpVersionMinor > 0) {
-          exchange.connection.socket.write(answer[2], 'latin1');
+          exchange.response.sendInterim(answer[2]);
         }
         return;
       case 'upgraded': {
@@ -570,18 +570,13 @@ export class PoolWorker implements Engine {
       taken();
       return;
     }
-    const { response } = exchange;
     let kept = false;
     exchange.bytesSent += bytes;
-    this.owedBytes += bytes;
-    response.write(toWire(data), 'latin1', () => {
-      this.owedBytes -= bytes;
+    kept = this.clients.writePiece(exchange, toWire(data), () => {
       exchange.pieceAt = now();
       if (!kept) taken();
     });
-    if (response.writableLength > answerBufferBytes(this.owedBytes)) return;
-    kept = true;
-    taken();
+    if (kept) taken();
   }
 
   // ---- bodies that are still coming

@@ -74,10 +74,18 @@ export type ToThread =
 export type ThreadAnswer =
   /** The app has taken so many bytes of a body that was open. */
   | readonly ['taken', id: number, bytes: number]
-  /** A whole answer. `head` is a head block: reason, then names and values, joined by NUL. A text is latin-1. */
-  | readonly ['answer', id: number, status: number, head: string, body: string | Uint8Array, appUs: number]
+  /** A whole answer. `head` is a head block: reason, then names and values, joined by NUL. A text is latin-1. `last`: the connection is closed behind it. */
+  | readonly [
+      'answer',
+      id: number,
+      status: number,
+      head: string,
+      last: boolean,
+      body: string | Uint8Array,
+      appUs: number,
+    ]
   /** The beginning of an answer in pieces. */
-  | readonly ['head', id: number, status: number, head: string]
+  | readonly ['head', id: number, status: number, head: string, last: boolean]
   | readonly ['data', id: number, piece: string | Uint8Array]
   | readonly ['end', id: number, appUs: number, trailers: readonly string[]]
   /** 1xx answers, as they go out. */

@@ -5,7 +5,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { createReadStream } from 'node:fs';
-import { IncomingMessage, ServerResponse } from 'node:http';
+import { IncomingMessage, ServerResponse, validateHeaderName, validateHeaderValue } from 'node:http';
 import type { Socket } from 'node:net';
 import type { ThreadRequest } from './thread-messages.ts';
 
@@ -18,6 +18,7 @@ export class ThreadSocket extends EventEmitter {
   readonly readable = true;
   writable = true;
   destroyed = false;
+  private closeSaid = false;
   private readonly gone: () => void;
 
   /** `gone`: the app wants the connection closed. */
@@ -36,8 +37,15 @@ export class ThreadSocket extends EventEmitter {
     this.destroyed = true;
     this.writable = false;
     this.gone();
-    process.nextTick(() => this.emit('close'));
+    process.nextTick(() => this.closed());
     return this;
+  }
+
+  /** The connection is gone, whoever closed it. */
+  closed(): void {
+    if (this.closeSaid) return;
+    this.closeSaid = true;
+    this.emit('close');
   }
 
   destroySoon(): void {
@@ -79,6 +87,9 @@ export class ThreadSocket extends EventEmitter {
 }
 
 interface IncomingInternals {
+  /** Somebody has begun to read the body. */
+  _consumed: boolean;
+  _dump(): void;
   _addHeaderLines(headers: readonly string[], count: number): void;
   _read(size: number): void;
   readonly _readableState: { readingMore: boolean };
@@ -97,6 +108,7 @@ export class OpenBody {
     this.taken = taken;
     const internals = request as unknown as IncomingInternals;
     internals._read = () => {
+      internals._consumed = true;
       internals._readableState.readingMore = false; // as IncomingMessage does: it begins as if it read already
       this.wanted = true;
       this.give();
@@ -148,7 +160,11 @@ export function toIncoming(given: ThreadRequest, socket: ThreadSocket): Incoming
   (request as unknown as IncomingInternals)._addHeaderLines(headers, headers.length);
   if (path !== null) {
     const file = createReadStream(path);
-    (request as unknown as IncomingInternals)._read = () => void file.resume();
+    const internals = request as unknown as IncomingInternals;
+    internals._read = () => {
+      internals._consumed = true;
+      file.resume();
+    };
     file.on('data', (piece) => {
       if (!request.push(piece)) file.pause();
     });
@@ -174,6 +190,12 @@ function complete(request: IncomingMessage, trailers: readonly string[]): void {
   request.push(null);
 }
 
+/** The answer is complete: a body that nobody has begun to read is thrown away, and `end` and `close` follow. */
+export function dumpUnread(request: IncomingMessage): void {
+  const internals = request as unknown as IncomingInternals;
+  if (!internals._consumed && !request.destroyed) internals._dump();
+}
+
 /** The client has left before the app has read all: what node:http says then. */
 export function abortRequest(request: IncomingMessage): void {
   request.destroy(Object.assign(new Error('aborted'), { code: 'ECONNRESET' }));
@@ -181,13 +203,15 @@ export function abortRequest(request: IncomingMessage): void {
 
 /** What becomes of a response. */
 export interface ResponseSink {
-  /** `pieces` are all; called once, instead of the following. */
-  whole(status: number, reason: string, headers: string[], pieces: readonly Piece[]): void;
-  begin(status: number, reason: string, headers: string[]): void;
+  /** `pieces` are all; called once, instead of the following. `last`: the app wants the connection closed behind it. */
+  whole(status: number, reason: string, headers: string[], last: boolean, pieces: readonly Piece[]): void;
+  begin(status: number, reason: string, headers: string[], last: boolean): void;
   /** False: too much is under way; 'drain' is emitted when there is room. */
   piece(piece: Piece): boolean;
   end(trailers: readonly string[]): void;
   interim(text: string): void;
+  /** The app has destroyed the response. */
+  cut(): void;
 }
 
 export interface Piece {
@@ -201,6 +225,7 @@ interface Internals {
   _hasBody: boolean;
   _trailer: string;
   _closed: boolean;
+  _contentLength: number | null;
   chunkedEncoding: boolean;
   finished: boolean;
   destroyed: boolean;
@@ -214,7 +239,12 @@ const STATE = Symbol('response in a thread');
 
 interface State {
   readonly sink: ResponseSink;
+  /** The head, as it was when writeHead() was called or implied. */
+  status: number;
+  reason: string;
   headers: string[];
+  /** The app has said `Connection: close`, or that the connection is not to be kept. */
+  last: boolean;
   /** What was written before it was known whether more comes. */
   pieces: Piece[] | null;
   ending: boolean;
@@ -224,19 +254,34 @@ export type ThreadResponse = ServerResponse & Internals & { [STATE]: State };
 
 export function newResponse(request: IncomingMessage, sink: ResponseSink): ThreadResponse {
   const response = new ServerResponse(request) as ThreadResponse;
-  response[STATE] = { sink, headers: [], pieces: [], ending: false };
+  response[STATE] = { sink, status: 0, reason: '', headers: [], last: false, pieces: [], ending: false };
+  response.shouldKeepAlive = true; // whether the client wants it kept is known to the server
   response._storeHeader = storeHeader;
   response._send = send;
   response._writeRaw = writeRaw;
   response.flushHeaders = flushHeaders;
   response.end = end as typeof response.end;
+  response.destroy = destroy as typeof response.destroy;
   return response;
 }
 
-/** The client has left: as node:http does then. */
-export function abandon(response: ThreadResponse): void {
-  if (response.destroyed) return;
-  closed(response);
+/** Its connection is closed: as node:http does then. Only now it learns of the socket, for those who wait for the end of that. */
+export function abandon(response: ThreadResponse, socket: ThreadSocket): void {
+  response.emit('socket', socket);
+  socket.closed();
+  if (!response.destroyed) closed(response);
+}
+
+const destroyOfNode = ServerResponse.prototype.destroy;
+
+function destroy(this: ThreadResponse, error?: Error): ThreadResponse {
+  if (this.destroyed) return this;
+  destroyOfNode.call(this, error);
+  this[STATE].sink.cut();
+  process.nextTick(() => {
+    if (!this._closed) closed(this);
+  });
+  return this;
 }
 
 /** The client has taken what was sent. */
@@ -261,28 +306,58 @@ function closed(response: ThreadResponse): void {
 }
 
 /** Headers that concern one connection, or that the server sets. */
+const CONNECTION = /^connection$/i;
+const CLOSE = /(?:^|\W)close(?:$|\W)/i;
 const OF_THE_SERVER = /^(?:connection|keep-alive|proxy-connection|transfer-encoding|date|server)$/i;
 
 function storeHeader(this: ThreadResponse, _firstLine: string, given: unknown): void {
   const state = this[STATE];
+  const headers: string[] = [];
+  let last = !this.shouldKeepAlive;
   const add = (name: string, value: unknown): void => {
+    if (CONNECTION.test(name) && CLOSE.test(String(value))) last = true;
     if (OF_THE_SERVER.test(name)) return;
-    for (const one of Array.isArray(value) ? value : [value]) state.headers.push(name, String(one));
+    for (const one of Array.isArray(value) ? value : [value]) headers.push(name, String(one));
+  };
+  const check = (name: string, value: unknown): void => {
+    validateHeaderName(name);
+    for (const one of Array.isArray(value) ? value : [value]) validateHeaderValue(name, one as string);
+    add(name, value);
   };
   if (Array.isArray(given)) {
-    if (Array.isArray(given[0])) for (const [name, value] of given) add(String(name), value);
-    else for (let at = 0; at + 1 < given.length; at += 2) add(String(given[at]), given[at + 1]);
+    if (Array.isArray(given[0])) for (const [name, value] of given) check(String(name), value);
+    else for (let at = 0; at + 1 < given.length; at += 2) check(String(given[at]), given[at + 1]);
   } else if (given !== null && typeof given === 'object') {
-    // The table of setHeader() holds a pair for each name, an object given to writeHead() the values.
+    // The table of setHeader(), which has checked them, holds a pair for each name, an object given to writeHead() the values.
     const isTable = Object.getPrototypeOf(given) === null;
     for (const [name, value] of Object.entries(given)) {
       if (isTable && Array.isArray(value) && value.length === 2) add(String(value[0]), value[1]);
-      else add(name, value);
+      else check(name, value);
     }
   }
+  const length = headerOf(headers, 'content-length');
+  if (length !== undefined) this._contentLength = Number(length); // for strictContentLength
+  if (length !== undefined && has(headers, 'trailer')) {
+    throw Object.assign(new Error('Trailers are invalid with this transfer encoding'), {
+      code: 'ERR_HTTP_TRAILER_INVALID',
+    });
+  }
+  state.status = this.statusCode;
+  state.reason = this.statusMessage;
+  state.headers = headers;
+  state.last = last;
   // node:http takes both for "the head is known".
   this._header = 'known';
   this.chunkedEncoding = false;
+}
+
+export function has(headers: readonly string[], name: string): boolean {
+  return headerOf(headers, name) !== undefined;
+}
+
+function headerOf(headers: readonly string[], name: string): string | undefined {
+  for (let at = 0; at < headers.length; at += 2) if (headers[at]?.toLowerCase() === name) return headers[at + 1];
+  return undefined;
 }
 
 function send(this: ThreadResponse, data: string | Uint8Array, encoding?: unknown, callback?: unknown): boolean {
@@ -306,7 +381,7 @@ function begin(response: ThreadResponse): void {
   const state = response[STATE];
   if (state.pieces === null) return;
   state.pieces = null;
-  state.sink.begin(response.statusCode, response.statusMessage, state.headers);
+  state.sink.begin(state.status, state.reason, state.headers, state.last);
 }
 
 function flushHeaders(this: ThreadResponse): void {
@@ -335,7 +410,7 @@ function end(this: ThreadResponse, ...args: unknown[]): ThreadResponse {
   if (this.destroyed) return this;
   const trailers = trailersOf(this._trailer);
   if (state.pieces !== null && trailers.length === 0) {
-    state.sink.whole(this.statusCode, this.statusMessage, state.headers, state.pieces);
+    state.sink.whole(state.status, state.reason, state.headers, state.last, state.pieces);
   } else {
     const rest = state.pieces ?? [];
     begin(this);

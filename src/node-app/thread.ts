@@ -1,7 +1,9 @@
 /** Start of a thread that runs the app, one request at a time. */
 
+import { AsyncResource } from 'node:async_hooks';
+import diagnostics from 'node:diagnostics_channel';
 import { readlinkSync } from 'node:fs';
-import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, type Server as HttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { basename } from 'node:path';
 import { workerData } from 'node:worker_threads';
 import { EXIT, NunicornError } from '../errors.ts';
@@ -12,6 +14,7 @@ import { appStack, bootStack } from './app-stack.ts';
 import { provideChdir } from './chdir.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { loadApp, type RequestListener } from './load.ts';
+import { READY } from './messages.ts';
 import { abortSignal, provideSignal } from './signal.ts';
 import {
   BEGUN,
@@ -28,6 +31,8 @@ import {
   abandon,
   abortRequest,
   drained,
+  dumpUnread,
+  has,
   newResponse,
   OpenBody,
   type Piece,
@@ -58,6 +63,8 @@ const atATime = requestsAtATime(config);
 const running = new Map<number, Running>();
 /** Connections that the app has taken over, by the request's id. */
 const tunnels = new Map<number, TunnelSocket>();
+/** No request runs in the async context of the one before, where AsyncLocalStorage would find its store. */
+const outside = new AsyncResource('nunicorn');
 let pumping = false;
 let listener: RequestListener = (_, response) => response.end();
 /** The app's own, if it has one. */
@@ -92,25 +99,25 @@ class Running implements ResponseSink {
     if (this.body !== null && body !== null) this.body.add(toBuffer(body));
   }
 
-  whole(status: number, reason: string, headers: string[], pieces: readonly Piece[]): void {
+  whole(status: number, reason: string, headers: string[], last: boolean, pieces: readonly Piece[]): void {
     if (this.over) return;
     const body = join(pieces);
     const bodyless = this.isHead || status === 204 || status === 304;
-    if (!bodyless && !hasLength(headers)) headers.push('Content-Length', String(body.length));
+    if (!bodyless && !has(headers, 'content-length')) headers.push('Content-Length', String(body.length));
     if (this.body?.isComing) {
-      this.begin(status, reason, headers);
+      this.begin(status, reason, headers, last);
       this.send(body);
       this.end([]);
       return;
     }
-    answers.push(['answer', this.id, status, headBlock(reason, headers), body, this.appUs()]);
+    answers.push(['answer', this.id, status, headBlock(reason, headers), last, body, this.appUs()]);
     this.finish();
   }
 
-  begin(status: number, reason: string, headers: string[]): void {
+  begin(status: number, reason: string, headers: string[], last: boolean): void {
     if (this.over) return;
     this.begun = true;
-    this.say(['head', this.id, status, headBlock(reason, headers)]);
+    this.say(['head', this.id, status, headBlock(reason, headers), last]);
   }
 
   piece(piece: Piece): boolean {
@@ -147,7 +154,7 @@ class Running implements ResponseSink {
     } else {
       answers.push(['error', this.id, this.appUs(), stack]);
       this.finish();
-      abandon(this.response);
+      abandon(this.response, this.socket);
     }
   }
 
@@ -180,7 +187,8 @@ class Running implements ResponseSink {
     if (this.over) return;
     answers.push(['cut', this.id, this.appUs()]);
     this.finish();
-    abandon(this.response);
+    this.abort();
+    abandon(this.response, this.socket);
   }
 
   /** The client has left, or its time is up: as with node:http the app hears of it, and what it still sends goes nowhere. */
@@ -189,8 +197,7 @@ class Running implements ResponseSink {
     answers.push(['cut', this.id, this.appUs()]);
     this.finish();
     this.abort();
-    this.socket.emit('close');
-    abandon(this.response);
+    abandon(this.response, this.socket);
     abortSignal(this.request, why === null ? undefined : new DOMException(why, 'TimeoutError'));
   }
 
@@ -249,6 +256,7 @@ class Running implements ResponseSink {
     this.over = true;
     // Whoever comes to read the rest later is told that it is gone.
     if (this.body !== null && !this.request.complete) this.abort();
+    else process.nextTick(dumpUnread, this.request);
     running.delete(this.id);
     // Not at once: the app's own code after its end() comes first.
     if (!pumping) process.nextTick(pump);
@@ -280,7 +288,7 @@ function pump(): void {
     if (Atomics.compareExchange(cells, cell, SENT, BEGUN) === SENT) {
       // What is answered does not wait for the next request, which may take long.
       flush();
-      run(next);
+      outside.runInAsyncScope(run, null, next);
     } else Atomics.store(cells, cell, FREE); // taken back
   }
   pumping = false;
@@ -328,14 +336,19 @@ function headBlock(reason: string, headers: readonly string[]): string {
   return headers.length === 0 ? reason : `${reason}\0${headers.join('\0')}`;
 }
 
-function hasLength(headers: readonly string[]): boolean {
-  for (let at = 0; at < headers.length; at += 2) if (headers[at]?.toLowerCase() === 'content-length') return true;
-  return false;
-}
+function nothing(): void {}
 
 /** A WebSocket, and the app has a listener for it. */
 function isUpgrade({ headers }: IncomingMessage, server: HttpServer): boolean {
   return server.listenerCount('upgrade') > 0 && headers.upgrade?.toLowerCase() === 'websocket';
+}
+
+const requestStart = diagnostics.channel('http.server.request.start');
+
+/** As node:http does it, where tools that trace requests (OpenTelemetry, Sentry) look: on the channel, then at the server's emit(). */
+function requested(server: HttpServer, request: IncomingMessage, response: ServerResponse): void {
+  if (requestStart.hasSubscribers) requestStart.publish({ request, response, socket: request.socket, server });
+  server.emit('request', request, response);
 }
 
 let refusedSaid = false;
@@ -348,7 +361,28 @@ function refuseWebSocket(response: ServerResponse): void {
   response.writeHead(501, { 'Content-Type': 'text/plain', Connection: 'close' }).end(`${text}\n`);
 }
 
-const lifecycle = new Lifecycle(log, () => tell({ op: 'ready' }));
+/** What the app does last to be ready for requests is the one or the other: be loaded, or say that it is ready. */
+let loaded = false;
+let saidReady = !config.waitReady;
+
+function readyIfBoth(): void {
+  if (loaded && saidReady) tell({ op: 'ready' });
+}
+
+const lifecycle = new Lifecycle(log, appIsReady);
+
+function appIsReady(): void {
+  saidReady = true;
+  readyIfBoth();
+}
+
+/** The app has no parent here that would hear anything but that it is ready. */
+process.send = (message: unknown, ...rest: unknown[]): boolean => {
+  if (message === READY) appIsReady();
+  const done = rest.at(-1);
+  if (typeof done === 'function') process.nextTick(done, null);
+  return true;
+};
 
 port.on('message', (message: ToThread) => {
   if (!('op' in message)) {
@@ -379,9 +413,25 @@ port.on('message', (message: ToThread) => {
       log.reopen();
       return;
     case 'end':
-      void lifecycle.end().then(() => tell({ op: 'ended' }));
+      void end();
   }
 });
+
+async function end(): Promise<void> {
+  endSelfBySignal();
+  if (await lifecycle.end())
+    port.unref(); // its listeners for SIGTERM end it, or it ends when nothing keeps it
+  else tell({ op: 'ended' });
+}
+
+/** A program that has done its work may end by the signal that it was told to (NestJS). Here that is the thread's alone. */
+function endSelfBySignal(): void {
+  const { kill } = process;
+  process.kill = (pid, signal) => {
+    if (pid !== process.pid || signal === 0) return kill(pid, signal);
+    process.exit();
+  };
+}
 
 /** Linux only. The link is that of the thread which asks: PID/task/TID. */
 function systemId(): number | null {
@@ -415,16 +465,27 @@ provideChdir((request) => port.postMessage(request));
 try {
   const hooks = await openHooks();
   const app = await loadApp(config.app, (text) => log.warning(text));
-  if (app.kind === 'listener') listener = app.listener;
-  else {
+  if (app.kind === 'listener') {
+    let result: unknown;
+    const carrier = createServer((request, response) => {
+      result = app.listener(request, response);
+    });
+    listener = (request, response) => {
+      result = undefined;
+      requested(carrier, request, response);
+      return result;
+    };
+  } else {
     const own = app.server;
     server = own;
     const [where] = config.front.listeners;
     listener = (request, response) => {
       if (isUpgrade(request, own)) refuseWebSocket(response);
-      else own.emit('request', request, response);
+      else requested(own, request, response);
     };
     if (app.listened) {
+      // So that it counts as listening, and close() works as ever.
+      Object.assign(own, { _handle: { close: nothing, ref: nothing, unref: nothing } });
       own.address = () =>
         where?.kind === 'tcp'
           ? { address: where.host, port: where.port, family: where.host.includes(':') ? 'IPv6' : 'IPv4' }
@@ -433,7 +494,8 @@ try {
     }
   }
   if (hooks !== null) listener = hooks.around(listener);
-  if (!config.waitReady) tell({ op: 'ready' });
+  loaded = true;
+  readyIfBoth();
 } catch (error) {
   tell(
     error instanceof NunicornError

@@ -12,6 +12,8 @@
 const QUICK_MS = 2000;
 /** After all requests are answered: what an app's exit handlers may take at least. */
 const LEAST_EXIT_MS = 1000;
+/** How long a connection without a request is kept that has just been made: it was for a request, and its client may be busy. */
+export const NEW_CLIENT_MS = 500;
 
 export interface Stopping {
   /** It waits for no more than `QUICK_MS`. */

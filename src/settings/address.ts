@@ -10,6 +10,8 @@ export type Address =
 export const DEFAULT_PORT = 8000;
 const ANY_HOST = '0.0.0.0';
 const MAX_PORT = 65535;
+/** sun_path of unix(7) without the zero at its end; macOS takes less than Linux. */
+export const LONGEST_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107;
 const FORMS = 'HOST, HOST:PORT, :PORT, [IPV6]:PORT, unix:PATH or fd://N';
 
 /**
@@ -45,7 +47,16 @@ export function formatAddress(address: Address): string {
 function parseUnix(text: string): Address {
   const path = text.slice('unix:'.length).replace(/^\/\//, '');
   if (path === '') throw new NunicornError(`'${text}' names no socket file: unix:PATH is needed`);
+  checkSocketPath(path);
   return { kind: 'unix', path };
+}
+
+/** libuv cuts a path that the system does not take, and listens at what is left. Throws NunicornError instead. */
+export function checkSocketPath(path: string): void {
+  if (Buffer.byteLength(path) <= LONGEST_SOCKET_PATH_BYTES) return;
+  throw new NunicornError(
+    `'${path}' is too long for a Unix socket: the system takes ${LONGEST_SOCKET_PATH_BYTES} bytes`,
+  );
 }
 
 function parseDescriptor(text: string, address: string): Address {

@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { EXIT, NunicornError } from '../errors.ts';
 
 /** An application as Gunicorn names it: `MODULE`, `MODULE:CALLABLE` or `MODULE:FACTORY(ARGUMENTS)`. */
@@ -9,6 +9,7 @@ export interface AppUri {
   readonly callable: string;
 }
 
+const PYTHON_PATH = /\/[^/]+\.py$/;
 const NAME_OR_CALL = /^[\p{XID_Start}_]\p{XID_Continue}*(?:\s*\(.*\))?$/su;
 
 /**
@@ -21,9 +22,17 @@ export function parseAppUri(text: string): AppUri {
   const colon = text.indexOf(':');
   const module = (colon === -1 ? text : text.slice(0, colon)).trim();
   const callable = (colon === -1 ? 'application' : text.slice(colon + 1)).trim();
+  if (PYTHON_PATH.test(module)) {
+    const folder = dirname(module);
+    const meant = `'${basename(module, '.py')}:${callable}'${folder === '.' ? '' : ` with --chdir ${folder}`}`;
+    throw new NunicornError(
+      `'${text}' names a file, but a module as Python imports it is needed: did you mean ${meant}?`,
+      EXIT.WORKER_BOOT_ERROR,
+    );
+  }
   if (!/^[^\s/\\.]+(?:\.[^\s/\\.]+)*$/.test(module)) {
     throw new NunicornError(
-      `'${text}' is not an application: a module as Python imports it is needed, such as project.wsgi or project.wsgi:application, not a path`,
+      `'${text}' is not an application: a module as Python imports it is needed, such as project.wsgi or project.wsgi:application; a Node app is named by its file, such as ./app.js`,
       EXIT.WORKER_BOOT_ERROR,
     );
   }
@@ -49,7 +58,7 @@ const TYPESCRIPT_FILE = /\.[cm]?ts$/;
 
 /**
  * The Node app that `text` names, as `./app.js` or `./app.js:name`: a path that ends like a JavaScript or TypeScript file, or
- * that begins with `./`, `../` or `/` and exists. Null: it is a Python app.
+ * that begins with `./`, `../` or `/`, exists and is not Python. Null: it is a Python app.
  *
  * @param folder where a relative path begins
  * @throws {NunicornError} if it cannot be run
@@ -58,7 +67,8 @@ export function parseNodeApp(text: string, folder: string): NodeAppUri | null {
   const [, file = text, name = null] = /^(.+?)(?::([^:/\\]*))?$/s.exec(text) ?? [];
   const path = resolve(folder, file);
   const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() === true;
-  if (!NODE_FILE.test(file) && !(/^(\.{0,2}\/)/.test(file) && isFile)) return null;
+  const isOther = /^\.{0,2}\//.test(file) && isFile && !PYTHON_PATH.test(file);
+  if (!NODE_FILE.test(file) && !isOther) return null;
   if (!isFile) throw new NunicornError(`there is no file ${path}, which '${text}' names`, EXIT.APP_LOAD_ERROR);
   if (name === '') throw new NunicornError(`'${text}' names no export after its colon`, EXIT.APP_LOAD_ERROR);
   if (TYPESCRIPT_FILE.test(file) && !runsTypeScript()) {

@@ -4,7 +4,7 @@
  */
 import { EXIT, NunicornError } from '../errors.ts';
 import { nearest } from './nearest.ts';
-import { AS_TYPED } from './parser.ts';
+import { AS_TYPED, failAs } from './parser.ts';
 import type { Setting } from './setting.ts';
 import { SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
 import type { ValueType } from './types.ts';
@@ -84,9 +84,7 @@ function define(parser: Yargs): Yargs {
     .help(false)
     .version(false)
     .exitProcess(false)
-    .fail((message, error) => {
-      throw error ?? new NunicornError(message, EXIT.USAGE);
-    })
+    .fail(failAs('nunicorn'))
     // The table says what values mean.
     .parserConfiguration(AS_TYPED);
   for (const name of SETTING_NAMES) {

@@ -27,7 +27,8 @@ Later sources win, and a list replaces a list:
    \`gunicorn.conf.py\` in the folder of the start. Only one is read; a warning names those beside it. \`gunicorn.conf.py\` is
    run by Python; each variable that is named like a setting sets it. The default export of a \`nunicorn.config.*\` is an
    object of settings, or a function that returns one. What a file changes in \`os.environ\` or \`process.env\` reaches the
-   application.
+   application. \`None\` (\`null\`) means what it does in Gunicorn: for a text, a switch, a choice or a list that the default
+   holds, also for \`errorlog\`, which there leaves only bare warnings and errors on standard error.
 3. \`GUNICORN_CMD_ARGS\`, then \`NUNICORN_CMD_ARGS\`: words as on the command line, such as \`--workers 4 --threads 2\`.
 4. The command line. A flag can be shortened as long as it is unambiguous: \`--bin\` is \`--bind\`.
 
@@ -100,7 +101,7 @@ function gunicornsTable(): string {
     .map(({ name, flags, here }) => `| ${name} | ${flags.map((flag) => `\`${flag}\``).join(' ')} | ${here} |`);
   return `## Gunicorn's settings, one by one
 
-All ${rows.length} settings of Gunicorn 26 are known. *No effect*: the value is checked and taken, and one line at the start says why it
+All ${rows.length} settings of Gunicorn 26 and 27 are known. *No effect*: the value is checked and taken, and one line at the start says why it
 changes nothing. *Only*: another value ends the start.
 
 | setting | flags | here |

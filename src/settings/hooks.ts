@@ -42,6 +42,14 @@ export function hasOwnLogger({ logger_class }: Settings): boolean {
   return logger_class !== GUNICORN_LOGGER;
 }
 
+/** Whether a logger of Python's writes the logs, in a process of its own. */
+export function needsLogProcess(settings: Settings): boolean {
+  const { logconfig, logconfig_json, syslog } = settings;
+  return (
+    hasOwnLogger(settings) || logconfig !== null || hasLogDictionary(settings) || logconfig_json !== null || syslog
+  );
+}
+
 function isSet(name: MasterHook | WorkerHook | (typeof LOGGING)[number], settings: Settings): boolean {
   if (name === 'logconfig_dict') return hasLogDictionary(settings);
   return name === 'logger_class' ? hasOwnLogger(settings) : settings[name] !== null;

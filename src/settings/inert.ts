@@ -277,6 +277,16 @@ export const INERT = {
     origin: 'gunicorn',
     status: { kind: 'no effect', because: 'it belongs to HTTP/2, which nunicorn does not speak' },
   }),
+  websocket_max_message_size: setting({
+    section: 'Worker Processes',
+    flags: ['--websocket-max-message-size'],
+    type: wholeNumber,
+    default: 16 * 1024 * 1024,
+    metavar: 'INT',
+    help: 'Largest WebSocket message of the asgi worker, in bytes.',
+    origin: 'gunicorn',
+    status: { kind: 'no effect', because: 'it belongs to the asgi worker; a WSGI application has no WebSockets' },
+  }),
   dirty_apps: setting({
     section: 'Dirty Arbiters',
     flags: ['--dirty-app'],

@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { EXIT, NunicornError } from '../errors.ts';
+import { compileAccessFormat } from '../log/access-format.ts';
 import { readMachine } from '../machine.ts';
 import { formatAddress, parseAddress } from './address.ts';
 import { checkAdmin } from './admin.ts';
@@ -21,6 +22,7 @@ import {
   runConfigFile,
 } from './config-file.ts';
 import { WORKER_HOOKS } from './hook-names.ts';
+import { needsLogProcess } from './hooks.ts';
 import { nearest } from './nearest.ts';
 import type { Setting } from './setting.ts';
 import { shellWords } from './shell-words.ts';
@@ -91,7 +93,8 @@ export async function loadSettings(
 
   const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
   const { values, sources } = merge(layers, env, context);
-  const { app, nodeApp } = appOf(commandLine, values, cwd);
+  const { app, nodeApp, source } = appOf(commandLine, values, cwd);
+  if (source !== undefined) sources.set('wsgi_app', source);
   const nodeHooks = file?.nodeHooks ?? null;
   if (nodeHooks !== null && nodeApp === null) checkNodeHooks(nodeHooks, sources);
   const counts = chooseCounts(...countsGiven(values), readMachine());
@@ -100,6 +103,7 @@ export async function loadSettings(
   const worker_class = workerClassFor(nodeApp !== null, completed, given('worker_class'));
   const settings: Settings = { ...completed, worker_class };
   checkAdmin(settings.admin_bind, settings.admin_token);
+  checkAccessFormat(settings, sources);
   if (nodeApp !== null) {
     const hasPool = worker_class === 'gthread' || settings.threads > 1;
     for (const name of withoutMeaningForNode(hasPool).filter(given)) {
@@ -122,6 +126,19 @@ function checkNodeHooks({ names }: NodeHooks, sources: ReadonlyMap<SettingName, 
     `${name} runs in the workers, and those of a Python app are Python: it cannot be a function of JavaScript. ` +
     `Name one of Python here (${name}: 'my_hooks.${name}'), or write it in gunicorn.conf.py`;
   throw new NunicornError(`${reason}${source === undefined ? '' : ` (from ${describeSource(source)})`}`);
+}
+
+/** A logger of Python's has a form of its own. */
+function checkAccessFormat(settings: Settings, sources: ReadonlyMap<SettingName, Source>): void {
+  const { accesslog, access_log_format: format } = settings;
+  if (accesslog === null || format === 'json' || needsLogProcess(settings)) return;
+  try {
+    compileAccessFormat(format);
+  } catch (error) {
+    const source = sources.get('access_log_format');
+    if (!(error instanceof NunicornError) || source === undefined) throw error;
+    throw new NunicornError(`${error.message} (from ${describeSource(source)})`);
+  }
 }
 
 /** `--check-config gunicorn.conf.py`, as guides write it: a file in the application's place is the file to check. */
@@ -192,7 +209,7 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
   for (const [name, value] of file.values) {
     const from = describeSource(sourceOf(name));
     if (isSettingName(name)) {
-      values.set(name, rawOf(name, value, from));
+      if (!isUnset(name, value)) values.set(name, rawOf(name, value, from));
     } else {
       const meant = isConstant(name) && !meantAsSetting(name, file) ? undefined : likelyMeant(name, value);
       if (meant !== undefined) warnings.push(`${from}: ${name} is not a setting, did you mean ${meant}?`);
@@ -202,6 +219,11 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
   // Gunicorn takes the location from the command line only.
   values.delete('config');
   return { sourceOf, values };
+}
+
+function isUnset(name: SettingName, value: FileValue): boolean {
+  const { type }: Setting<unknown> = SETTINGS[name];
+  return value.kind === 'value' && value.value === null && type.noneIsUnset === true;
 }
 
 function rawOf(name: SettingName, value: FileValue, from: string): unknown {
@@ -238,7 +260,7 @@ function likelyMeant(name: string, value: FileValue): string | undefined {
 
 interface Merged {
   readonly values: ReadonlyMap<SettingName, unknown>;
-  readonly sources: ReadonlyMap<SettingName, Source>;
+  readonly sources: Map<SettingName, Source>;
 }
 
 /** Each given value is checked, also one that a later source replaces: a mistake in a file does not hide until it matters. */
@@ -332,6 +354,8 @@ interface NamedApp {
   readonly app: string;
   /** Null: it is a Python app. */
   readonly nodeApp: NodeAppUri | null;
+  /** Left out: that of the setting wsgi_app. */
+  readonly source?: Source;
 }
 
 function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknown>, cwd: string): NamedApp {
@@ -355,7 +379,7 @@ function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknow
   const chdir = values.get('chdir');
   const nodeApp = parseNodeApp(app, typeof chdir === 'string' ? chdir : cwd);
   if (nodeApp === null) parseAppUri(app);
-  return { app, nodeApp };
+  return { app, nodeApp, ...(positional === undefined ? {} : { source: COMMAND_LINE }) };
 }
 
 function countsGiven(values: ReadonlyMap<SettingName, unknown>): [ValueOf<'workers'>, ValueOf<'threads'>] {

@@ -11,8 +11,10 @@ export interface Python {
   readonly version: string;
 }
 
-/** The folder to put on PYTHONPATH for `python -m nunicorn_worker...`. From dist/src/settings/ it is three up. */
-export const PYTHON_PACKAGE_DIR = fileURLToPath(new URL('../../../src/bridge/python', import.meta.url));
+/** The folder of nunicorn itself. */
+export const PACKAGE_DIR = fileURLToPath(new URL('../../..', import.meta.url));
+/** The folder to put on PYTHONPATH for `python -m nunicorn_worker...`. */
+export const PYTHON_PACKAGE_DIR = join(PACKAGE_DIR, 'src/bridge/python');
 
 const OLDEST_MINOR = 9;
 const PROBE = 'import sys; print(sys.executable); print("%d.%d.%d" % sys.version_info[:3])';
@@ -71,7 +73,8 @@ async function probe(
       cwd,
       timeout: PROBE_LIMIT_MS,
     });
-    const [executable = '', version = ''] = stdout.trim().split('\n');
+    // Without PATH in the environment it does not know where it is: the first line is empty.
+    const [executable = '', version = ''] = stdout.split('\n');
     if (!/^\d+\.\d+\.\d+$/.test(version)) return { problem: 'is not Python' };
     return { path: candidate.byName && executable !== '' ? executable : candidate.command, version };
   } catch (error) {

@@ -44,6 +44,8 @@ export interface Setting<T> {
   readonly status?: Status;
   /** The value is the name of a file or folder: it is made absolute, from `chdir`. `-` stands for a standard stream. */
   readonly path?: true;
+  /** Whoever knows the value may do what it protects: it is not shown. */
+  readonly secret?: true;
   /** A reload cannot change it. */
   readonly restart?: true;
 }

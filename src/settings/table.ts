@@ -509,7 +509,7 @@ export const SETTINGS = {
     flags: ['--check-config'],
     type: flag,
     default: false,
-    help: 'Read the settings and load the application, say what is wrong, and end: exit code 0 if it could be served, else 1.',
+    help: 'Read the settings, the certificates and the configuration of logging, load the application, say what is wrong, and end: exit code 0 if it could be served, else 1. Nothing is written or listened at: whether addresses are free and what server hooks or a logger_class do when they run is not checked.',
     origin: 'gunicorn',
   }),
   print_config: setting({
@@ -517,7 +517,7 @@ export const SETTINGS = {
     flags: ['--print-config'],
     type: flag,
     default: false,
-    help: 'Print the value of each setting and where it came from, in the form of a gunicorn.conf.py; then as --check-config.',
+    help: 'Print the value of each setting and where it came from, in the form of a gunicorn.conf.py; functions, other objects and secrets as comments; then as --check-config.',
     origin: 'gunicorn',
   }),
 
@@ -895,6 +895,7 @@ export const SETTINGS = {
     help: 'What requests to --admin-bind have to prove themselves with: Authorization: Bearer TEXT. Needed where other machines can reach the address. Better given in the environment: command lines can be read by every user of the machine.',
     origin: 'nunicorn',
     restart: true,
+    secret: true,
   }),
   statsd_host: setting({
     section: 'Metrics',
@@ -914,7 +915,7 @@ export const SETTINGS = {
     default: '',
     defaultText: 'none',
     metavar: 'STATSD_PREFIX',
-    help: 'What the names of all metrics for statsd begin with; a point is put behind it.',
+    help: 'What the names of all metrics for statsd begin with; a point is put behind it, but not behind a single letter.',
     origin: 'gunicorn',
     restart: true,
   }),

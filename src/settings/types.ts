@@ -32,6 +32,8 @@ export interface ValueType<T> {
   readonly arity: 'one' | 'many' | 'flag' | 'optional';
   /** The values to offer, where these are few. */
   readonly choices?: readonly string[];
+  /** None in a configuration file is no value: the default holds. */
+  readonly noneIsUnset?: true;
   parse(raw: unknown, context: ParseContext): T;
 }
 
@@ -115,10 +117,11 @@ export const octal: ValueType<number> = {
 export const flag: ValueType<boolean> = {
   label: 'true or false',
   arity: 'flag',
+  noneIsUnset: true,
   parse(raw) {
     const value = typeof raw === 'string' ? raw.trim().toLowerCase() : raw;
     if (value === true || value === 'true') return true;
-    if (value === false || value === 'false' || value === null) return false;
+    if (value === false || value === 'false') return false;
     throw new ValueError('True or False is needed');
   },
 };
@@ -126,6 +129,7 @@ export const flag: ValueType<boolean> = {
 export const text: ValueType<string> = {
   label: 'text',
   arity: 'one',
+  noneIsUnset: true,
   parse(raw) {
     if (typeof raw !== 'string') throw new ValueError('text is needed');
     return raw.trim();
@@ -263,6 +267,7 @@ export function choice<const Value extends string>(...values: readonly Value[]):
     label: values.join(', '),
     arity: 'one',
     choices: values,
+    noneIsUnset: true,
     parse(raw, context) {
       const given = text.parse(raw, context).toLowerCase();
       const value = values.find((known) => known === given);
@@ -277,6 +282,7 @@ export function list(arity: 'one' | 'many'): ValueType<readonly string[]> {
   return {
     label: arity === 'one' ? 'list, separated by commas' : 'list',
     arity,
+    noneIsUnset: true,
     parse: (raw) => (arity === 'one' ? commaList(raw, 'text') : listOf(raw, 'text')),
   };
 }
@@ -367,6 +373,8 @@ export const headerMap: ValueType<HeaderMap> = {
   label: 'drop, refuse or dangerous',
   arity: 'one',
   parse(raw, context) {
+    // As Gunicorn, which refuses the header unless the setting says otherwise.
+    if (raw === null) return 'refuse';
     const value = text.parse(raw, context).toLowerCase();
     if (value === 'drop' || value === 'refuse' || value === 'dangerous') return value;
     throw new ValueError('drop, refuse or dangerous is needed');

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import { readMachine, usableMemory, usableProcessors } from '../machine.ts';
 import { formatAddress, parseAddress } from '../settings/address.ts';
+import { failAs } from '../settings/parser.ts';
 import { type Advice, type AdviceContext, type AdviceInput, advise, tooLittle } from './advise-rules.ts';
 
 const ASK_MS = 10_000;
@@ -38,9 +39,7 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
     .exitProcess(false)
     .strictOptions()
     .parserConfiguration({ 'parse-numbers': false, 'parse-positional-numbers': false, 'camel-case-expansion': false })
-    .fail((message, error) => {
-      throw error ?? new NunicornError(`${message} (nunicorn advise --help)`, EXIT.USAGE);
-    });
+    .fail(failAs('nunicorn advise'));
   const parsed = await y.parseAsync();
   if (parsed.help) {
     console.log(await y.wrap(Math.min(columns, 110)).getHelp());

@@ -106,6 +106,7 @@ export async function size(options: SizeOptions, argv: readonly string[], only?:
     headers: options.headers,
     warmUpMs: options.warmUpMs ?? Math.min(WARM_UP.mostMs, Math.max(WARM_UP.leastMs, WARM_UP.share * options.budgetMs)),
     timeoutMs: LONGEST_REQUEST_MS,
+    endsAt: performance.now() + options.budgetMs,
     kind: served.kind,
     command: (cell, port, counts) => measuredCommand(cell, port, served, around, counts),
     adminSocket: (port) => adminSocket(around, port),

@@ -1,6 +1,5 @@
 /** The options that `nunicorn size` has itself, read by yargs. Everything else on the command line is left for the server. */
-import { EXIT, NunicornError } from '../errors.ts';
-import { AS_TYPED } from '../settings/parser.ts';
+import { AS_TYPED, failAs } from '../settings/parser.ts';
 
 const OWN = {
   path: {
@@ -146,9 +145,7 @@ export async function parseOwn(argv: readonly string[], columns: number): Promis
     .help(false)
     .version(false)
     .exitProcess(false)
-    .fail((message, error) => {
-      throw error ?? new NunicornError(`${message} (from the command line)`, EXIT.USAGE);
-    })
+    .fail(failAs('nunicorn size'))
     // The server's options are none of ours.
     .parserConfiguration({ ...AS_TYPED, 'unknown-options-as-args': true });
   for (const [name, option] of Object.entries(OWN)) y = y.option(name, option);

@@ -27,6 +27,8 @@ export interface ServerBenchOptions {
   readonly warmUpMs: number;
   /** A request that takes longer counts as a failure. */
   readonly timeoutMs: number;
+  /** When the budget is over, in `performance.now()` milliseconds: nothing is waited for that takes longer. */
+  readonly endsAt: number;
   readonly kind: Kind;
   /** How to start a server, without the limits; `counts`: it is to tell its metrics at `adminSocket`. */
   readonly command: (cell: Cell, port: number, counts: boolean) => Command;
@@ -47,6 +49,8 @@ const IDLE_WATCH_MS = 300;
 /** Connections open and code compiles before a window counts. */
 const LEAD_MS = 60;
 const ASK_MS = 30_000;
+/** Waited for in any case: an answer, and those that are under way at the end of a window. */
+const LEAST_WAIT_MS = 500;
 /** Of the memory that is free now, for servers that are kept running so that windows of several cells can take turns. */
 const POOL_SHARE = 0.5;
 const MOST_SERVERS = 16;
@@ -119,6 +123,7 @@ export class ServerBench implements Bench {
     const { signal } = this.#options;
     return ServerUnderTest.start(cell, port, { ...command, words }, () => this.#answers(port), {
       ...(signal === undefined ? {} : { signal }),
+      withinMs: this.#leftMs(),
       tell: (pid, runs) => this.#generator.guard(pid, runs),
     });
   }
@@ -224,9 +229,15 @@ export class ServerBench implements Bench {
       connections: CONNECTIONS[this.#options.kind],
       keepAlive: true,
       timeoutMs: this.#options.timeoutMs,
+      lastAnswersMs: Math.min(this.#options.timeoutMs, this.#leftMs(LEAD_MS + durationMs)),
       spin: !this.#options.imposed.shared,
       seed: 1,
     };
+  }
+
+  /** What the budget has left after so long. */
+  #leftMs(afterMs = 0): number {
+    return Math.max(LEAST_WAIT_MS, this.#options.endsAt - performance.now() - afterMs);
   }
 
   /** Watches who uses the server's cores, until the returned function is called. */
@@ -259,11 +270,11 @@ export class ServerBench implements Bench {
   }
 
   async #answers(port: number): Promise<boolean> {
-    const [first] = this.#options.entries;
+    const { entries, headers, signal } = this.#options;
+    const [first] = entries;
     if (first === undefined) return false;
-    return (
-      (await ask(port, first.path, this.#hostFor(port), this.#options.headers, this.#options.signal)) !== undefined
-    );
+    const waitMs = Math.min(ASK_MS, this.#leftMs());
+    return (await ask(port, first.path, this.#hostFor(port), headers, waitMs, signal)) !== undefined;
   }
 
   #hostFor(port: number): string {
@@ -272,18 +283,20 @@ export class ServerBench implements Bench {
 
   /** Asks for everything once or twice: what is the right answer, and is it always the same? */
   async #look(port: number): Promise<readonly PlannedRequest[]> {
-    const { headers, entries } = this.#options;
+    const { headers, entries, timeoutMs } = this.#options;
     const host = this.#hostFor(port);
     const planned: PlannedRequest[] = [];
     for (const entry of entries) {
-      const answer = await ask(port, entry.path, host, headers);
-      if (answer === undefined) throw new NunicornError(`${entry.path} was not answered within ${ASK_MS / 1000} s`);
+      const waitMs = Math.min(timeoutMs, this.#leftMs());
+      const answer = await ask(port, entry.path, host, headers, waitMs);
+      if (answer === undefined)
+        throw new NunicornError(`${entry.path} was not answered within ${(waitMs / 1000).toFixed(1)} s`);
       if (answer.status >= 400) throw badStatus(entry.path, answer.status, host);
       if (answer.location !== undefined)
         this.#options.note(
           `${entry.path} is answered with ${answer.status} to ${answer.location}: what is measured is the redirect, not where it leads.`,
         );
-      const again = await ask(port, entry.path, host, headers);
+      const again = await ask(port, entry.path, host, headers, Math.min(timeoutMs, this.#leftMs()));
       planned.push({
         // Every server has a port of its own; applications that check the name do not look at the port.
         text: requestText(entry, this.#options.host ?? HOST, headers),
@@ -324,6 +337,7 @@ function ask(
   path: string,
   host: string,
   headers: readonly string[],
+  timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<{ readonly status: number; readonly bytes: number; readonly location: string | undefined } | undefined> {
   return new Promise((resolve) => {
@@ -333,7 +347,7 @@ function ask(
       port,
       path,
       agent: false,
-      timeout: ASK_MS,
+      timeout: timeoutMs,
       ...(signal === undefined ? {} : { signal }),
       headers: { host, 'user-agent': 'nunicorn-size', accept: '*/*', ...Object.fromEntries(own), connection: 'close' },
     });

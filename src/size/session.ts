@@ -157,10 +157,14 @@ const PROBE_UNTIL = 0.22;
 const SCREEN_UNTIL = 0.55;
 const SEARCH_UNTIL = 0.96;
 const CALIBRATE_SHARE = 0.05;
+/** Of the budget: a window of the probe, however slow the application is. */
+const PROBE_WINDOW_SHARE = 0.15;
 /** Of the predicted best: a load that a good cell carries with ease, at which p99 still tells cells apart. */
 const REFERENCE_SHARE = 0.7;
 const MAX_CELLS = 14;
 const MIN_CELLS = 5;
+/** So many are screened even if that takes the time of the search: the control and the predicted best. */
+const FEWEST_CELLS = 2;
 const MAX_NEIGHBOURS = 3;
 /** Windows are long enough for so many requests, where the limits of length allow. */
 const WINDOW_REQUESTS = 200;
@@ -182,6 +186,8 @@ export const SMALLEST_EFFECT = 0.03;
 const COMPARED: ReadonlySet<Reason> = new Set<Reason>(['2 x cores + 1', 'as configured']);
 
 class Stopped extends Error {}
+/** What would come next does not fit into the budget. */
+class TimeOver extends Error {}
 
 interface Mutable {
   readonly planned: PlannedCell;
@@ -231,8 +237,8 @@ export class Session {
       await this.#screen();
       await this.#search();
     } catch (error) {
-      if (!(error instanceof Stopped)) throw error;
-      interrupted = true;
+      if (!(error instanceof Stopped) && !(error instanceof TimeOver)) throw error;
+      interrupted = error instanceof Stopped;
     }
     this.#tell({ kind: 'phase', phase: 'done' });
     return {
@@ -273,7 +279,8 @@ export class Session {
     if (this.#options.slo === undefined) this.#slo = defaultSlo(this.#unhinderedMs);
     const requestMs = 1000 / alone.perSecond;
     if (alone.loopMs > 0) this.#perLoop = clamp(Math.ceil((2 * requestMs) / alone.loopMs), ...PER_LOOP);
-    for (let i = 0; i < 2; i++) await this.#saturate(found, clamp(probeMs, 10 * requestMs, 2 * WINDOW_MS.most));
+    const fullMs = Math.max(probeMs, Math.min(10 * requestMs, 2 * WINDOW_MS.most, PROBE_WINDOW_SHARE * budgetMs));
+    for (let i = 0; i < 2; i++) await this.#saturate(found, fullMs);
     const full = averageOf(found.capacity);
     const { kind } = this.#options;
     if (kind === 'async') {
@@ -331,7 +338,7 @@ export class Session {
     this.#referencePerSecond = this.#options.expectedPerSecond ?? REFERENCE_SHARE * Math.max(...predicted);
     this.#tell({ kind: 'phase', phase: 'screen', cells: this.#cells.size });
 
-    await this.#screenRound([...this.#cells.values()], only === undefined ? MIN_CELLS : this.#cells.size);
+    await this.#screenRound([...this.#cells.values()], only === undefined ? FEWEST_CELLS : this.#cells.size);
     if (only === undefined) await this.#climb(costs);
     // What time is left goes to those that may still win, and to the control.
     for (let more = true; more; ) {
@@ -377,7 +384,7 @@ export class Session {
     const inSearch = compareGunicorn ? [...finalists, ...(await this.#gunicorns(finalists))] : finalists;
     this.#finalists = inSearch.map(({ planned }) => nameOf(planned.cell));
     this.#tell({ kind: 'phase', phase: 'search', cells: inSearch.length });
-    // Each has its first window whatever the time: without it the rest would be for nothing.
+    // Each has its first window if the budget has room for it: without it the rest would be for nothing.
     for (let round = 0; round === 0 || this.#usedMs() < SEARCH_UNTIL * budgetMs; round++) {
       const open = this.#unsettled(inSearch);
       if (open.length === 0) return;
@@ -477,6 +484,7 @@ export class Session {
 
   async #tryStart(found: Mutable): Promise<boolean> {
     const { cell } = found.planned;
+    this.#needTime((found.capacity.length === 0 ? this.#startMs : 0) + WINDOW_MS.least);
     this.#tell({ kind: 'cell', cell, doing: 'start' });
     return (await this.#guard(found, () => this.#bench.start(cell).then(() => true))) ?? false;
   }
@@ -496,6 +504,7 @@ export class Session {
   async #measure(found: Mutable, arrivals: Arrivals, ms: number): Promise<Window | undefined> {
     const seed = 1 + (arrivals.kind === 'closed' ? found.capacity : [...found.reference, ...found.trials]).length;
     const { cell } = found.planned;
+    this.#needTime(ms);
     this.#tell({ kind: 'cell', cell, doing: describe(arrivals) });
     const window = await this.#guard(found, () => this.#bench.measure(cell, arrivals, ms, seed));
     if (window === undefined) return undefined;
@@ -537,6 +546,11 @@ export class Session {
 
   #usedMs(): number {
     return this.#bench.now() - this.#from;
+  }
+
+  /** @throws {TimeOver} if what takes `ms`, and the last answers after it, would end later than the budget */
+  #needTime(ms: number): void {
+    if (this.#usedMs() + ms + (this.#unhinderedMs ?? 0) > this.#options.budgetMs) throw new TimeOver();
   }
 
   #windowMs(perSecond: number): number {

@@ -71,6 +71,13 @@ export function isUnreaped(info: ProcessInfo): boolean {
   return info.state === 'Z' && info.ppid !== 1;
 }
 
+/** Whether all threads of a process wait for something. */
+export function isAtRest(pid: number): boolean {
+  return readdirSync(`/proc/${pid}/task`).every((tid) =>
+    readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1').includes(') S '),
+  );
+}
+
 export function descriptorCount(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).length;
 }

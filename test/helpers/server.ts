@@ -256,6 +256,28 @@ export class Server {
     return Connection.open(this.address);
   }
 
+  /**
+   * Sends a signal while a hundred requests wait in the listening queue, since those who accept (`pids`) are stopped. Resolves
+   * when each has got a 200.
+   */
+  async answersListeningQueue(pids: readonly number[], signal: NodeJS.Signals, address = this.address): Promise<void> {
+    const waiting: Connection[] = [];
+    for (const pid of pids) process.kill(pid, 'SIGSTOP');
+    try {
+      waiting.push(...(await Promise.all(Array.from({ length: 100 }, () => Connection.open(address)))));
+      await Promise.all(waiting.map((connection) => connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n')));
+      const from = this.log.length;
+      this.kill(signal);
+      await this.waitForLog(/Handling signal/, { from });
+    } finally {
+      for (const pid of pids) process.kill(pid, 'SIGCONT');
+    }
+    for (const connection of waiting) {
+      assert.equal((await connection.response()).status, 200);
+      connection.close();
+    }
+  }
+
   get(path = '/', headers = '', ms = SOON_MS): Promise<Response> {
     return get(this.address, path, headers, ms);
   }

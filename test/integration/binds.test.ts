@@ -1,6 +1,7 @@
 // Where the server listens: Unix sockets, several addresses, IPv6.
 import { strict as assert } from 'node:assert';
-import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +9,7 @@ import { describe, it } from 'node:test';
 import { get } from '../helpers/http.ts';
 import { KINDS, NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { freePort, hasIPv6 } from '../helpers/ports.ts';
-import { type Kind, parseBind, Server, withServer } from '../helpers/server.ts';
+import { type Kind, parseBind, Server, type ServerOptions, withServer } from '../helpers/server.ts';
 
 const APP = 'wsgi_matrix:application';
 
@@ -135,3 +136,58 @@ it('the second of two addresses is in use: exit 1, the first is let go', { skip:
     server.destroy();
   }
 });
+
+/** The one line that a start ends with, with exit code 1. */
+async function refusal(options: Omit<ServerOptions, 'app'>): Promise<string> {
+  const server = await Server.spawn({ app: APP, ...options });
+  try {
+    assert.deepEqual(await server.exit(30_000), { code: 1, signal: null }, server.output);
+    server.noDefects();
+    return server.log.trimEnd().split('\n').at(-1) ?? '';
+  } finally {
+    server.destroy();
+  }
+}
+
+it('a Unix socket in a folder that is not there, or with a path that is cut', { skip: !NUNICORN_RUNS }, async () => {
+  assert.match(
+    await refusal({ bind: ['unix:{home}/not there/app.sock'] }),
+    /Can't listen at .*: there is no folder .*\/not there; under systemd RuntimeDirectory=NAME makes \/run\/NAME/,
+  );
+  assert.match(
+    await refusal({ bind: [`unix:relative-${'x'.repeat(95)}`] }),
+    /'.*\/relative-x*' is too long for a Unix socket: the system takes 10\d bytes/,
+  );
+  assert.match(
+    await refusal({ args: ['--control-socket', `/tmp/${'x'.repeat(107)}`] }),
+    /--control-socket .*: '\/tmp\/x*' is too long for a Unix socket/,
+  );
+});
+
+/** One that every user may run. */
+const PYTHON = '/usr/bin/python3';
+const needsRoot = !NUNICORN_RUNS || process.getuid?.() !== 0 || !existsSync(PYTHON);
+
+it('what only root may is refused in one line to other users', { skip: needsRoot }, async () => {
+  const by = ['setpriv', '--reuid=daemon', '--regid=daemon', '--clear-groups'];
+  // Where the server is started is root's alone.
+  assert.match(await refusal({ by }), /the folder of this start cannot be used \(EACCES: .*\): change into/);
+  by.unshift('env', '--chdir=/');
+  const env = { TMPDIR: '/dev/shm', HOME: '/' };
+  const args = ['--worker-tmp-dir', '/dev/shm', '--spool-dir', '/dev/shm', '--python', PYTHON];
+  await inFolder(async (folder) => {
+    const path = join(folder, 'app.sock');
+    const foreign = new RegExp(`Can't listen at unix:${path}: this user may not make or remove files in ${folder}`);
+    assert.match(await refusal({ by, env, args, bind: [`unix:${path}`] }), foreign);
+    // A socket file that another user's server has left behind.
+    assert.equal(spawnSync(PYTHON, ['-c', MAKE_SOCKET, path]).status, 0);
+    assert.match(await refusal({ by, env, args, bind: [`unix:${path}`] }), foreign);
+  });
+  for (const other of [
+    ['--user', 'root'],
+    ['--group', 'root'],
+  ])
+    assert.match(await refusal({ by, env, args: [...args, ...other] }), /--user and --group need a start as root/);
+});
+
+const MAKE_SOCKET = 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])';

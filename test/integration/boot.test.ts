@@ -199,3 +199,14 @@ it('the log of a start is that of gunicorn', { skip }, async () => {
     assert.doesNotMatch(server.log, /\[(ERROR|CRITICAL|WARNING)\]/);
   });
 });
+
+it("Python's development mode finds nothing to warn of", { skip }, async () => {
+  const env = { PYTHONDEVMODE: '1' };
+  const args = ['--preload'];
+  await withServer({ app: 'wsgi_matrix:application', workers: 2, threads: 2, args, env }, async (server) => {
+    await server.get('/');
+    server.kill('SIGTERM');
+    await server.exit();
+    assert.doesNotMatch(server.output, /Warning: /);
+  });
+});

@@ -1,7 +1,7 @@
 // The command itself, without serving: what it prints, and its exit codes beside those of gunicorn.
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -17,6 +17,20 @@ interface Ran {
   readonly stderr: string;
 }
 
+const LOGGING = `[loggers]
+keys=root
+[handlers]
+keys=file
+[formatters]
+keys=
+[logger_root]
+level=INFO
+handlers=file
+[handler_file]
+class=FileHandler
+args=("FILE",)
+`;
+
 let folder = '';
 before(() => {
   folder = mkdtempSync(join(tmpdir(), 'nt-command-'));
@@ -28,6 +42,12 @@ before(() => {
   writeFileSync(join(folder, 'leaves.py'), 'import sys\nsys.exit(7)\n');
   writeFileSync(join(folder, 'good.conf.py'), 'workers = 3\nraw_env = ["MODE=configured"]\n');
   writeFileSync(join(folder, 'bad.conf.py'), 'workers = 3\nthreads = "many"\n');
+  for (const [name, path] of [
+    ['good.ini', 'made.log'],
+    ['bad.ini', 'missing/x'],
+  ] as const) {
+    writeFileSync(join(folder, name), LOGGING.replace('FILE', join(folder, path)));
+  }
 });
 after(() => rmSync(folder, { recursive: true }));
 
@@ -125,6 +145,40 @@ describe('nunicorn', { skip: !KINDS.includes('nunicorn') }, () => {
     assert.equal(run('nunicorn', ['--check-config', 'bad.conf.py']).code, 1);
   });
 
+  it('--check-config ends with 1 for what would end the start, and writes nothing', () => {
+    const missing = join(folder, 'missing', 'x');
+    for (const [args, reason] of [
+      [['--certfile', 'missing.pem'], /certfile: .*missing\.pem cannot be read: there is no such file/],
+      [['--log-config', 'missing.ini'], /the configuration of logging \(.*missing\.ini\) cannot be used/],
+      [['--log-config', 'bad.ini'], /bad\.ini\) cannot be used: .*missing\/x/],
+      [['--logger-class', 'foo.Bar'], /logger_class 'foo\.Bar' cannot be imported/],
+      [['--log-syslog', '--log-syslog-facility', 'foo'], /syslog_facility: unknown facility 'foo'/],
+      [['--pid', missing], /pidfile: '.*x' cannot be written \(ENOENT\)/],
+      [['--spool-dir', missing], /no folder can be made in .*missing/],
+      [['--access-logfile', missing], /accesslog: '.*x' cannot be written \(ENOENT\)/],
+      [['--error-logfile', missing], /errorlog: '.*x' cannot be written \(ENOENT\)/],
+      [['--error-logfile', folder], /errorlog: '.*' is a folder/],
+      [['--access-logfile', '-', '--access-logformat', '%(h'], /invalid access log format '%\(h'/],
+    ] as const) {
+      const { code, stderr } = run('nunicorn', ['--check-config', ...args, 'good:app']);
+      assert.deepEqual([code, stderr.trim().split('\n').length], [1, 1], `${args.join(' ')}: ${stderr}`);
+      assert.match(stderr, reason);
+    }
+    const before = readdirSync(folder);
+    const logs = [
+      '--access-logfile',
+      'a.log',
+      '--error-logfile',
+      'e.log',
+      '--capture-output',
+      '--log-config',
+      'good.ini',
+    ];
+    const { code, stderr } = run('nunicorn', ['--check-config', '--pid', 'pid', ...logs, 'good:app']);
+    assert.deepEqual([code, stderr], [0, '']);
+    assert.deepEqual(readdirSync(folder), before);
+  });
+
   it('prints a completion script that the shell understands', () => {
     const { code, stdout } = run('nunicorn', ['completion', 'bash']);
     assert.equal(code, 0);
@@ -182,6 +236,23 @@ describe('nunicorn', () => {
     });
   }
 
+  it('an option of a command without its value, or with none that there is, ends with 2 and one line', () => {
+    for (const [args, reason] of [
+      [['size', '--budget'], 'nunicorn size: --budget needs a value'],
+      [['size', '--cpus', '--path', '/', 'good:app'], 'nunicorn size: --cpus needs a value'],
+      [['size', '--compare', 'x', '--path', '/', 'good:app'], 'nunicorn size: Invalid values: Argument: compare'],
+      [['top', '-s'], 'nunicorn top: -s needs a value'],
+      [['top', '--interval'], 'nunicorn top: --interval needs a value'],
+      [['advise', '--watch'], 'nunicorn advise: --watch needs a value'],
+      [['advise', '--unknown'], 'nunicorn advise: Unknown argument: unknown'],
+    ] as const) {
+      const { code, stderr } = run('nunicorn', args);
+      assert.equal(code, 2, stderr);
+      assert.ok(stderr.startsWith(`\nError: ${reason}`), stderr);
+      assert.equal(stderr.trim().split('\n').length, 1, stderr);
+    }
+  });
+
   it('a start that fails leaves neither folder nor process, whatever it had begun', () => {
     const long = join(folder, 'x'.repeat(100));
     mkdirSync(long);
@@ -195,4 +266,22 @@ describe('nunicorn', () => {
     assert.match(missing.stderr, /Error: /);
     assert.doesNotMatch(missing.stderr, /node:internal|\.js:\d+/);
   });
+});
+
+it('a copy that has not been built says what to run', { skip: !KINDS.includes('nunicorn') }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nt-'));
+  try {
+    for (const name of ['bin', 'package.json']) cpSync(join(ROOT, name), join(folder, name), { recursive: true });
+    const { status, stderr } = spawnSync(process.execPath, [join(folder, 'bin/nunicorn.js'), '--version'], {
+      encoding: 'utf8',
+      timeout: LIMIT_MS,
+    });
+    assert.equal(status, 1);
+    assert.equal(
+      stderr,
+      '\nError: this copy of nunicorn has not been built: run `npm install && npm run build` in its folder\n',
+    );
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

@@ -1,8 +1,9 @@
 // The control socket as operators use it: nunicorn ctl, nunicorn top, Gunicorn's own gunicornc.
 import { strict as assert } from 'node:assert';
 import { execFile } from 'node:child_process';
-import { existsSync, readFileSync, statSync } from 'node:fs';
-import { connect } from 'node:net';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
@@ -122,14 +123,20 @@ it('backtrace shows where the threads are, also while C code holds the GIL', { s
     const held = await server.connect();
     await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
     await server.marked('a.started');
-    assert.match(await ctl(server, 'backtrace', '1'), /faults\.py", line \d+ in application/);
+    // Asked: to look at running threads from outside may end the process.
+    const told = await ctl(server, 'backtrace', '1');
+    assert.match(told, /^Thread nunicorn-thread-\d \(most recent call last\):$/m);
+    assert.match(told, /faults\.py", line \d+, in application/);
     server.mark('a.open');
     await held.response();
     held.close();
     const stuck = await server.connect();
     await stuck.send('GET /gil-sleep HTTP/1.1\r\nHost: test\r\n\r\n');
     await server.marked('gil');
-    assert.match(await ctl(server, 'backtrace', '1'), /faults\.py", line \d+ in application/);
+    for (let look = 0; look < 2; look++) {
+      const seen = await ctl(server, 'backtrace', '1');
+      assert.equal(seen.match(/faults\.py", line \d+ in application/g)?.length, 1, 'of this look, and of no other');
+    }
     assert.equal((await stuck.response()).status, 504);
     stuck.close();
   });
@@ -190,6 +197,22 @@ it('reload, reopen and shutdown do what the signals do', { skip }, async () => {
   });
 });
 
+it('a refusal is an exit code of 1 with --json too', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    const args = [NUNICORN, 'ctl', '-s', socketOf(server), '--json', 'worker', 'kill', '1'];
+    const { code, out } = await run(process.execPath, args);
+    assert.equal(code, 1);
+    assert.deepEqual(JSON.parse(out), { success: false, error: 'Worker 1 not found' });
+  });
+});
+
+it('a command may be one argument', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    assert.match(await ctl(server, 'show workers'), /^WORKER +PID/);
+    assert.match(await ctl(server, 'backtrace 1'), /Thread/);
+  });
+});
+
 it('top --once shows workers, rates and listeners', { skip }, async () => {
   await withServer(OPTIONS, async (server) => {
     for (let i = 0; i < 20; i++) await server.get('/');
@@ -198,6 +221,7 @@ it('top --once shows workers, rates and listeners', { skip }, async () => {
     assert.match(out, /^nunicorn \d+\.\d+\.\d+ {2}pathology\.faults:application {2}pid \d+ {2}running/);
     for (const pid of server.workers()) assert.match(out, new RegExp(`^ +\\d +${pid} +ready `, 'm'));
     assert.match(out, /requests \d+\.\d\/s/);
+    assert.match(out, /^WORKER .* \? lost\)$/m, 'no line is cut');
   });
 });
 
@@ -210,9 +234,40 @@ it('says what is wrong: no socket, no server, an unknown command, no -s', { skip
     };
     await wrong(1, /no such socket: was the server started with --control-socket/, ['-s', '/nowhere/x', 'help']);
     await wrong(1, /Unknown command: show nothing/, ['-s', socketOf(server), 'show', 'nothing']);
+    await wrong(1, /^\s*Error: Worker 1 not found$/m, ['-s', socketOf(server), 'worker', 'kill', '1']);
+    await wrong(1, /'2' is too much: drain WORKER/, ['-s', socketOf(server), 'drain', '1', '2']);
+    await wrong(1, /this is a folder and no socket/, ['-s', server.home, 'help']);
     await wrong(2, /which server\? Give -s SOCKET/, ['show', 'workers']);
     await wrong(2, /Unknown option '--bogus'/, ['--bogus']);
   });
+});
+
+it('what listens there may be no control socket: ctl and top say so in one line', { skip }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'control-'));
+  const path = join(folder, 'other.sock');
+  let reply: Buffer;
+  const other = createServer((socket) => socket.end(reply)).listen(path);
+  try {
+    for (reply of [
+      Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'),
+      Buffer.from([0, 0, 0, 2, 0x7b, 0x7b]),
+      Buffer.from([0, 0, 0, 4, ...Buffer.from('null')]),
+    ]) {
+      for (const words of [
+        ['ctl', '-s', path, 'show', 'workers'],
+        ['top', '-s', path, '--once'],
+      ]) {
+        const { code, err } = await run(process.execPath, [NUNICORN, ...words]);
+        assert.deepEqual(
+          [code, err.trim()],
+          [1, `Error: ${path}: what listens there is no control socket: was it given to --control-socket?`],
+        );
+      }
+    }
+  } finally {
+    other.close();
+    rmSync(folder, { recursive: true });
+  }
 });
 
 it('a client that speaks something else, or too much, is let go; the server goes on', { skip }, async () => {

@@ -204,6 +204,13 @@ it('an application may fork in a request', { skip }, async () => {
   }
 });
 
+it('an application may use multiprocessing in a request, however it starts its processes', { skip }, async () => {
+  await withServer({ app: APP, threads: 2 }, async (server) => {
+    for (const method of ['fork', 'spawn', 'forkserver'])
+      assert.equal((await server.get(`/multiprocessing?${method}`)).text(), 'child exited with 0', method);
+  });
+});
+
 it('a forked child that stays does not hide the death of its worker', { skip }, async () => {
   await withServer({ app: APP }, async (server) => {
     const child = Number((await server.get('/fork-stays?30')).text());

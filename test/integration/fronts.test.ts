@@ -1,5 +1,8 @@
 // Several fronts: each has workers of its own, and none is left without.
 import { strict as assert } from 'node:assert';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { Connection, get } from '../helpers/http.ts';
@@ -95,5 +98,40 @@ test('a reload that comes while a removed front has a client still waits for it,
     await server.waitForLog(/Reloaded: all workers are ready/);
     await become(() => server.fronts(), 2, server);
     await become(() => server.workers(), 2, server);
+  });
+});
+
+test('a removed front goes after --graceful-timeout, whatever its clients do', async () => {
+  const app = `def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"x" * 800_000]
+`;
+  const bind = ['unix:{home}/app.sock'];
+  const options = { app: 'large:application', chdir: '{home}', files: { 'large.py': app }, bind, workers: 2 };
+  await withServer({ ...options, args: ['--fronts', '2', '--graceful-timeout', '1'] }, async (server) => {
+    const path = join(server.home, 'app.sock');
+    await server.waitForLog(/Started: all workers are ready/);
+    const [first, second] = [1, 2].map((number) =>
+      server.processes().find(({ title }) => title.includes(`: front ${number} `)),
+    );
+    assert.ok(first && second);
+    process.kill(first.pid, 'SIGSTOP');
+    const sending = await Connection.open({ path });
+    await sending.send('POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n');
+    const reading = connect(path);
+    reading.write('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+    await once(reading, 'readable'); // and is read no further
+    process.kill(first.pid, 'SIGCONT');
+    const trickle = setInterval(() => void sending.send('x'), 100);
+    try {
+      server.kill('SIGTTOU');
+      assert.equal((await sending.response()).status, 503);
+      await become(() => server.fronts(), 1, server);
+      await become(() => server.workers(), 1, server);
+    } finally {
+      clearInterval(trickle);
+      sending.close();
+      reading.destroy();
+    }
   });
 });

@@ -89,6 +89,28 @@ describe('hooks of the master', () => {
     assert.ok(lines.findLastIndex((line) => line.startsWith('on_starting')) < lines.indexOf('on_reload kept'));
   });
 
+  it('HUP with --preload: the server goes on where when_ready fails in the next mold', none, async () => {
+    const config = `
+import os, socket
+listener = socket.socket(socket.AF_UNIX)
+def when_ready(server):
+    listener.bind(os.path.join(os.environ["HOME"], "metrics"))
+`;
+    await withConfig(config, async (path) => {
+      const options = { app: 'hooks.app:application', workers: 2, args: ['--preload', '-c', path] };
+      await withServer(options, async (server) => {
+        const before = server.workers();
+        const molds = server.molds();
+        server.kill('SIGHUP');
+        await server.waitForLog(/Exception in when_ready hook/);
+        await server.waitForLog(/The new mold did not boot: the workers stay/);
+        await until(() => server.molds().length === 1, 'the end of the next mold');
+        assert.deepEqual([server.workers(), server.molds()], [before, molds]);
+        assert.equal((await server.get('/')).status, 200);
+      });
+    });
+  });
+
   it('child_exit is called for a worker that is killed', async () => {
     await onEach(CONFIG, {}, async (server, lines) => {
       process.kill(server.workers()[0] ?? 0, 'SIGKILL');

@@ -6,6 +6,7 @@ import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { KINDS } from '../helpers/matrix.ts';
 import { FIXTURES } from '../helpers/paths.ts';
+import { isAtRest } from '../helpers/processes.ts';
 import { type Kind, Server, withServer } from '../helpers/server.ts';
 import { onEach, sameOnBoth, stops, withConfig } from '../helpers/transcript.ts';
 
@@ -80,6 +81,8 @@ describe('hooks of a worker', () => {
     ] as const) {
       await onEach(CONFIG, { threads: 2 }, async (server, lines) => {
         const [pid = 0] = server.workers();
+        // At SIGABRT `faulthandler` reads the stacks of all threads, which may crash on one that runs.
+        await until(() => isAtRest(pid), 'its threads to rest');
         process.kill(pid, signal);
         await until(
           () => lines().includes(hook) && !server.workers().includes(pid),

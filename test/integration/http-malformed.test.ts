@@ -178,12 +178,12 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
     await assertRefused(server, 'GET /unread HTTP/1.1\r\n\r\n', [400]);
   });
 
-  scenario.differs('refused: lines that end with a bare LF', 'waits for CRLF', async (server) => {
+  scenario('refused: lines that end with a bare LF', async (server) => {
     await assertRefused(server, 'GET /unread HTTP/1.1\nHost: test\n\n', [400]);
   });
 
   for (const [name, chunks] of CHUNK_ERRORS) {
-    scenario.differs(`refused: chunk error, ${name}`, 'ends the connection without answer', async (server) => {
+    scenario.differs(`refused: chunk error, ${name}`, 'serves it to an app that does not read it', async (server) => {
       const head = `POST /unread HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n`;
       await assertRefused(server, head + chunks, [400]);
     });
@@ -215,7 +215,7 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
     assert.equal(response.text(), 'hello');
   });
 
-  scenario.differs('refused: transfer coding identity', 'serves it', async (server) => {
+  scenario.differs('refused: transfer coding identity', 'answers 400', async (server) => {
     const head = `POST /unread HTTP/1.1\r\n${HOST}Transfer-Encoding: identity\r\n`;
     await assertRefused(server, `${head}\r\n${SMUGGLED}`, [501]);
     await assertRefused(server, `${head}Content-Length: 5\r\n\r\nhello${SMUGGLED}`, [400]);
@@ -226,12 +226,12 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
     await assertRefused(server, `${head}hello${SMUGGLED}`, [400]);
   });
 
-  scenario.differs('refused: a control character in the target', 'serves it', async (server) => {
+  scenario('refused: a control character in the target', async (server) => {
     for (const target of ['/un\tread', '/unread\0', '/unread\x7f'])
       await assertRefused(server, `GET ${target} HTTP/1.1\r\n${HOST}\r\n`, [400]);
   });
 
-  scenario.differs('refused: 20 KB of chunk extensions', 'serves it', async (server) => {
+  scenario.differs('refused: 20 KB of chunk extensions', 'answers 400', async (server) => {
     const head = `POST /unread HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n`;
     await assertRefused(server, `${head}5;${'e'.repeat(20_000)}\r\nhello\r\n0\r\n\r\n`, [413]);
   });

@@ -70,6 +70,104 @@ def post_fork(server, worker):
     });
   });
 
+  it('logger_class is given request, response and environ with what gunicorn has there', async () => {
+    const config = `
+import json
+import logging
+from gunicorn import glogging
+
+def facts(of, *names):
+    return {name: getattr(of, name) for name in names}
+
+class Args(logging.Formatter):
+    def format(self, record):
+        return "ARGS %s %s" % (record.args["{wsgi.url_scheme}e"], record.args["{script_name}e"])
+
+class Own(glogging.Logger):
+    def setup(self, cfg):
+        super().setup(cfg)
+        for handler in self.access_log.handlers:
+            handler.setFormatter(Args())
+    def access(self, resp, req, environ, request_time):
+        assert req.remote_addr == req.peer_addr == ("127.0.0.1", int(environ["REMOTE_PORT"]))
+        assert resp.req is req and int(environ["SERVER_PORT"]) > 0
+        assert resp.response_length == (5 if ("Content-Length", "5") in resp.headers else None)  # nunicorn adds it
+        resp.headers = [header for header in resp.headers if header[0] != "Content-Length"]
+        print("SEEN", json.dumps([
+            facts(resp, "status", "status_code", "sent", "headers", "headers_sent"),
+            facts(req, "method", "uri", "path", "query", "fragment", "version", "scheme", "headers", "trailers"),
+            {name: value for name, value in environ.items() if name not in ("REMOTE_PORT", "SERVER_PORT", "SERVER_SOFTWARE", "gunicorn.socket", "wsgi.input", "wsgi.errors",
+                    "wsgi.file_wrapper", "wsgi.early_hints", "app.user")},
+            environ["SERVER_SOFTWARE"].partition("/")[2] != "", environ["app.user"],
+        ], sort_keys=True), flush=True)
+        super().access(resp, req, environ, request_time)
+
+raw_env = ["SCRIPT_NAME=/pre"]
+logger_class = Own
+accesslog = "-"
+access_log_format = '%({APP.user}e)s'
+`;
+    const seen: string[][] = [];
+    await withConfig(config, async (file) => {
+      for (const kind of KINDS as Kind[]) {
+        const options = { app: 'hooks.app:naming_a_user', kind, args: ['-c', file], readyPath: '/pre/ready' };
+        await withServer(options, async (server) => {
+          const body = 'Content-Type: text/x\r\nX-Twice: 1\r\nX-Twice: 2\r\nContent-Length: 0\r\n';
+          await server.get('/pre/a%20b//?c=d', body);
+          server.kill('SIGTERM');
+          await server.exit();
+          seen.push(server.stdout.split('\n').filter((line) => line.includes('ARGS') || line.includes('a b')));
+          assert.equal(seen.at(-1)?.at(-1), 'ARGS http /pre', server.output);
+          assert.doesNotMatch(server.log, /Traceback/);
+        });
+      }
+    });
+    for (const lines of seen) assert.deepEqual(lines, seen[0]);
+  });
+
+  it('wsgi.errors comes out where the app has replaced the handlers of gunicorn.error', async () => {
+    const files = {
+      'replacing.py': `
+import logging
+class Elsewhere(logging.Handler):
+    def emit(self, record):
+        pass
+logging.getLogger("gunicorn.error").handlers = [Elsewhere()]
+def application(environ, start_response):
+    environ["wsgi.errors"].write("told %s\\n" % environ["PATH_INFO"])
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+`,
+    };
+    for (const kind of KINDS as Kind[]) {
+      await withServer({ app: 'replacing:application', kind, files }, async (server) => {
+        await server.get('/this');
+        await server.waitForLog(/^told \/this$/m);
+      });
+    }
+  });
+
+  it('a logger that fails is an error in the log, and the next line is written', none, async () => {
+    const config = `
+from gunicorn import glogging
+class Own(glogging.Logger):
+    def access(self, resp, req, environ, request_time):
+        if environ["PATH_INFO"] == "/bad":
+            raise KeyError("of my own")
+        super().access(resp, req, environ, request_time)
+logger_class = Own
+accesslog = "-"
+`;
+    await withConfig(config, async (file) => {
+      await withServer({ ...APP, args: ['-c', file] }, async (server) => {
+        await server.get('/bad');
+        await server.get('/good');
+        await server.waitForLog(/\[ERROR\] Error in the logger\nTraceback [^[]*KeyError: 'of my own'\n/);
+        await until(() => server.stdout.includes('"GET /good '), 'the next line');
+      });
+    });
+  });
+
   it('logconfig_dict with objects in it sends each log where it says', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'loggers-'));
     try {
@@ -125,6 +223,33 @@ access_log_format = "%(m)s %(U)s %(s)s"
         }
       });
     }
+  });
+
+  it('a JSON access log is the same as without a logger of Python', none, async () => {
+    const seen: unknown[] = [];
+    for (const more of [[], ['--log-syslog', '--log-syslog-to', 'udp://127.0.0.1:9']]) {
+      const args = ['--access-logfile', '-', '--access-logformat', 'json', ...more];
+      await withServer({ ...APP, args }, async (server) => {
+        await server.get(
+          '/a%20b?c="%25"',
+          'Referer: http://there/\r\nUser-Agent: \u00e9"\r\nAuthorization: Basic Ym9iOnB3\r\n',
+        );
+        await server.get('/raise');
+        server.kill('SIGTERM');
+        await server.exit();
+        const requests = server.stdout.split('\n').filter((line) => /a b|raise/.test(line));
+        assert.equal(requests.length, 2, server.output);
+        seen.push(
+          requests.map((line) =>
+            Object.entries(JSON.parse(line) as object).map(([name, value]) => [
+              name,
+              ['time', 'duration_ms', 'pid'].includes(name) ? typeof value : value,
+            ]),
+          ),
+        );
+      });
+    }
+    assert.deepEqual(seen[1], seen[0]);
   });
 
   it('a log process that dies is started again', none, async () => {
@@ -338,6 +463,37 @@ it('the master killed -9: the log process goes too, and no folder stays, of a No
         await until(() => readdirSync(server.temporary).length === 0, 'the folders to go');
       });
     }
+  });
+});
+
+it('a reload that fails leaves the log process of before, and no other', none, async () => {
+  await withConfig(OWN_LOGGER, async (file) => {
+    await withServer({ ...APP, args: ['-c', file] }, async (server) => {
+      const before = logProcess(server);
+      writeFileSync(file, `${OWN_LOGGER}\npidfile = "${join(server.home, 'nowhere', 'pid')}"\n`);
+      server.kill('SIGHUP');
+      await until(() => /could not be read anew.*nowhere/.test(server.output), 'the reload to fail');
+      const all = (): number[] =>
+        server.processes().flatMap(({ pid, title }) => (title.includes('nunicorn: log') ? [pid] : []));
+      await until(() => all().length === 1, 'one log process');
+      assert.deepEqual(all(), [before]);
+      await until(() => logFolders(server) === 1, 'one folder');
+    });
+  });
+});
+
+function logFolders(server: Server): number {
+  return readdirSync(server.temporary).filter((name) => name.startsWith('nunicorn-log-')).length;
+}
+
+it('SIGTERM while a reload starts a log process leaves none behind', none, async () => {
+  await withConfig(OWN_LOGGER, async (file) => {
+    await withServer({ ...APP, args: ['-c', file] }, async (server) => {
+      server.kill('SIGHUP');
+      await until(() => logFolders(server) === 2, 'another folder');
+      server.kill('SIGTERM');
+      assert.deepEqual(await server.exit(), { code: 0, signal: null });
+    });
   });
 });
 

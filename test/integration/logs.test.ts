@@ -1,7 +1,22 @@
 // What is written to the log files, and that all of it gets there.
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
-import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
@@ -121,4 +136,114 @@ it('variables of the environ that the format names are those that the app has se
       }
     },
   );
+});
+
+/** Runs a server of two workers with both logs in a folder that everybody can read and only the test's user can write. */
+async function withLogs(
+  args: readonly string[],
+  run: (server: Server, access: string, error: string) => Promise<void>,
+): Promise<void> {
+  const folder = mkdtempSync('/dev/shm/logs-');
+  const [access, error] = [join(folder, 'access.log'), join(folder, 'error.log')];
+  chmodSync(folder, 0o755);
+  try {
+    const files = ['--access-logfile', access, '--error-logfile', error];
+    const app = 'wsgi_matrix:application';
+    await finishing(await Server.spawn({ app, workers: 2, args: [...files, ...args] }), async (server) => {
+      const started = (): boolean => existsSync(error) && readFileSync(error, 'utf8').includes('Started: all workers');
+      await until(started, () => `the workers\n${server.output}`, 30_000);
+      await run(server, access, error);
+    });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+it('USR1: a log that cannot be opened anew goes on in the old file, and every process says so', { skip }, async () => {
+  await withLogs([], async (server, access, error) => {
+    const before = server.workers();
+    for (const path of [access, error]) {
+      renameSync(path, `${path}.1`);
+      mkdirSync(path);
+    }
+    server.kill('SIGUSR1');
+    const said = async (pattern: RegExp, times: number): Promise<void> => {
+      await until(() => (readFileSync(`${error}.1`, 'utf8').match(pattern) ?? []).length === times, String(pattern));
+    };
+    // Master and front; workers and mold.
+    await said(/the error log '.*' cannot be opened \(EISDIR\)/g, 2);
+    await said(/The log .* cannot be opened anew \(Is a directory\): the old file stays in use/g, 3);
+    await said(/the access log '.*' cannot be opened \(EISDIR\)/g, 1);
+    await server.get('/?rotated');
+    await until(() => readFileSync(`${access}.1`, 'utf8').includes('?rotated'), 'the line');
+    assert.deepEqual(server.workers(), before);
+    assert.equal(server.log, '');
+  });
+});
+
+const needsRoot = skip || process.getuid?.() !== 0;
+
+it('USR1: rotated logs in a folder of root are made over to --user', { skip: needsRoot }, async () => {
+  // The server's own folder is root's alone.
+  const user = ['--user', 'daemon', '--group', 'daemon', '--worker-tmp-dir', '/dev/shm', '--spool-dir', '/dev/shm'];
+  await withLogs(user, async (server, access, error) => {
+    const before = server.workers();
+    for (const path of [access, error]) renameSync(path, `${path}.1`);
+    writeFileSync(error, '', { mode: 0o640 }); // logrotate's `create`
+    server.kill('SIGUSR1');
+    const hasLine = async (): Promise<boolean> => {
+      await server.get('/?rotated');
+      return existsSync(access) && readFileSync(access, 'utf8').includes('?rotated');
+    };
+    await until(hasLine, 'a line in the new access log');
+    const { uid } = statSync(`${access}.1`);
+    assert.notEqual(uid, 0);
+    for (const path of [access, error]) assert.equal(statSync(path).uid, uid);
+    assert.equal(readFileSync(error, 'utf8'), '');
+    assert.deepEqual(server.workers(), before);
+  });
+});
+
+it('USR1: a link in place of a log gives --user no file of root', { skip: needsRoot }, async () => {
+  const user = ['--user', 'daemon', '--group', 'daemon', '--worker-tmp-dir', '/dev/shm', '--spool-dir', '/dev/shm'];
+  await withLogs(user, async (server, access, error) => {
+    const secret = join(access, '../secret');
+    writeFileSync(secret, 'secret', { mode: 0o600 });
+    rmSync(access);
+    symlinkSync(secret, access);
+    server.kill('SIGUSR1');
+    await until(() => readFileSync(error, 'utf8').includes("the access log '"), 'the front to say that it cannot');
+    assert.equal(statSync(secret).uid, 0);
+    assert.equal(readFileSync(secret, 'utf8'), 'secret');
+  });
+});
+
+it('a log that cannot be made over to --user ends the start in one line', { skip: needsRoot }, async () => {
+  const args = ['--user', 'daemon', '--group', 'daemon', '--access-logfile', '/nowhere/access.log'];
+  const server = await Server.spawn({ app: 'wsgi_matrix:application', args });
+  try {
+    assert.deepEqual(await server.exit(30_000), { code: 1, signal: null }, server.output);
+    assert.match(server.log, /the log '\/nowhere\/access.log' cannot be opened, .* \(ENOENT\)/);
+    await server.nothingLeft();
+  } finally {
+    server.destroy();
+  }
+});
+
+it('a front that --user may not run says who needs what', { skip: needsRoot }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'logs-'));
+  const node = join(folder, 'node');
+  copyFileSync(process.execPath, node);
+  chmodSync(node, 0o700);
+  const args = ['--user', 'daemon', '--group', 'daemon', '--worker-tmp-dir', '/dev/shm', '--spool-dir', '/dev/shm'];
+  // In place of the Node that the test runs on.
+  const by = ['sh', '-c', 'shift; exec "$0" "$@"', node];
+  const server = await Server.spawn({ app: 'wsgi_matrix:application', args, by });
+  try {
+    assert.equal((await server.exit(30_000)).code, 1, server.output);
+    assert.match(server.log, /a front could not be started\. User \d+ has to be able to run \S+\/node and to read \//);
+  } finally {
+    server.destroy();
+    rmSync(folder, { recursive: true });
+  }
 });

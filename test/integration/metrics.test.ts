@@ -1,7 +1,7 @@
 // --admin-bind: what the server counts, and what it says of itself while everything else is stuck.
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
@@ -332,6 +332,44 @@ it('at a Unix socket only its owner asks; with --preload the mold is seen too', 
       await server.exit();
       assert.deepEqual(readdirSync(folder), []);
     });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+it('the Unix socket of a server that was killed is not in the way of the next one', { skip }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'admin-'));
+  const path = join(folder, 'admin.sock');
+  const options = { app: APP, args: ['--admin-bind', `unix:${path}`] };
+  try {
+    const first = await Server.start(options);
+    try {
+      for (const { pid } of first.processes()) process.kill(pid, 'SIGKILL');
+      await first.exit();
+    } finally {
+      first.destroy();
+    }
+    assert.ok(statSync(path).isSocket());
+    await withServer(options, async () => {
+      const answer = await exchange({ path }, 'GET /livez HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n');
+      assert.equal(answer.status, 200);
+      const second = await Server.spawn({ app: APP, args: options.args });
+      try {
+        assert.equal((await second.exit()).code, 1);
+        assert.match(second.log, /Can't listen at unix:.* \(--admin-bind\): EADDRINUSE/);
+      } finally {
+        second.destroy();
+      }
+    });
+    writeFileSync(path, 'mine');
+    const third = await Server.spawn({ app: APP, args: options.args });
+    try {
+      assert.equal((await third.exit()).code, 1);
+      assert.match(third.log, /there is a file that is no socket/);
+    } finally {
+      third.destroy();
+    }
+    assert.equal(readFileSync(path, 'utf8'), 'mine');
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -43,6 +43,15 @@ describe('what an app may be', { skip }, () => {
     });
   });
 
+  it('a worker whose app has closed its server is replaced', async () => {
+    await withServer({ app: './node/program.cjs' }, async (server) => {
+      const [before] = server.workers();
+      await text(server, '/close');
+      await server.waitForLog(/The application has closed its server/);
+      assert.doesNotMatch(await text(server, '/x'), new RegExp(`program ${before} `));
+    });
+  });
+
   const MISTAKES: readonly [string, number, RegExp][] = [
     ['./node/missing.js', 4, /there is no file .*missing\.js/],
     ['./node/fetch.mjs:absent', 4, /has no export 'absent'; it has default, factory, nothing, plain/],
@@ -111,8 +120,59 @@ describe('requests and answers', { skip }, () => {
     await withServer({ app: APP, args }, async (server) => {
       assert.equal((await server.get(`/${'x'.repeat(200)}`)).status, 414);
       assert.equal((await server.get('/', 'A: 1\r\n'.repeat(13))).status, 431);
+      // Who is refused while it sends hears why, and no reset.
+      for (const [status, start] of [
+        [431, 'GET / HTTP/1.1\r\nHost: test\r\nX-Long: '],
+        [400, 'no HTTP\r\n'],
+      ] as const) {
+        const sender = await server.connect();
+        void sender.send(start + 'x'.repeat(10_000_000));
+        assert.equal((await sender.response()).status, status);
+        assert.equal(await sender.end(), 'fin');
+        sender.close();
+      }
       const large = await fetch(`http://127.0.0.1:${server.port}/hash`, { method: 'POST', body: 'x'.repeat(20) });
       assert.equal(large.status, 413);
+      const chunked = await server.connect();
+      await chunked.send(
+        'POST /hash HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n123456\r\n6\r\n789012\r\n0\r\n\r\n',
+      );
+      assert.equal((await chunked.response('POST')).status, 413);
+      chunked.close();
+    });
+  });
+
+  it("a request that only the app's own listener for Expect hears is finished at a reload", async () => {
+    await withServer({ app: './node/program.cjs', args: ['--keep-alive', '1'] }, async (server) => {
+      const connection = await server.connect();
+      await connection.send('POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n');
+      await server.marked('begun');
+      server.kill('SIGHUP');
+      await server.waitForLog(/Reloaded: all workers are ready/);
+      await sleep(2500); // by then an idle connection would have been closed
+      server.mark('go');
+      assert.equal((await connection.response('POST')).text(), 'continued');
+      connection.close();
+    });
+  });
+
+  it('what the app says to its parent is no word of the server', async () => {
+    const files = {
+      'app.mjs': `for (const word of [null, 7, 'stopped', { op: 'stopped' }, { op: 'stuck' }]) process.send(word);
+export default (_, response) => response.end('said');
+`,
+    };
+    await withServer({ app: './app.mjs', chdir: '{home}', files, args: ['-k', 'async'] }, async (server) => {
+      assert.equal(await text(server, '/'), 'said');
+    });
+  });
+
+  it('HEAD of an endless body is answered', async () => {
+    await withServer({ app: './node/fetch.mjs' }, async (server) => {
+      const connection = await server.connect();
+      await connection.send('HEAD /endless HTTP/1.1\r\nHost: test\r\n\r\nHEAD / HTTP/1.1\r\nHost: test\r\n\r\n');
+      for (let answer = 0; answer < 2; answer++) assert.equal((await connection.response('HEAD')).status, 200);
+      connection.close();
     });
   });
 

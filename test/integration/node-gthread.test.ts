@@ -258,4 +258,37 @@ export default (request, response) => response.end('ok');
       assert.ok(server.hasMark('shut-down'));
     });
   });
+
+  for (const workerClass of ['async', 'gthread']) {
+    const args = ['-k', workerClass, '--threads', '2'];
+    it(`${workerClass}: a program ends by its own handler for SIGTERM, which may take its time`, async () => {
+      await withServer({ app: './node/ending.cjs', args }, async (server) => {
+        assert.equal((await server.get('/')).text(), 'true');
+        await server.stop();
+        assert.ok(server.hasMark('ended-1') && server.hasMark('ended-2'), server.log);
+      });
+    });
+
+    it(`${workerClass}: a thread that is replaced and sends itself SIGTERM ends alone`, async () => {
+      const options = { app: './node/ending.cjs', args: [...args, '--max-requests', '1'] };
+      await withServer(options, async (server) => {
+        const before = server.workers();
+        assert.equal((await server.get('/')).status, 200);
+        await server.marked('ended');
+        assert.equal((await server.get('/')).status, 200);
+        assert.deepEqual(server.workers(), before);
+        assert.doesNotMatch(server.log, /SIGTERM/);
+      });
+    });
+  }
+
+  it('a --graceful-timeout longer than timers of Node is one', async () => {
+    const args = ['--graceful-timeout', '3000000'];
+    await finishing(await Server.spawn({ app: './node/hooks.mjs', threads: 2, args }), async (server) => {
+      await server.ready();
+      await server.stop();
+      assert.ok(server.hasMark('shut-down'));
+      assert.doesNotMatch(server.output, /TimeoutOverflowWarning/);
+    });
+  });
 });

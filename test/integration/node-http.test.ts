@@ -80,6 +80,35 @@ for (const [kind, args] of Object.entries(KINDS)) {
       });
     });
 
+    it('an app that says Connection: close has its connection closed behind the answer', async () => {
+      await withServer({ app: APP, args }, async ({ address }) => {
+        for (const path of ['/last', '/last-pieces', '/not-kept']) {
+          const next = 'GET / HTTP/1.1\r\nHost: test\r\n\r\n';
+          const text = await ask(address, `GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n${next}`);
+          assert.match(text, /\r\nConnection: close\r\n/);
+          assert.doesNotMatch(text, /hello/);
+        }
+      });
+    });
+
+    it('strictContentLength: more than the Content-Length says is an error', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        assert.equal((await server.get('/strict')).text(), 'TCH');
+      });
+    });
+
+    it('an app that says it is ready before it is loaded gets no request before', async () => {
+      await withServer({ app: './node/early.mjs', args: [...args, '--wait-ready'] }, async (server) => {
+        assert.equal((await server.get('/')).text(), 'made');
+      });
+    });
+
+    it('tools that trace requests see them', async () => {
+      await withServer({ app: './node/traced.mjs', args }, async (server) => {
+        assert.equal((await server.get('/x')).text(), 'channel /x true,emit /x');
+      });
+    });
+
     it('100-continue is sent before the body is', async () => {
       await withServer({ app: APP, args }, async (server) => {
         const connection = await server.connect();
@@ -101,6 +130,53 @@ for (const [kind, args] of Object.entries(KINDS)) {
         }
         connection.close();
         await server.marked('events-closed');
+      });
+    });
+
+    it('a header that cannot be sent is an error of the app, one in latin-1 leaves as bytes', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        for (const path of ['/split', '/nul', '/wide', '/trailer-length']) {
+          const response = await server.get(path);
+          assert.deepEqual([response.status, response.header('x-injected')], [500, undefined], path);
+        }
+        assert.equal((await server.get('/latin-1')).header('x-name'), 'caf\xe9');
+      });
+    });
+
+    it('a request does not run in the async context of the one before', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        const client = async (): Promise<string[]> => {
+          const connection = await server.connect();
+          const seen: string[] = [];
+          for (let request = 0; request < 50; request++) {
+            await connection.send('GET /context HTTP/1.1\r\nHost: test\r\n\r\n');
+            seen.push((await connection.response()).text());
+          }
+          connection.close();
+          return seen;
+        };
+        const answers = (await Promise.all(Array.from({ length: 10 }, client))).flat();
+        assert.deepEqual(new Set(answers), new Set(['none']));
+      });
+    });
+
+    it('a response that is destroyed ends its connection, and whoever waits for the end hears of it', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        const connection = await server.connect();
+        await connection.send('GET /destroy HTTP/1.1\r\nHost: test\r\n\r\n');
+        await connection.readThrough('one');
+        await connection.end();
+        connection.close();
+        await server.marked('response-closed');
+        await server.marked('request-closed');
+      });
+    });
+
+    it('a request that the app has not read is closed after its answer', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        const body = 'POST /unread HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbody';
+        assert.equal((await exchange(server.address, body)).text(), 'unread');
+        await server.marked('unread-closed');
       });
     });
 

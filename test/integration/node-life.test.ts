@@ -29,6 +29,28 @@ for (const kind of KINDS) {
       });
     });
 
+    it('SIGTERM finishes what waits in the listening queue', async () => {
+      await withServer({ app: APP, args: kind }, async (server) => {
+        await server.answersListeningQueue(server.workers(), 'SIGTERM');
+        assert.deepEqual(await server.exit(), { code: 0, signal: null });
+      });
+    });
+
+    it('SIGTERM finishes a request whose head has begun to come', async () => {
+      await withServer({ app: APP, args: kind }, async (server) => {
+        const begun = await server.connect();
+        await begun.send('GET / HTTP/1.1\r\nHo');
+        const idle = await server.connect();
+        await server.get(); // both were accepted before it
+        server.kill('SIGTERM');
+        assert.equal(await idle.end(), 'fin');
+        await begun.send('st: test\r\n\r\n');
+        assert.equal((await begun.response()).status, 200);
+        for (const connection of [idle, begun]) connection.close();
+        assert.deepEqual(await server.exit(), { code: 0, signal: null });
+      });
+    });
+
     it('TTIN and TTOU add a worker and take one away, and no request is lost', async () => {
       await withServer({ app: APP, args: kind }, async (server) => {
         const load = new Load({ address: server.address, clients: 4, keepAlive: false });

@@ -1,5 +1,7 @@
 // --preload: the application is imported once, by the mold, and the workers are forked from it.
 import { strict as assert } from 'node:assert';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
@@ -28,6 +30,17 @@ it('serves, and the workers are children of the mold', { skip }, async () => {
     for (let i = 0; i < 10; i++) assert.equal(Number((await server.get('/ppid')).text()), mold);
     await until(() => server.workers().length === 2, 'two workers');
   });
+});
+
+it('in the development mode of Python the log has no warning of the server itself', { skip }, async () => {
+  const hooks = { 'gunicorn.conf.py': 'def when_ready(server):\n    pass\n' };
+  for (const own of [{}, { args: [] }, { files: hooks }]) {
+    await withServer({ ...OPTIONS, ...own, env: { PYTHONDEVMODE: '1' } }, async (server) => {
+      assert.equal((await server.get('/')).text(), 'ok');
+      await server.stop();
+      assert.deepEqual(server.log.match(/.*nunicorn_worker.*Warning.*/g), null);
+    });
+  }
 });
 
 it('a worker killed -9 is forked again from the same mold', { skip }, async () => {
@@ -72,6 +85,91 @@ it('the mold killed -9: service goes on and workers come from a new one', { skip
     server.mark('kept.open');
     assert.equal((await held.response()).status, 200);
     held.close();
+  });
+});
+
+it('the mold and its workers killed -9 together: all are started again', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    const before = [moldOf(server), ...server.workers()];
+    for (const pid of before) process.kill(pid, 'SIGKILL');
+    await until(
+      () => server.molds().length === 1 && server.workers().length === 2,
+      () => `a new mold with two workers\n${server.output}`,
+      30_000,
+    );
+    assert.equal((await server.get('/')).text(), 'ok');
+    await server.noZombies();
+  });
+});
+
+/** An application whose mold, while the file `wrong` is there, does something else than fork. */
+function forkingApp(wrong: string, head = ''): Record<string, string> {
+  return {
+    'forking.py': `import os, time
+${head}
+real_fork = os.fork
+def fork():
+    if os.path.exists("wrong"):
+        ${wrong}
+    return real_fork()
+os.fork = fork
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+`,
+  };
+}
+
+it('a worker for which the system has no process is forked when it has one', { skip }, async () => {
+  const files = forkingApp('raise BlockingIOError(11, "Resource temporarily unavailable")');
+  await withServer({ ...OPTIONS, app: 'forking', chdir: '{home}', files }, async (server) => {
+    const mold = moldOf(server);
+    server.mark('wrong');
+    process.kill(server.workers()[0] ?? 0, 'SIGKILL');
+    await server.waitForLog(/Worker \d could not be forked: .*Resource temporarily unavailable/);
+    rmSync(join(server.home, 'wrong'));
+    await until(() => server.workers().length === 2, 'two workers');
+    assert.equal(moldOf(server), mold);
+  });
+});
+
+it('a mold that dies at each fork is started again later each time', { skip }, async () => {
+  // Its import takes longer than a process has to live to be healthy.
+  const files = forkingApp('os._exit(7)', 'time.sleep(1.2)');
+  await withServer({ ...OPTIONS, app: 'forking', chdir: '{home}', files }, async (server) => {
+    server.mark('wrong');
+    process.kill(server.workers()[0] ?? 0, 'SIGKILL');
+    await server.waitForLog(/The mold is started again in 0.5 s/, { ms: 30_000 });
+    rmSync(join(server.home, 'wrong'));
+    await until(() => server.workers().length === 2, 'two workers', 30_000);
+  });
+});
+
+it('SIGTERM ends a server whose mold is stopped', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    const mold = moldOf(server);
+    process.kill(mold, 'SIGSTOP');
+    server.kill('SIGTERM');
+    await server.waitForLog(/Shutting down: Master/);
+    process.kill(mold, 'SIGCONT');
+    assert.deepEqual(await server.exit(), { code: 0, signal: null });
+  });
+});
+
+it("a signal to the workers' parent is the master's, whatever the app has done with it at import", {
+  skip,
+}, async () => {
+  const files = {
+    'handling.py': `
+import os, signal
+from pathology.faults import application
+signal.signal(signal.SIGTTIN, lambda *_: os._exit(1))
+`,
+  };
+  await withServer({ ...OPTIONS, app: 'handling:application', files }, async (server) => {
+    process.kill(moldOf(server), 'SIGTTIN');
+    await server.waitForLog(/Handling signal: ttin/);
+    await until(() => server.workers().length === 3, 'the third worker');
   });
 });
 

@@ -156,8 +156,9 @@ test('a header of which the rest never comes ends at --header-timeout, one that 
   });
 });
 
-test('a stop does not wait for a header', async () => {
-  await withServer({ app: APP, args: ['--proxy-protocol', 'auto', '--header-timeout', '0'] }, async (server) => {
+test('a stop waits for a header no longer than --graceful-timeout', async () => {
+  const args = ['--proxy-protocol', 'auto', '--header-timeout', '0', '--graceful-timeout', '1'];
+  await withServer({ app: APP, args }, async (server) => {
     const silent = await Connection.open({ ...server.address, prelude: 'PROXY TC' });
     await server.seenByFront();
     await server.stop();
@@ -196,5 +197,20 @@ test('before TLS, in any pieces', async () => {
     await connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
     assert.equal((await connection.response()).status, 200);
     connection.close();
+  });
+});
+
+test('SIGTERM finishes a request whose PROXY header has begun to come', async () => {
+  await withServer({ app: APP, args: ['--proxy-protocol', 'auto'] }, async (server) => {
+    const idle = await server.connect();
+    const begun = await server.connect();
+    await begun.send(V1.slice(0, 10));
+    await environ(server, V1); // both were accepted before it
+    server.kill('SIGTERM');
+    assert.equal(await idle.end(), 'fin');
+    await begun.send(`${V1.slice(10)}GET / HTTP/1.1\r\nHost: test\r\n\r\n`);
+    assert.equal((await begun.response()).status, 200);
+    for (const connection of [idle, begun]) connection.close();
+    assert.deepEqual(await server.exit(), { code: 0, signal: null });
   });
 });

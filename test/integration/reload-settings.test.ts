@@ -131,7 +131,7 @@ it('HUP opens new addresses and closes those that are gone', { skip }, async () 
     await server.waitForLog(/all stays as it was: Can't listen at unix:\/nowhere\/app.sock/, { ms: BOOT_MS });
     for (const address of [kept, added]) assert.equal((await get(address, '/')).status, 200);
     configure(`bind = ["127.0.0.1:${second}"]`);
-    await reloaded(server);
+    await server.answersListeningQueue(server.fronts(), 'SIGHUP', kept);
     assert.equal((await get(added, '/')).status, 200);
     await until(async () => !(await isListening(kept)), 'the first address to be closed');
     await server.stop();
@@ -148,6 +148,7 @@ it('HUP with settings that are wrong changes nothing and says what is wrong', { 
     for (const [lines, reason] of [
       ['timeout = "soon"', /invalid value for timeout: 'soon'/],
       ['this is no Python', /SyntaxError/],
+      ['accesslog = "-"\naccess_log_format = "%(h"\nkeepalive = 5', /invalid access log format '%\(h': .*conf\.py:2\)/],
       ['accesslog = "/nowhere/access.log"', /a log cannot be opened: .*\/nowhere\/access.log/],
     ] as const) {
       const from = server.log.length;

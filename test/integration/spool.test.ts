@@ -1,6 +1,5 @@
 // The folder of large request bodies: full, gone, taken away. The client hears what is wrong, and nothing else suffers.
 import { strict as assert } from 'node:assert';
-import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +8,7 @@ import { until } from '../helpers/deadline.ts';
 import { post } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { type Server, withServer } from '../helpers/server.ts';
+import { smallDisk } from '../helpers/small-disk.ts';
 
 const skip = !NUNICORN_RUNS;
 const MB = 1_000_000;
@@ -17,19 +17,6 @@ async function upload(server: Server, size: number): Promise<number> {
   const response = await post(server.address, '/length', Buffer.alloc(size, 'x'));
   if (response.status === 200) assert.equal(response.text(), String(size));
   return response.status;
-}
-
-/** A file system of its own, of 2 MiB. Undefined where this user may not mount one. */
-function smallDisk(): { readonly path: string; release(): void } | undefined {
-  const path = mkdtempSync(join(tmpdir(), 'nt-disk-'));
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', path]).status === 0;
-  const release = (): void => {
-    if (mounted) spawnSync('umount', ['-l', path]);
-    rmSync(path, { recursive: true, force: true });
-  };
-  if (mounted) return { path, release };
-  release();
-  return undefined;
 }
 
 it('a body for which the disk has no room is a 507, and nothing of it stays', { skip }, async (test) => {
@@ -77,3 +64,33 @@ it('the folder of bodies may be cleaned away while the server runs', { skip }, a
     rmSync(parent, { recursive: true, force: true });
   }
 });
+
+for (const [name, options] of [
+  ['front', { app: 'wsgi_matrix:application' }],
+  ['Node worker', { app: './node/listener.cjs', args: ['-k', 'gthread'] }],
+] as const) {
+  it(`a ${name} that dies leaves no bodies behind`, { skip }, async () => {
+    const parent = mkdtempSync(join(tmpdir(), 'nt-spool-'));
+    try {
+      const args = [...('args' in options ? options.args : []), '--spool-dir', parent];
+      await withServer({ ...options, args }, async (server) => {
+        const [folder = ''] = readdirSync(parent);
+        const sending = await server.connect();
+        await sending.send('POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n');
+        // A client that is slower than a second has its body in a file, whatever runs the app.
+        let left = 300;
+        const trickle = setInterval(() => left-- > 0 && void sending.send('x'.repeat(2000)), 10);
+        const files = (): string[] => readdirSync(join(parent, folder));
+        await until(() => files().length === 1, 'the file');
+        clearInterval(trickle);
+        const [pid] = name === 'front' ? server.fronts() : server.workers();
+        assert.ok(pid !== undefined);
+        process.kill(pid, 'SIGKILL');
+        await until(() => files().length === 0, 'the file to be removed');
+        sending.close();
+      });
+    } finally {
+      rmSync(parent, { recursive: true, force: true });
+    }
+  });
+}

@@ -49,3 +49,31 @@ it('a machine that was suspended: nothing is killed, and what ran goes on', { sk
     idle.close();
   });
 });
+
+it('a worker that stands still while its front dies twice serves the third', { skip }, async () => {
+  // So long that the front asks for an answer that may be held.
+  const app = `import time
+def application(environ, start_response):
+    time.sleep(0.3)
+    start_response("200 OK", [])
+    return [b"ok"]
+`;
+  const options = { app: 'slow:application', chdir: '{home}', files: { 'slow.py': app } };
+  await withServer({ ...options, workers: 1, threads: 12 }, async (server) => {
+    const [worker] = server.workers();
+    assert.ok(worker !== undefined);
+    process.kill(worker, 'SIGSTOP');
+    for (let death = 1; death <= 2; death++) {
+      const [front] = server.fronts();
+      assert.ok(front !== undefined);
+      process.kill(front, 'SIGKILL');
+      await until(() => !isAlive(front), 'the front to end');
+      await server.seenByFront(); // the next one has connected to the worker by then
+    }
+    process.kill(worker, 'SIGCONT');
+    for (let round = 1; round <= 3; round++) {
+      const answers = await Promise.all(Array.from({ length: 12 }, () => server.get('/')));
+      for (const { status } of answers) assert.equal(status, 200);
+    }
+  });
+});

@@ -84,13 +84,14 @@ finally:
     os.unlink(sys.argv[1])
 `;
 
-async function scenario(kind: Kind): Promise<{ shapes: string[]; lines: string[] }> {
+/** `names`: what the names begin with then. */
+async function scenario(kind: Kind, prefix: string, names: string): Promise<{ shapes: string[]; lines: string[] }> {
   const listener = await Listener.open();
   const args = [
     '--statsd-host',
     `127.0.0.1:${listener.port}`,
     '--statsd-prefix',
-    'shop',
+    prefix,
     '--dogstatsd-tags',
     'a:b,c:d',
   ];
@@ -108,9 +109,9 @@ async function scenario(kind: Kind): Promise<{ shapes: string[]; lines: string[]
       await server.get('/nothing-here');
       await until(
         () =>
-          listener.count('shop.gunicorn.requests:1|c|@1.0|#a:b,c:d') === 5 &&
-          listener.lines.some((line) => line.startsWith('shop.gunicorn.backlog')) &&
-          listener.count('shop.app.pay:1.5|ms|#a:b,c:d') === 1,
+          listener.count(`${names}gunicorn.requests:1|c|@1.0|#a:b,c:d`) === 5 &&
+          listener.lines.some((line) => line.startsWith(`${names}gunicorn.backlog`)) &&
+          listener.count(`${names}app.pay:1.5|ms|#a:b,c:d`) === 1,
         () => `the scenario's lines\n${listener.lines.join('\n')}`,
       );
     });
@@ -121,20 +122,29 @@ async function scenario(kind: Kind): Promise<{ shapes: string[]; lines: string[]
 }
 
 describe('statsd', () => {
-  it('gets the lines that Gunicorn sends', { skip: !NUNICORN_RUNS || !KINDS.includes('gunicorn') }, async () => {
-    const [gunicorn, nunicorn] = [await scenario('gunicorn'), await scenario('nunicorn')];
-    assert.deepEqual(nunicorn.shapes, gunicorn.shapes);
-    // How often these come differs; that they come, and of which type they are, does not.
-    for (const line of gunicorn.lines) {
-      const name = line.slice(0, line.indexOf(':'));
-      const [, type] = line.split('|');
-      const tags = line.slice(line.indexOf('|#'));
-      const same = nunicorn.lines.find((other) => other.startsWith(`${name}:`));
-      assert(same !== undefined, `${line} of Gunicorn`);
-      assert.equal(same.split('|')[1], type, line);
-      assert(same.endsWith(tags), `${same} and ${line}`);
-    }
-  });
+  const prefixes = [
+    ['shop', 'shop.'],
+    ['shop.', 'shop.'],
+    ['x', 'x'], // Gunicorn puts no point behind a single letter
+  ] as const;
+  for (const [prefix, names] of prefixes) {
+    const skip = !NUNICORN_RUNS || !KINDS.includes('gunicorn');
+    it(`gets the lines that Gunicorn sends with the prefix ${prefix}`, { skip }, async () => {
+      const gunicorn = await scenario('gunicorn', prefix, names);
+      const nunicorn = await scenario('nunicorn', prefix, names);
+      assert.deepEqual(nunicorn.shapes, gunicorn.shapes);
+      // How often these come differs; that they come, and of which type they are, does not.
+      for (const line of gunicorn.lines) {
+        const name = line.slice(0, line.indexOf(':'));
+        const [, type] = line.split('|');
+        const tags = line.slice(line.indexOf('|#'));
+        const same = nunicorn.lines.find((other) => other.startsWith(`${name}:`));
+        assert(same !== undefined, `${line} of Gunicorn`);
+        assert.equal(same.split('|')[1], type, line);
+        assert(same.endsWith(tags), `${same} and ${line}`);
+      }
+    });
+  }
 
   it('gets metrics of nunicorn under the same prefix', { skip: !NUNICORN_RUNS }, async () => {
     const listener = await Listener.open();

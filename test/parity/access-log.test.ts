@@ -129,6 +129,31 @@ onNewServers('access log', { app: 'wsgi_matrix:application' }, [
     },
   }),
   {
+    name: 'a filter that the app adds to gunicorn.access',
+    options: {
+      ...ACCESS,
+      app: 'filtering:application',
+      files: {
+        'filtering.py': `
+import logging
+from wsgi_matrix import application
+logging.getLogger("gunicorn.access").addFilter(lambda record: "/generator" not in record.getMessage())
+`,
+      },
+    },
+    run: async (server) => {
+      await server.ready();
+      await server.get('/generator');
+      await server.get('/list/length');
+      return linesOf(server);
+    },
+    differs: {
+      nunicorn: 'has no effect: the line is written',
+      gunicorn: 'filters',
+      why: 'The front writes the lines. What is set on the logger by `logconfig_dict` or a `logger_class` has its effect',
+    },
+  },
+  {
     name: 'an OSError of the app',
     options: ACCESS,
     run: async (server) => {

@@ -224,7 +224,8 @@ onNewServers('busy', FAULTS, [
         await connection.send(get('/sleep'));
         const answer = await within(connection.response('GET', 30_000));
         // The client stays: gunicorn's worker lingers for it, and is killed meanwhile.
-        if (server.kind === 'gunicorn') await server.waitForLog(/was sent SIG|exited with code/, { ms: 30_000 });
+        const said = server.kind === 'gunicorn' ? /was sent SIG|exited with code/ : /a_function_that_sleeps/;
+        await server.waitForLog(said, { ms: 30_000 });
         await server.ready();
         return [
           answer,

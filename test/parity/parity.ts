@@ -102,8 +102,8 @@ export interface Scenario {
   readonly skip?: string | false;
 }
 
-/** A scenario whose server is ready when it begins, and that differs. */
-export function onceReady(each: Scenario & Required<Pick<Scenario, 'options' | 'differs'>>): Scenario {
+/** A scenario whose server is ready when it begins. */
+export function onceReady(each: Scenario & Required<Pick<Scenario, 'options'>>): Scenario {
   return {
     ...each,
     run: async (server) => {

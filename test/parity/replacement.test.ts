@@ -194,10 +194,5 @@ onNewServers('replacement', GATED_APP, [
       connection.close();
       return [performance.now() - begun >= 7500 ? 'the end takes --graceful-timeout' : 'ends before'];
     },
-    differs: {
-      nunicorn: 'its connection is closed, and the server ends',
-      gunicorn: 'the end takes all of --graceful-timeout',
-      why: 'Nothing runs that one could wait for',
-    },
   }),
 ]);

@@ -98,6 +98,19 @@ onNewServers('settings', { app: APP }, [
     },
     differs: { nunicorn: 'names nunicorn', gunicorn: 'names gunicorn', why: 'Each names itself' },
   },
+  {
+    name: 'the Server header, where the configuration file sets gunicorn.SERVER',
+    options: {
+      app: 'wsgi_matrix:application',
+      args: ['-c', '{home}/gunicorn.conf.py'],
+      files: { 'gunicorn.conf.py': 'import gunicorn\ngunicorn.SERVER = "hidden"\n' },
+    },
+    run: async (server) => {
+      await server.ready();
+      return (await server.get('/')).lines.filter((text) => /^server:/i.test(text));
+    },
+    differs: { nunicorn: 'names nunicorn', gunicorn: 'is what was set', why: "The header is the front's" },
+  },
   scenario({
     name: '--pythonpath',
     app: 'beside:application',

@@ -86,6 +86,7 @@ onNewServers('signals', APP, [
       await server.marked('b.started');
       server.kill('SIGINT');
       await server.waitForLog(/Handling signal: int/);
+      if (server.kind === 'gunicorn') await until(() => server.workers().length === 0, 'the end of its workers');
       server.mark('b.open');
       const answer = await connection.response().then(
         ({ status }) => `${status}`,
@@ -112,6 +113,32 @@ onNewServers('signals', APP, [
       nunicorn: 'the request gets 503',
       gunicorn: 'the connection ends without an answer',
       why: 'The client is told',
+    },
+  }),
+  scenario({
+    name: "SIGTERM, a handler of the app's own that exits, while a request runs",
+    options: { app: 'pathology.faults:application', threads: 1 },
+    run: async (server) => {
+      await server.get('/on-term?heard');
+      const connection = await server.connect();
+      await connection.send('GET /hold?d HTTP/1.1\r\nHost: test\r\n\r\n');
+      await server.marked('d.started');
+      server.kill('SIGTERM');
+      await server.waitForLog(/Handling signal: term/);
+      if (server.kind === 'gunicorn') await server.marked('heard');
+      server.mark('d.open');
+      const answer = await connection.response().then(
+        ({ status }) => `${status}`,
+        () => 'no answer',
+      );
+      connection.close();
+      await server.marked('heard');
+      return [`running request: ${answer}`, 'the handler was called'];
+    },
+    differs: {
+      nunicorn: 'it is called when the requests of its worker have ended',
+      gunicorn: 'it is called at once, and ends the request',
+      why: 'Requests are let finish',
     },
   }),
   scenario({
@@ -190,7 +217,8 @@ onNewServers('signals', APP, [
         const [worker] = server.workers();
         if (worker === undefined) throw new Error('no worker');
         process.kill(worker, signal);
-        await until(() => !isAlive(worker), 'its end');
+        // Gunicorn's gthread shuts its pool down inside the handler: where that takes a lock twice, its master ends it after --timeout.
+        await until(() => !isAlive(worker), 'its end', 60_000);
         return [await workersAre(server, 1), (await server.get('/')).text()];
       },
     }),
@@ -261,6 +289,29 @@ function changed(server: Server, content: string): void {
   writeFileSync(join(server.home, 'changing.py'), content);
 }
 
+/**
+ * Changes the code under `--reload` and waits for what comes of it. Gunicorn's reloader takes what it sees at its first
+ * look for what was loaded, so a change before that look is lost on it: it gets the same change again.
+ */
+async function reloaded(server: Server, content: string, state: () => unknown, what: string): Promise<void> {
+  changed(server, content);
+  let again = performance.now() + RELOADER_LOOKS_MS;
+  await until(
+    () => {
+      if (server.kind === 'gunicorn' && performance.now() > again) {
+        changed(server, content);
+        again = performance.now() + RELOADER_LOOKS_MS;
+      }
+      return state();
+    },
+    () => `${what}\n${server.output}`,
+    30_000,
+  );
+}
+
+/** Gunicorn's reloader looks once a second, and its worker needs a moment to start again. */
+const RELOADER_LOOKS_MS = 5_000;
+
 onNewServers('reload', CHANGING, [
   {
     name: 'HUP with new code',
@@ -312,9 +363,11 @@ onNewServers('reload', CHANGING, [
     options: { ...CHANGING, args: ['--reload'] },
     run: async (server) => {
       await server.ready();
-      changed(server, 'def');
-      if (server.kind === 'nunicorn') await server.waitForLog(/SyntaxError/, { ms: 30_000 });
-      else await until(async () => (await server.get('/').catch(() => null))?.status === 500, 'the page', 30_000);
+      const isTold = async () =>
+        server.kind === 'nunicorn'
+          ? server.log.includes('SyntaxError')
+          : (await server.get('/').catch(() => null))?.status === 500;
+      await reloaded(server, 'def', isTold, 'the traceback');
       const response = await server.get('/');
       return [`${response.status}${response.text().includes('SyntaxError') ? ' with the traceback' : ''}`];
     },
@@ -325,17 +378,29 @@ onNewServers('reload', CHANGING, [
     },
   },
   {
+    name: '--reload, a start with a SyntaxError',
+    options: { ...CHANGING, args: ['--reload'], files: { 'changing.py': 'def' } },
+    run: async (server) => {
+      if (server.kind === 'nunicorn') return [`exit code ${(await server.exit(30_000)).code}`];
+      await until(async () => (await server.get('/').catch(() => null))?.status === 500, 'the page', 30_000);
+      const isMended = async () => (await server.get('/').catch(() => null))?.text() === 'one';
+      await reloaded(server, RELOADS, isMended, 'the mended code');
+      return ['500, then the mended code'];
+    },
+    differs: {
+      nunicorn: 'ends, with the traceback in the log',
+      gunicorn: 'a page with the traceback, until the file is mended',
+      why: 'A server that has never served ends when it cannot',
+    },
+  },
+  {
     name: '--reload with --preload',
     options: { ...CHANGING, args: ['--reload', '--preload'] },
     run: async (server) => {
       await server.ready();
       const [before] = server.workers();
-      changed(server, RELOADS.replace('one', 'two'));
-      await until(
-        () => server.workers().length === 1 && server.workers()[0] !== before,
-        () => `another worker\n${server.output}`,
-        30_000,
-      );
+      const isAnother = () => server.workers().length === 1 && server.workers()[0] !== before;
+      await reloaded(server, RELOADS.replace('one', 'two'), isAnother, 'another worker');
       return [(await server.get('/')).text()];
     },
     differs: { nunicorn: 'the new code', gunicorn: 'the old code', why: 'One way of reloading' },

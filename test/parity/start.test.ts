@@ -8,7 +8,7 @@ import { FIXTURES } from '../helpers/paths.ts';
 import { freePort } from '../helpers/ports.ts';
 import type { Kind, Server } from '../helpers/server.ts';
 import { ends, logLines } from './operator.ts';
-import { type Differs, normalise, onNewServers, type Scenario, type Transcript } from './parity.ts';
+import { type Differs, normalise, onceReady, onNewServers, type Scenario, type Transcript } from './parity.ts';
 
 const APP = 'wsgi_matrix:application';
 const START = /Starting|Listening at|Using worker|Booting worker|Handling signal|Worker exiting|Shutting down/;
@@ -28,6 +28,22 @@ async function answers(server: Server): Promise<void> {
     40_000,
   );
 }
+
+/** Tells what its process was given. */
+const GIVEN = {
+  app: 'given:application',
+  files: {
+    'given.py': `
+import resource, sys
+def application(environ, start_response):
+    start_response("200 OK", [])
+    if environ["PATH_INFO"] == "/input":
+        return [b"read: " + repr(sys.stdin.readline()).encode()]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return [b"500" if soft == 500 else b"the hard limit" if soft == hard else str(soft).encode()]
+`,
+  },
+};
 
 onNewServers('start', { app: APP, workers: 1 }, [
   {
@@ -72,6 +88,26 @@ onNewServers('start', { app: APP, workers: 1 }, [
       why: 'The master and the fronts run no Python. Without such a setting there is no such process',
     },
   },
+  onceReady({
+    name: "the app's standard input",
+    options: { ...GIVEN, by: ['sh', '-c', 'echo typed > "$HOME/input"; exec "$@" < "$HOME/input"', 'sh'] },
+    run: async (server) => [(await server.get('/input')).text()],
+    differs: {
+      nunicorn: 'is /dev/null',
+      gunicorn: "is the server's: `breakpoint()` works in a terminal",
+      why: 'Workers have process groups of their own, which cannot read from a terminal',
+    },
+  }),
+  onceReady({
+    name: 'how many descriptors the app may open',
+    options: { ...GIVEN, by: ['sh', '-c', 'ulimit -S -n 500; exec "$@"', 'sh'] },
+    run: async (server) => [(await server.get('/descriptors')).text()],
+    differs: {
+      nunicorn: 'as many as the hard limit allows',
+      gunicorn: 'as many as the soft limit allows',
+      why: 'Node raises its own limit at its start, and workers inherit it',
+    },
+  }),
   {
     name: 'log of a gthread server',
     options: { app: APP, threads: 3 },

@@ -1,6 +1,6 @@
 """What the tests of the worker share: a slot without a thread, and a decoder of its own for what the slot sends.
 
-To run them without node: PYTHONPATH=src/bridge/python python3 -m unittest discover -s test/python
+To run them without node: PYTHONPATH=$PWD/src/bridge/python python3 -m unittest discover -s test/python
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ import sys
 import tempfile
 import textwrap
 import unittest
+from unittest import mock
 
-from nunicorn_worker.app import AppLoadError, load_app, prepare_path
+from nunicorn_worker.app import AppLoadError, advice_on, load_app, prepare_path
 
 MODULE = """
     import functools
@@ -54,6 +55,17 @@ MODULE = """
     nothing = None
     number = 5
 """
+
+
+class Advice(unittest.TestCase):
+    def test_without_a_virtual_environment_a_missing_module_may_be_in_one(self):
+        missing = ModuleNotFoundError("No module named 'django'", name="django")
+        with mock.patch("sys.prefix", sys.base_prefix):
+            self.assertIn("No module named 'django': the Python is %s." % sys.executable, advice_on(missing))
+            self.assertIn("--python PATH", advice_on(missing))
+            self.assertIsNone(advice_on(ImportError("cannot import name")))
+        with mock.patch("sys.prefix", sys.base_prefix + "/.venv"):
+            self.assertIsNone(advice_on(missing))
 
 
 class Loading(unittest.TestCase):

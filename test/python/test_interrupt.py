@@ -17,8 +17,9 @@ import textwrap
 import threading
 import time
 import unittest
+from unittest import mock
 
-from nunicorn_worker import wsgi
+from nunicorn_worker import interrupt, wsgi
 from nunicorn_worker.slot import Slot
 from support import ANSWER, DATA, END, ERROR, HEAD
 
@@ -201,6 +202,45 @@ class Interruptions(unittest.TestCase):
         slot.leave()
         thread.join(DEADLINE_S)
         self.assertFalse(thread.is_alive())
+
+    def test_an_interruption_that_meets_the_beginning_of_the_app_code_ends_there(self):
+        """The control thread has seen that the app's code begins, and is slow to interrupt it."""
+        set_async_exc, seen, begun = interrupt._set_async_exc, threading.Event(), threading.Event()
+        control = []
+
+        class Meeting(interrupt.Interruptible):
+            def __setattr__(self, name, value):
+                super().__setattr__(name, value)
+                if name == "_request" and value and not control:
+                    control.append(threading.Thread(target=self.interrupt, args=(value,)))
+                    control[0].start()
+                    seen.wait(DEADLINE_S)
+
+        def set_late(thread, error):
+            if threading.current_thread() in control:
+                seen.set()
+                begun.wait(0.2)
+            return set_async_exc(thread, error)
+
+        hits = []
+
+        def run():
+            app_code = Meeting()
+            app_code.bind()
+            for place in ("in enter", "behind it"):
+                try:
+                    if place == "in enter":
+                        app_code.enter(1)
+                    begun.set()
+                    control[0].join(DEADLINE_S)
+                except interrupt.RequestTimeout:
+                    hits.append(place)
+
+        with mock.patch.object(interrupt, "_set_async_exc", set_late):
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join(DEADLINE_S)
+        self.assertEqual(hits, ["in enter"])
 
     def test_signals_hit_the_app_or_nothing(self):
         """The main thread is interrupted by a signal: in a process of its own, whose main thread serves."""

@@ -113,7 +113,8 @@ class Tracer:
         if self.later and threading.current_thread() is self._thread:
             self._held = True
             self._done.release()
-            self._door.acquire()
+            # The other one may wait for this one, and not every Python tells the tracer of that (3.13.0 does not).
+            self._door.acquire(timeout=0.1)
         return set_async_exc(thread, error)
 
     def end(self):

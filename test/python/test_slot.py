@@ -8,8 +8,9 @@ import struct
 import tempfile
 import threading
 import unittest
+import unittest.mock
 
-from nunicorn_worker import wsgi
+from nunicorn_worker import slot, wsgi
 from nunicorn_worker.frames import READY
 from nunicorn_worker.slot import Slot
 from support import ANSWER, DATA, END, HEAD, split_frames
@@ -71,6 +72,8 @@ class ServingSlot(unittest.TestCase):
         if path.startswith("/wait"):
             self.waiting.release()
             self.go.acquire()
+        if path == "/closes":
+            os.close(self.slot._sock.fileno())
         if path.startswith("/shrinks"):
             return self.shrinking_file(environ, start_response)
         if path.startswith("/pieces"):
@@ -118,6 +121,22 @@ class ServingSlot(unittest.TestCase):
             except (AssertionError, struct.error):
                 continue
         return found
+
+    def test_an_app_that_closes_its_descriptor_ends_the_connection_not_the_thread(self):
+        closed = threading.Event()
+
+        def close(sock, close=slot._close):
+            close(sock)
+            closed.set()
+
+        with unittest.mock.patch.object(slot, "_close", close):
+            self.front.sendall(request(1, "/closes"))
+            self.assertEqual(self.front.recv(1), b"")
+            closed.wait(DEADLINE_S)
+        again = self.connect()
+        again.sendall(request(2, "/again"))
+        self.assertEqual(split_frames(again.recv(65536))[0].kind, ANSWER)
+        again.close()
 
     def test_a_connection_that_is_not_taken_yet_does_not_keep_a_thread_that_is_to_leave(self):
         slot = Slot(0, self.app, {}, [0], Log())

@@ -372,6 +372,12 @@ class TestHeaderRules(unittest.TestCase):
             wsgi._check_header(("X-N", str(number)))
             wsgi._check_status(f"200 {number}")
         self.assertLessEqual(len(wsgi._header_text), wsgi._CACHE_LIMIT)
+
+    def test_the_cache_stays_bounded_also_with_long_values(self):
+        for number in range(1000):
+            got = answer(returns([], headers=[("Location", "/%d%s" % (number, "a" * 8000))]))
+            self.assertTrue(got.headers[0][1].startswith("/%da" % number))
+        self.assertLess(sum(len(value) for _, value in wsgi._header_text), 2_000_000)
         self.assertLessEqual(len(wsgi._status_text), wsgi._CACHE_LIMIT)
 
     def test_an_equal_key_of_another_type_is_not_taken_from_the_cache(self):
@@ -791,6 +797,30 @@ class TestInput(unittest.TestCase):
             file.flush()
             self.assertEqual(answer(app, body=os.fsencode(file.name), flags=BODY_IN_FILE).body, b"spooled|/")
         self.assertTrue(seen[0].closed)
+
+    def test_more_time_may_be_hours(self):
+        for seconds, milliseconds in ((0.5, 500), (86_400, 86_400_000), (float("inf"), 0xFFFFFFFF), (-1, 0)):
+
+            def app(environ, start_response, seconds=seconds):
+                environ["nunicorn.extend_deadline"](seconds)
+                start_response("200 OK", TEXT)
+                return [b"ok"]
+
+            self.assertEqual(answer(app).frames[0].app_us, milliseconds)
+
+    def test_an_answer_that_takes_hours(self):
+        def stream(environ, start_response):
+            start_response("200 OK", TEXT)
+            yield b"one"
+
+        def fails(environ, start_response):
+            raise ValueError
+
+        for app, kinds in ((returns([b"one"]), [ANSWER]), (stream, [HEAD, END]), (fails, [ERROR])):
+            clock = chain([0.0], repeat(7200.0))
+            with self.subTest(kinds=kinds), mock.patch.object(wsgi, "_perf_counter", clock.__next__):
+                got = answer(app)
+                self.assertEqual((got.kinds, got.frames[-1].app_us), (kinds, 0xFFFFFFFF))
 
     def test_a_file_that_is_gone_fails_the_request_only(self):
         gone = os.path.join(tempfile.gettempdir(), "nunicorn-no-such-body")

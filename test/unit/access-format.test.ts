@@ -13,6 +13,7 @@ const RECORD: AccessRecord = {
   query: 'q=1',
   protocol: 'HTTP/1.1',
   status: 200,
+  reason: 'OK',
   bytesSent: 1234,
   durationUs: 3_045_678,
   requestHeaders: [
@@ -28,6 +29,7 @@ const RECORD: AccessRecord = {
     '2',
   ],
   responseHeaders: ['Content-Type', 'text/plain', 'Set-Cookie', 'a=1'],
+  environBlock: '',
   environ: new Map([
     ['SERVER_PORT', '8000'],
     ['wsgi.url_scheme', 'https'],
@@ -72,6 +74,9 @@ const ATOMS: readonly (readonly [string, string])[] = [
   ['%(z)s', '-'],
   ['100%% of %(m)s', '100% of GET'],
   ['%(m)6s|%(m)-6s|%(U).2s', '   GET|GET   |/c'],
+  ['%(s)05d|%(B)+d|%(B)#x', '00200|+1234|0x4d2'],
+  ['%(T)f|%(B)x|%(D).3e|%(M)g', '3.000000|4d2|3.046e+06|3045'],
+  ['%(m)r|%({X-None}i)5s|%({X-None}i)r', "'GET'|    -|'-'"],
 ];
 
 for (const [format, expected] of ATOMS) {
@@ -106,6 +111,7 @@ test('%(t)s is the moment of logging and changes with the second', () => {
 test('what is not known reads -', () => {
   const bare = { requestHeaders: [], responseHeaders: [], bytesSent: null };
   assert.equal(line('%(f)s %(a)s %(b)s %(B)s %(B)d', bare), '- - - - -');
+  assert.equal(line('%(B)05d|%(B)-3x|', bare), '    -|-  |');
 });
 
 test('the user comes from HTTP Basic authentication, unless it is given', () => {
@@ -125,6 +131,7 @@ test('quotes, backslashes and control characters are escaped', () => {
     '"a\\"b\\\\c\\x0d\\x0ad\\x09\\x1b[31m\\x7f\\x85é"',
   );
   assert.equal(line('%(U)s', { path: '/\u2028' }), '/\\xe2\\x80\\xa8');
+  assert.equal(line('%(B)c', { bytesSent: 10 }), '\\x0a');
 });
 
 test('no request can end a quoted part or a line', () => {
@@ -150,7 +157,7 @@ test('no request can end a quoted part or a line', () => {
 });
 
 test('a format that is none is refused with what would be right', () => {
-  for (const format of ['%h', '100% of %(m)s', '%(m)d', '%(D)f', '%(m']) {
+  for (const format of ['%h', '100% of %(m)s', '%(m)d', '%(L)f', '%(h)x', '%(D)b', '%(m']) {
     assert.throws(
       () => compileAccessFormat(format),
       (error) => error instanceof NunicornError && error.exitCode === 1 && /; write %/.test(error.message),

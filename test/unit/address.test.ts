@@ -38,6 +38,7 @@ const REFUSED: readonly (readonly [string, RegExp])[] = [
   ['[::1', /\[IPV6\]:PORT/],
   ['[::1]8000', /\[IPV6\]:PORT/],
   ['unix:', /names no socket file/],
+  [`unix:/${'a'.repeat(107)}`, /too long for a Unix socket/],
   ['fd://x', /names no descriptor/],
   ['http://127.0.0.1:8000', /without a scheme/],
   ['127.0.0.1:8000,127.0.0.1:8001', /its own --bind/],

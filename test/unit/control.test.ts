@@ -193,6 +193,9 @@ describe('control commands', () => {
     ['worker add 1000000', /from 1 to 100/],
     ['drain 7', /there is no worker '7'; there are 1 \(pid 1003\)/],
     ['backtrace', /there is no worker ''/],
+    ['drain 1 2', /'2' is too much: drain WORKER$/],
+    ['worker add 1 2', /'2' is too much: worker add \[N\]$/],
+    ['show workers 1', /'1' is too much: show workers$/],
     ['shutdown slowly', /graceful or quick/],
     ['show "workers', /No closing quotation/],
   ] as const) {

@@ -220,6 +220,18 @@ test('many different names neither fill the memory nor hide a duplicate', () => 
   assert.ok(size < 3000, `${size} names are kept`);
 });
 
+test('long names do not fill the memory either', () => {
+  const builder = new EnvironBuilder(POLICY, LIMITS);
+  for (let round = 0; round < 500; round++) {
+    const name = `X-${round}-${'a'.repeat(8000)}`;
+    const got = environ({ builder, headers: [name, '1', 'X-Other', '2', name.toLowerCase(), '3'] });
+    assert.equal(got[`HTTP_${name.toUpperCase().replaceAll('-', '_')}`], '1,3');
+  }
+  const names = [...(Reflect.get(builder, 'known') as Map<string, unknown>).keys()];
+  const characters = names.join('').length;
+  assert.ok(characters < 1_000_000, `${characters} characters of names are kept`);
+});
+
 // ---- what is refused
 
 test('two Host or two Content-Type headers, in any case and from anybody, are refused', () => {

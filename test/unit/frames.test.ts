@@ -29,7 +29,7 @@ type Event =
   | readonly ['hints', id: number, head: string]
   | readonly ['environ', id: number, head: string]
   | readonly ['last', id: number]
-  | readonly ['extend', id: number, us: number]
+  | readonly ['extend', id: number, ms: number]
   | readonly ['ready'];
 
 interface Golden {
@@ -70,7 +70,7 @@ function decode(chunks: Iterable<Buffer>): { events: Event[]; betweenFrames: boo
     hints: (id, head) => events.push(['hints', id, head]),
     environ: (id, head) => events.push(['environ', id, head]),
     last: (id) => events.push(['last', id]),
-    extend: (id, us) => events.push(['extend', id, us]),
+    extend: (id, ms) => events.push(['extend', id, ms]),
     ready: () => events.push(['ready']),
   });
   for (const chunk of chunks) decoder.push(chunk);

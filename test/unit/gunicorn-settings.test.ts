@@ -53,10 +53,9 @@ describe("gunicorn's own table", { skip: existsSync(PYTHON) ? false : 'no .test/
       ) as readonly GunicornSetting[])
     : [];
 
-  test('has the settings that are known here, all 119', () => {
+  test('has the settings that are known here', () => {
     const ours = SETTING_NAMES.filter((name) => SETTINGS[name].origin === 'gunicorn').sort();
     assert.deepEqual(ours, gunicorns.map(({ name }) => name).sort());
-    assert.equal(ours.length, 119);
   });
 
   test('has the same flags', () => {

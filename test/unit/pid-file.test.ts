@@ -3,12 +3,14 @@ import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -53,6 +55,15 @@ test('it holds the process id and a newline, is readable by all and leaves nothi
   assert.equal(readFileSync(path, 'utf8'), OWN);
   assert.equal(statSync(path).mode & 0o777, 0o644);
   assert.deepEqual(readdirSync(folder), ['server.pid']);
+});
+
+test('no link that lies in wait beside it is followed', () => {
+  const victim = join(folder, 'victim');
+  writeFileSync(victim, 'precious');
+  symlinkSync(victim, `${path}.${process.pid}`);
+  new PidFile(path);
+  assert.equal(readFileSync(victim, 'utf8'), 'precious');
+  assert.ok(lstatSync(path).isFile());
 });
 
 test('a living process in the file is respected', () => {

@@ -38,6 +38,12 @@ test('python3 on PATH is found and resolved to the real program', async () => {
   assert.match(version, /^3\.\d+\.\d+$/);
 });
 
+test('a Python that does not know where it is, without PATH in the environment, is one', async () => {
+  const python = fakePython(join(cwd, 'python3'), '3.11.2');
+  writeFileSync(python, "#!/bin/sh\nprintf '\\n3.11.2\\n'\n");
+  assert.deepEqual(await findPython('python3', { PATH: cwd }, cwd), { path: 'python3', version: '3.11.2' });
+});
+
 test('the order is --python, $VIRTUAL_ENV, ./.venv, python3', async () => {
   const onPath = fakePython(join(cwd, 'bin/python3'), '3.9.0');
   const env = { PATH: `${join(onPath, '..')}:${PATH}` };

@@ -320,7 +320,11 @@ describe('the command line', () => {
   test('with a malformed application ends with the exit codes of Gunicorn', async () => {
     await refused(load(['a:b:c']), 4, /as an attribute name or function call/);
     await refused(load(['a:b.c']), 4, /MODULE:CALLABLE/);
-    await refused(load(['./a:b']), 3, /not a path/);
+    await refused(load(['./a:b']), 3, /not an application.*named by its file, such as ..app.js/);
+    writeFileSync(join(cwd, 'a.py'), '');
+    await refused(load(['./a.py:b']), 3, /^'\.\/a\.py:b' names a file, .* did you mean 'a:b'\?$/);
+    await refused(load([`${cwd}/a.py`]), 3, new RegExp(`did you mean 'a:application' with --chdir ${cwd}\\?$`));
+    await refused(load(['sub/a.py:b']), 3, /did you mean 'a:b' with --chdir sub\?$/);
     assert.equal((await load(['my-app:create(x={"a": 1})'])).app, 'my-app:create(x={"a": 1})');
   });
 });
@@ -385,6 +389,13 @@ describe('settings that follow from others', () => {
     assert.equal(settings.errorlog, join(cwd, 'project', 'e.log'));
     assert.equal(settings.accesslog, '-');
     assert.equal(settings.pidfile, '/run/x.pid');
+  });
+
+  test('an access log format that is none is refused, unless the log is that of a logger of Python', async () => {
+    const args = ['--access-logfile', '-', '--access-logformat', '%(h', 'app'];
+    await refused(load(args), 1, /^invalid access log format '%\(h': .* \(from the command line\)$/);
+    assert.equal((await load(['--access-logfile', '-', '--access-logformat', 'json', 'app'])).app, 'app');
+    assert.equal((await load(['--logger-class', 'my.Logger', ...args])).app, 'app');
   });
 
   test('tmp_upload_dir is another name for spool_dir', async () => {
@@ -545,6 +556,29 @@ del os.environ["GONE"]
       'worker_connections = 1000\nreload = False\nworker_tmp_dir = None\nstatsd_host = ""\nproxy_protocol = False\npre_fork = None\n',
     );
     assert.deepEqual((await load(['app'])).warnings, []);
+  });
+
+  test('may say None where Gunicorn takes it', async () => {
+    const UNSET = [
+      'access_log_format',
+      'default_proc_name',
+      'dogstatsd_tags',
+      'errorlog',
+      'http_parser',
+      'http_protocols',
+    ];
+    UNSET.push('proc_name', 'protocol', 'root_path', 'sendfile', 'statsd_prefix', 'syslog_addr', 'syslog_facility');
+    const { settings: before } = await load(['app']);
+    configFile(UNSET.map((name) => `${name} = None\n`).join(''));
+    const { settings, warnings, notices, sources } = await load(['app']);
+    assert.deepEqual({ settings, warnings, notices }, { settings: before, warnings: [], notices: [] });
+    assert.deepEqual(sources.get('proc_name'), { kind: 'default' });
+    configFile('header_map = None');
+    assert.equal((await load(['app'])).settings.header_map, 'refuse');
+    for (const name of ['bind', 'logger_class', 'loglevel', 'worker_class', 'timeout', 'chdir']) {
+      configFile(`${name} = None`);
+      await refused(load(['app']), 1, new RegExp(`invalid value for ${name}: None`));
+    }
   });
 
   test('gets a word about names that are nearly settings, and none about others', async () => {
@@ -738,6 +772,26 @@ describe('--print-config', () => {
     for (const name of SETTING_NAMES) {
       if (name !== 'print_config' && name !== 'check_config') assert.notEqual(line(name), '', name);
     }
+  });
+
+  test('says where the application was named', async () => {
+    const line = async (...argv: readonly string[]): Promise<string | undefined> =>
+      printedSettings(await load(argv)).match(/^wsgi_app .*/m)?.[0];
+    configFile('wsgi_app = "named:app"');
+    assert.match((await line()) ?? '', /= 'named:app' +# \.\/gunicorn\.conf\.py:1$/);
+    assert.match((await line('other:app')) ?? '', /= 'other:app' +# the command line$/);
+  });
+
+  test('has as comments what cannot be written down, and what is secret', async () => {
+    configFile(
+      'import logging\nlogconfig_dict = {"filters": {"mine": {"()": logging.Filter}}}\nadmin_bind = "127.0.0.1:1"\nadmin_token = "hush"\n',
+    );
+    const text = printedSettings(await load(['app']));
+    assert.match(text, /^# logconfig_dict += .*'<type>'/m);
+    assert.match(text, /^# admin_token += '\*\*\*' +# \.\/gunicorn\.conf\.py:4$/m);
+    assert.doesNotMatch(text, /hush/);
+    configFile(text);
+    assert.deepEqual((await load(['app'])).warnings, []);
   });
 
   test('is a configuration file that means the same', async () => {

@@ -247,6 +247,23 @@ test('what was taken back is heard, in lines that come apart and together', { ti
   assert.deepEqual(await taken.next(), [0, []]);
 });
 
+test('a control connection that ends is made anew, and what was asked there asked again', {
+  timeout: 10_000,
+}, async () => {
+  const { link, control, taken } = await connected(2);
+  link.takeBack(0);
+  await control.takeLine();
+  control.socket.write('{"op": "taken", "slot": 0, "ids": []}\n');
+  await taken.next();
+  control.socket.destroy();
+  link.takeBack(1);
+  const { peer, token, kind } = await accept();
+  assert.deepEqual([token, kind], [TOKEN, 2]);
+  assert.deepEqual(await peer.takeLine(), { op: 'take-back', slot: 1 });
+  peer.socket.write('{"op": "taken", "slot": 1, "ids": [5]}\n');
+  assert.deepEqual(await taken.next(), [1, [5]]);
+});
+
 test('a broken connection is told and made anew, and works', { timeout: 10_000 }, async () => {
   const { link, first, lost, calls } = await connected(2);
   first.socket.destroy();
@@ -295,6 +312,20 @@ test('all that a dead worker had sent is read before it is done with', { timeout
   assert.deepEqual(calls.waiting, [['answer', 0, 1, 200, 'OK', 'last']]);
   assert.equal(done, 1);
   assert.deepEqual(lost.waiting, [], 'its end is known');
+});
+
+test('a front that stood still for longer than the limit reads it all the same', { timeout: 10_000 }, async () => {
+  const { link, first, control, calls } = await connected(1);
+  link.pause(0);
+  first.socket.end(frame(2, 1, 'OK', 'last'));
+  control.socket.end();
+  await once(first.socket, 'finish');
+  await new Promise<void>((resolve) => {
+    link.drainDead(1, resolve);
+    const end = performance.now() + 20;
+    while (performance.now() < end);
+  });
+  assert.deepEqual(calls.waiting, [['answer', 0, 1, 200, 'OK', 'last']]);
 });
 
 test('something else may hold the socket of a dead worker open: there is a limit', { timeout: 10_000 }, async () => {

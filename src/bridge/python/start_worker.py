@@ -3,9 +3,11 @@
 import os
 import sys
 
-_folder = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, _folder)
-from nunicorn_worker.main import main  # noqa: E402
+# Not in a process that multiprocessing spawns: there it is run once more, as the main module of the parent.
+if __name__ == "__main__":
+    _folder = os.path.dirname(os.path.abspath(__file__))
+    sys.path.insert(0, _folder)
+    from nunicorn_worker.main import main
 
-sys.path[:] = [folder for folder in sys.path if folder != _folder]
-main()
+    sys.path[:] = [folder for folder in sys.path if folder != _folder]
+    main()

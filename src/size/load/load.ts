@@ -36,6 +36,8 @@ export interface LoadOptions {
   /** False: a new connection for each request. */
   readonly keepAlive: boolean;
   readonly timeoutMs: number;
+  /** How long answers are waited for after the window; what has none by then counts as timed out. Undefined: `timeoutMs`. */
+  readonly lastAnswersMs?: number;
   /** Turn the event loop while waiting for a near start. Exact to 0.1 ms, but it takes the whole core it runs on. */
   readonly spin: boolean;
   /** Of the random numbers: the same seed gives the same arrivals and the same order of requests. */
@@ -149,7 +151,8 @@ class Load {
     else await this.#schedule(start, arrivals);
     clearTimeout(warm);
     const cpu = process.cpuUsage(cpuFrom);
-    const giveUp = performance.now() + this.#options.timeoutMs + 2 * TIMEOUT_CHECK_MS;
+    const { timeoutMs, lastAnswersMs = timeoutMs } = this.#options;
+    const giveUp = performance.now() + lastAnswersMs + 2 * TIMEOUT_CHECK_MS;
     while (this.#settled < this.#begun && performance.now() < giveUp) await sleep(1);
     clearInterval(timeouts);
     this.#advance(performance.now());

@@ -11,6 +11,16 @@ class AppLoadError(Exception):
     """The app's name cannot be resolved: a worker exits with 4, as gunicorn's does."""
 
 
+def advice_on(error):
+    """What else to look at when the app's import has raised `error`: the Python, if it may be the wrong one. Else None."""
+    if not isinstance(error, ModuleNotFoundError) or sys.prefix != sys.base_prefix:
+        return None
+    return (
+        "%s: the Python is %s. If the project has a virtual environment, activate it before the start,"
+        " or name its Python with --python PATH" % (error, sys.executable or "python3")
+    )
+
+
 def prepare_path(settings):
     """chdir and sys.path as gunicorn sets them: --pythonpath, the last folder first, then --chdir, then where the start was."""
     os.chdir(settings["chdir"])

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 
-from .app import AppLoadError, find_app, prepare_path
+from .app import AppLoadError, advice_on, find_app, prepare_path
 from .config import leave_no_trace
 
 
@@ -25,9 +25,11 @@ def main():
         status = 0
     except AppLoadError as error:
         print("\nError while loading the application: %s" % error, file=sys.stderr)
-    except BaseException:
+    except BaseException as error:
         print("\nError while loading the application:\n", file=sys.stderr)
         traceback.print_exc()
+        if advice_on(error):
+            print("\n%s" % advice_on(error), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads that the app may have started must not keep this process.

@@ -10,9 +10,14 @@ import os
 import selectors
 import socket
 import struct
+import sys
 import threading
+import time
+import traceback
 
 from .frames import CONTROL_CONNECTION, GREETING, SLOT_CONNECTION
+
+_ACCEPT_AGAIN_SECONDS = 0.05
 
 
 class Lines:
@@ -21,7 +26,7 @@ class Lines:
     def __init__(self, sock):
         self.sock = sock
         self._rest = b""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # signal handlers say something too, in the midst of what the main thread says
 
     def say(self, **message):
         """Sends a message; a peer that is gone is noticed when reading."""
@@ -41,6 +46,16 @@ class Lines:
             return None
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [json.loads(line) for line in lines]
+
+
+def _stacks():
+    """Where all threads are but this one."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        "Thread %s (most recent call last):\n%s" % (names.get(ident, ident), "".join(traceback.format_stack(frame)))
+        for ident, frame in sys._current_frames().items()
+        if ident != threading.get_ident()
+    )
 
 
 class Control:
@@ -76,6 +91,8 @@ class Control:
                 self.left.set()
             elif message["op"] == "ping":
                 self._master.say(op="pong")  # that this thread runs proves that the interpreter's lock is not held
+            elif message["op"] == "stacks":
+                self._master.say(op="stacks", text=_stacks())
             elif message["op"] == "metrics":
                 self._worker.tell_metrics()
             elif message["op"] == "reopen":
@@ -85,6 +102,7 @@ class Control:
         try:
             sock, _ = self._listener.accept()
         except OSError:
+            time.sleep(_ACCEPT_AGAIN_SECONDS)  # no descriptor is left, and the connection still waits
             return
         sock.settimeout(1)
         try:

@@ -53,8 +53,8 @@ class _Telling:
 
 
 def _frame(request_id: int, environ: dict[str, Any], lower_names: list[str]) -> bytes:
-    found = {name.lower(): value for name, value in environ.items()}
-    parts = [part for name in lower_names if name in found for part in (name, _text(found[name]))]
+    found = {name.lower(): (name, _text(environ[name])) for name in environ if name.lower() in lower_names}
+    parts = [part for name in lower_names if name in found for part in found[name]]
     head = "\0".join(parts).encode("latin-1")
     return HEADER.pack(len(head), ENVIRON, 0, 0, request_id, len(head), 0) + head
 

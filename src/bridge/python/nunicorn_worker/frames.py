@@ -8,7 +8,7 @@ Every frame is a header of 20 bytes, little-endian, and a payload::
     u16 status   HTTP status of an ANSWER or HEAD, else 0
     u32 id       the request, unique within a front
     u32 head     bytes of the payload that are the head block; the rest is body
-    u32 app_us   ANSWER, ERROR, END: microseconds the app ran; else 0
+    u32 app_us   ANSWER, ERROR, END: microseconds the app ran, 72 minutes at most; else 0
 
 A head block is text in latin-1, its parts joined by NUL: of a REQUEST `NAME NUL value NUL NAME ...`
 (environ entries), of an answer `reason NUL name NUL value ...` (response headers).
@@ -32,7 +32,7 @@ CUT = 1  # flag of END: the answer is cut short, the client's connection must br
 ERROR = 6  # the app failed before its head was sent: the front answers 500
 HINTS = 7  # 103 Early Hints
 READY = 10  # the thread has taken the connection and runs nothing
-EXTEND = 9  # the app asks for app_us more time from now on
+EXTEND = 9  # the app asks for more time from now on: app_us, here milliseconds
 ENVIRON = 11  # what the access log shows of the environ: NAME NUL value ..., in lower case
 LAST = 8  # the body is complete, END follows when the app has cleaned up
 

@@ -44,7 +44,7 @@ class Interruptible:
         """The app's code begins. Raises RequestTimeout if its time is over already."""
         self._request = request_id
         if self._wanted == request_id:
-            self._request = 0
+            self.leave()  # `interrupt` may have seen it begin, too
             raise RequestTimeout
 
     def leave(self):

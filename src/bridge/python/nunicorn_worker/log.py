@@ -73,7 +73,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {
             "level": record.levelname.lower(),
-            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "time": _iso_time(record.created),
             "pid": record.process,
             "message": record.getMessage(),
         }
@@ -82,6 +82,36 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             fields["stack"] = record.stack_info
         return json.dumps(fields, ensure_ascii=False)
+
+
+def _iso_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _access_json(resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> str:
+    """The line of a request as `src/log/access-json.ts` writes it; what is not known is left out."""
+    headers = {name.lower(): value for name, value in req.headers}
+    fields = {
+        "level": "info",
+        "time": _iso_time(time.time()),
+        "remote_address": environ["REMOTE_ADDR"] or None,
+        "user": _basic_user(environ.get("HTTP_AUTHORIZATION", "")),
+        "method": environ["REQUEST_METHOD"],
+        "path": environ["PATH_INFO"],
+        "query": environ["QUERY_STRING"] or None,
+        "protocol": environ["SERVER_PROTOCOL"],
+        "host": headers.get("host"),
+        "status": resp.status_code,
+        "bytes": resp.sent,
+        "duration_ms": request_time / timedelta(milliseconds=1),
+        "referer": headers.get("referer"),
+        "user_agent": headers.get("user-agent"),
+        "pid": resp.pid or None,
+        "worker": resp.worker or None,
+        "thread": resp.thread or None,
+    }
+    known = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(known, ensure_ascii=False, separators=(",", ":"))
 
 
 # RFC 5424, 6.2.1; `security` is an old name of auth.
@@ -242,6 +272,9 @@ class Logger:
         if not self.access_log_enabled:
             return
         try:
+            if self.cfg.access_log_format == "json":
+                self.access_log.info("%s", _access_json(resp, req, environ, request_time))
+                return
             atoms = self.atoms_wrapper_class(self.atoms(resp, req, environ, request_time))
             self.access_log.info(self.cfg.access_log_format, atoms)
         except Exception:
@@ -308,18 +341,26 @@ class Logger:
         self.error_log.log(lvl, msg, *args, **kwargs)
 
     def reopen_files(self) -> None:
-        """Opens every file of every logger anew, after a log rotation."""
-        self._capture_output()
+        """Opens every file of every logger anew, after a log rotation. The old one stays in use if that fails."""
+        try:
+            self._capture_output()
+        except OSError as error:
+            self._could_not_open(error)
         loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
         for logger in [logging.root, *loggers]:
             for handler in logger.handlers:
                 if isinstance(handler, logging.FileHandler) and handler.stream is not None:
-                    handler.acquire()
                     try:
-                        handler.close()
-                        handler.stream = handler._open()
-                    finally:
-                        handler.release()
+                        stream = handler._open()
+                    except OSError as error:
+                        self._could_not_open(error)
+                        continue
+                    old = handler.setStream(stream)
+                    if old is not None:
+                        old.close()
+
+    def _could_not_open(self, error: OSError) -> None:
+        self.error("The log %s cannot be opened anew (%s): the old file stays in use", error.filename, error.strerror)
 
     def _set_handler(
         self, logger: logging.Logger, output: str, formatter: logging.Formatter, stream: Any = None
@@ -375,6 +416,7 @@ class ErrorStream:
         self._logger = log.error_log
         self._as_records = log.cfg.log_format == "json"
         self._rest = ""
+        self._stderr = StreamHandler(sys.stderr)
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
@@ -384,10 +426,13 @@ class ErrorStream:
             for line in lines:
                 self._logger.error("%s", line)
             return len(text)
-        for handler in self._logger.handlers:
+        handlers = [
+            each for each in self._logger.handlers if isinstance(each, _WholeLines) or getattr(each, "stream", None)
+        ]
+        for handler in handlers or [self._stderr]:  # the app may have replaced ours by some that write to no stream
             if isinstance(handler, _WholeLines):
                 handler.write(text)
-            elif hasattr(handler, "stream"):
+            else:
                 handler.stream.write(text)
                 handler.flush()
         return len(text)

@@ -10,6 +10,7 @@ process. Master and fronts connect to a Unix socket and send, after the token, t
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import json
 import logging
@@ -23,19 +24,43 @@ from datetime import timedelta
 from typing import Any
 
 from .app import prepare_path
-from .log import redirect_failed_stdio
+from .log import Logger, redirect_failed_stdio
 from .process import die_with_parent, drop_privileges, set_title
-from .settings import load
+from .settings import Config, load
+from .views import RequestView
 
 _READ_BYTES = 256 * 1024
 _sender = 0  # the process that the present line is of
 
 
-class _Message:
-    """A request or a response, as `Logger.access` and `Logger.atoms` take it."""
+class _Request(RequestView):
+    """A request as `Logger.access` and `Logger.atoms` take it. Its body is gone when its line is written."""
 
-    def __init__(self, **facts: Any) -> None:
-        self.__dict__.update(facts)
+    def __init__(self, environ: dict[str, Any], headers: list[tuple[str, str]]) -> None:
+        self._environ = environ
+        self._headers = headers
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        return self._headers
+
+
+class _Response:
+    """The answer to it."""
+
+    headers_sent = True
+
+    def __init__(self, access: dict[str, Any], request: _Request) -> None:
+        self.req = request
+        self.status = ("%d %s" % (access["status"], access["reason"])).rstrip()
+        self.status_code = access["status"]
+        self.sent = access["bytesSent"]
+        self.headers = _pairs(access["responseHeaders"])
+        lengths = (int(value) for name, value in self.headers if name.lower() == "content-length" and value.isdigit())
+        self.response_length = next(lengths, None)
+        self.pid = access["pid"]
+        self.worker = access["worker"]
+        self.thread = access["thread"]
 
 
 def main() -> None:
@@ -49,7 +74,8 @@ def main() -> None:
         drop_privileges(process["uid"], process["gid"])
         die_with_parent()
         prepare_path(process)
-        logger = with_sender(cfg.logger_class)(cfg)
+        logger_class = with_sender(cfg.logger_class)
+        logger = logger_class(cfg) if not process["check"] else check(cfg)
     except BaseException as error:
         if not isinstance(error, (RuntimeError, TypeError, ValueError, OSError)):
             traceback.print_exc()
@@ -62,7 +88,30 @@ def main() -> None:
     listener.bind(process["socket_path"])
     listener.listen(64)
     _report()
-    serve(listener, process["token"].encode(), logger)
+    serve(listener, process["token"].encode(), logger, base_environ(cfg, process["software"]))
+
+
+def check(cfg: Any) -> None:
+    """Sets up logging without opening a file. A logger class of the user's is only imported: what it does is not known."""
+    if cfg.logger_class is not Logger:
+        return
+    logging.FileHandler._open = _open_nothing  # type: ignore[method-assign]
+    _Trial(cfg)
+
+
+class _Trial(Logger):
+    def _capture_output(self) -> None:
+        """It would open the file by itself."""
+
+
+def _open_nothing(handler: logging.FileHandler) -> Any:
+    path = handler.baseFilename
+    code = None if os.path.isdir(os.path.dirname(path)) else errno.ENOENT
+    if code is None and not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
+        code = errno.EACCES
+    if code is not None:
+        raise OSError(code, os.strerror(code), path)
+    return open(os.devnull, "a")
 
 
 def _report(**facts: Any) -> None:
@@ -87,7 +136,21 @@ def _record(*arguments: Any, **keywords: Any) -> logging.LogRecord:
     return record
 
 
-def serve(listener: socket.socket, token: bytes, logger: Any) -> None:
+def base_environ(cfg: Config, software: str) -> dict[str, Any]:
+    """What is the same for all requests, or is so unless the front knows better."""
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_SOFTWARE": software,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "https" if cfg.is_ssl else "http",
+        "wsgi.multithread": cfg.threads > 1,
+        "wsgi.multiprocess": cfg.workers > 1,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+    }
+
+
+def serve(listener: socket.socket, token: bytes, logger: Any, base: dict[str, Any]) -> None:
     """Writes lines until the master has said `end`, or has gone, and all that was sent before is written."""
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
@@ -121,7 +184,7 @@ def serve(listener: socket.socket, token: bytes, logger: Any) -> None:
                 *lines, rests[sock] = (rests[sock] + data).split(b"\n")
                 for line in lines:
                     if sock in known:
-                        write(logger, line)
+                        write(logger, line, base)
                     elif hmac.compare_digest(line, token):
                         known.add(sock)
                     else:
@@ -134,7 +197,7 @@ def serve(listener: socket.socket, token: bytes, logger: Any) -> None:
                     sock.close()
 
 
-def write(logger: Any, line: bytes) -> None:
+def write(logger: Any, line: bytes, base: dict[str, Any]) -> None:
     global _sender
     try:
         entry = json.loads(line)
@@ -144,40 +207,33 @@ def write(logger: Any, line: bytes) -> None:
             logger.log(entry["level"], "%s", entry["message"])
         else:
             _sender = access["pid"]
-            logger.access(*of_request(access))
+            logger.access(*of_request(access, base))
     except Exception:  # of a logger's own code: the lines after this one are to be written
-        traceback.print_exc()
+        try:
+            logger.exception("Error in the logger")
+        except Exception:
+            traceback.print_exc()
 
 
-def of_request(access: dict[str, Any]) -> tuple[_Message, _Message, dict[str, Any], timedelta]:
+def of_request(access: dict[str, Any], base: dict[str, Any]) -> tuple[_Response, _Request, dict[str, Any], timedelta]:
     """Response, request, environ and duration, from what a front knows."""
     headers = _pairs(access["requestHeaders"])
+    sent = dict(_pairs(access["environBlock"].split("\0")))
+    if "REQUEST_METHOD" not in sent:  # its head was refused, or it is of a Node app: no environ was made of it
+        sent.update(("HTTP_" + name.upper().replace("-", "_"), value) for name, value in headers)
     environ = {
+        **base,
         "REQUEST_METHOD": access["method"],
         "RAW_URI": access["rawUri"],
-        "PATH_INFO": access["path"],
         "QUERY_STRING": access["query"],
         "SERVER_PROTOCOL": access["protocol"],
         "REMOTE_ADDR": access["remoteAddress"],
+        **sent,
+        "PATH_INFO": access["path"],  # which the block may have encoded
+        **access["environ"],
     }
-    for name, value in headers:
-        environ["HTTP_" + name.upper().replace("-", "_")] = value
-    environ.update(access["environ"])
-    request = _Message(
-        method=access["method"],
-        uri=access["rawUri"],
-        path=access["rawUri"].partition("?")[0],
-        query=access["query"],
-        headers=[(name.upper(), value) for name, value in headers],
-        remote_addr=(access["remoteAddress"], 0),
-    )
-    response = _Message(
-        status=str(access["status"]),
-        status_code=access["status"],
-        sent=access["bytesSent"],
-        headers=_pairs(access["responseHeaders"]),
-    )
-    return response, request, environ, timedelta(microseconds=access["durationUs"])
+    request = _Request(environ, [(name.upper(), value) for name, value in headers])
+    return _Response(access, request), request, environ, timedelta(microseconds=access["durationUs"])
 
 
 def _pairs(parts: list[str]) -> list[tuple[str, str]]:

@@ -39,6 +39,13 @@ def call_master(address, token, serial):
     master = Lines(sock)
     try:
         sock.connect(address)
+    except FileNotFoundError:
+        sys.stderr.write(
+            "Error: %s has been removed, and no new worker can start without it: restart the server,"
+            " with --worker-tmp-dir in a folder that nothing clears\n" % os.path.dirname(address)
+        )
+        sys.stderr.flush()
+        os._exit(1)
     except OSError:
         os._exit(1)  # the master is gone
     master.say(op="hello", token=token, serial=serial, pid=os.getpid())

@@ -49,11 +49,10 @@ class Mold:
         server = self._server
         if self._process["master_hooks"]:
             die_with_parent()  # with the rights of the start, which hooks have in gunicorn too; the workers give them up
+            write_stacks_to(self._process["stacks_path"])
         else:
             become_user(self._process)
-        write_stacks_to(self._process["stacks_path"])
-        for number in _FOR_MASTER:
-            signal.signal(number, self._pass_on)
+        self._hear_signals()
         try:
             server.num_workers = self._process["workers"]
             self._call("nworkers_changed", server.num_workers, None, code=_EXIT_AT_START)
@@ -62,6 +61,7 @@ class Mold:
             self._call("on_starting")
         except HookFailed as failed:
             leave(failed.code)
+        self._hear_signals()  # whatever handlers the app has set at import
         self._wakeup, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -81,6 +81,10 @@ class Mold:
                     os._exit(0)
                 for message in messages:
                     self._act(message)
+
+    def _hear_signals(self):
+        for number in _FOR_MASTER:
+            signal.signal(number, self._pass_on)
 
     def _pass_on(self, number, _frame):
         try:
@@ -178,7 +182,13 @@ class Mold:
         self._flush()
         # None is to be passed on by the child.
         signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_MASTER)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_MASTER)
+            self._setup.log.error("Worker %d could not be forked: %s", number, error)
+            self._master.say(op="not-forked", serial=serial)
+            return
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_MASTER)
             view.pid = pid

@@ -59,19 +59,19 @@ class Slot:
             sock = self._connections.get()
             if sock is None:
                 return
-            sock.setblocking(True)
             self._sock = sock
             if self._left:
                 _stop_reading(sock)  # leave() came between the last two lines and did not see it
             self.cancelled.clear()  # of the front before
             try:
+                sock.setblocking(True)
                 self.send(HEADER.pack(0, READY, 0, 0, 0, 0, 0))
                 self._serve()
-            except self.Broken:
+            except (self.Broken, OSError):
                 pass
             finally:
                 self._sock = None
-                sock.close()
+                _close(sock)
                 self._ahead.clear()
                 self._rest = b""
                 self.out.clear()
@@ -219,6 +219,17 @@ class Slot:
         except OSError:
             return
         self.out[:count] = [data[sent:]] if sent < len(data) else []
+
+
+def _close(sock):
+    """Its descriptor may be closed already, by an app that has closed one twice, or be that of the next connection by now.
+
+    The front connects anew in either case, and is served.
+    """
+    try:
+        sock.close()
+    except OSError:
+        pass
 
 
 def _stop_reading(sock):

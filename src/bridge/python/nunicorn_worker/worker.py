@@ -10,7 +10,7 @@ import threading
 import traceback
 
 from . import hooks, metrics
-from .app import AppLoadError, find_app, prepare_path
+from .app import AppLoadError, advice_on, find_app, prepare_path
 from .control import Control
 from .log import ErrorStream, Logger, redirect_failed_stdio
 from .process import die_with_parent, drop_privileges, set_title
@@ -25,11 +25,17 @@ STACKS_SIGNAL = signal.SIGIO
 EXIT_BOOT_ERROR = 3
 EXIT_APP_LOAD_ERROR = 4
 
+_stacks = -1  # the descriptor that stacks are written to
+
 
 def write_stacks_to(path):
     """Stacks on demand, also while C code holds the interpreter's lock, and where a crash happened."""
-    stacks = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
-    faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
+    global _stacks
+    before, _stacks = _stacks, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # A descriptor, for nobody closes a file that faulthandler has: with -X dev its end would be a ResourceWarning.
+    faulthandler.register(STACKS_SIGNAL, file=_stacks, all_threads=True)
+    if before >= 0:
+        os.close(before)  # of the mold that has forked this process
     if not faulthandler.is_enabled():
         faulthandler.enable()
 
@@ -77,8 +83,10 @@ class Setup:
         except AppLoadError as error:
             self.log.error(str(error))
             return EXIT_APP_LOAD_ERROR
-        except BaseException:  # an app that calls sys.exit() at import fails to boot all the same
+        except BaseException as error:  # an app that calls sys.exit() at import fails to boot all the same
             self.log.exception("Exception in worker process")
+            if advice_on(error):
+                self.log.error(advice_on(error))
             return EXIT_BOOT_ERROR
         return 0
 
@@ -163,7 +171,11 @@ class Worker:
             from .request_hooks import around_request
 
             app = around_request(app, self._view)
-        begun = self._share_begun(process["begun_path"], process["threads"])
+        try:
+            begun = self._share_begun(process["begun_path"], process["threads"])
+        except OSError as error:
+            log.critical("%s could not be written: %s", process["begun_path"], error)
+            return EXIT_BOOT_ERROR
         slots = [Slot(number, app, base_environ, begun, log) for number in range(process["threads"])]
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(process["socket_path"])
@@ -213,7 +225,12 @@ class Worker:
         """The master wants the worker to go; `quick`: at once."""
         self._view.ask_to_leave = None
         self._view.alive = False
-        if quick:
+        # A handler that the app has put in the place of ours is how it hears of its end: gunicorn's master sends the signal.
+        number = signal.SIGQUIT if quick else signal.SIGTERM
+        handler = signal.getsignal(number)
+        if callable(handler) and handler != self._signalled:
+            os.kill(os.getpid(), number)
+        elif quick:
             self._interrupted()
 
     def reopen_logs(self):
@@ -259,8 +276,8 @@ class Worker:
     def _share_begun(path, threads):
         """A word for each slot in a file that outlives this process: the front reads there what had begun."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(fd, 8 * threads)
+        with open(fd, "r+b") as file:
+            # Written, not only made longer: where the disk is full, a store to a hole is the end of the process (SIGBUS).
+            file.write(bytes(8 * threads))
+            file.flush()
             return memoryview(mmap.mmap(fd, 8 * threads)).cast("Q")
-        finally:
-            os.close(fd)

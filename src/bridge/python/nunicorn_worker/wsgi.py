@@ -20,15 +20,20 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
 _STATUS = re.compile(r"([1-9][0-9]{2})(?: ([ \t\x21-\x7e\x80-\xff]*))?")
 
-# Of one hop, or the front's own: not the app's to say (RFC 9110, 7.6.1).
+# Of one hop, or the front's own: not the app's to say (RFC 9110, 7.6.1). PEP 3333 knows no trailers.
 _DROPPED = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization te trailers transfer-encoding upgrade server date".split()
+    "connection keep-alive proxy-authenticate proxy-authorization te trailer trailers transfer-encoding upgrade server date".split()
 )
 
 # Most headers of an app repeat from answer to answer: each (name, value) pair is checked once.
 _header_text: "dict[tuple[str, str], str]" = {}
 _status_text: "dict[str, tuple[int, str]]" = {}
 _CACHE_LIMIT = 4096
+# Of names and values: a client may choose what an app redirects to.
+_CACHE_CHARACTERS = 1024 * 1024
+_header_characters = 0
+
+_MOST_U32 = 0xFFFFFFFF
 
 _perf_counter = time.perf_counter
 _pack = HEADER.pack
@@ -63,8 +68,11 @@ def _check_header(header):
     if _VALUE.fullmatch(value) is None:
         raise ValueError("invalid value of header %r: %r" % (name, value))
     text = "" if name.lower() in _DROPPED else "\0%s\0%s" % (name, value.strip(" \t"))
-    if len(_header_text) >= _CACHE_LIMIT:
+    global _header_characters
+    _header_characters += len(name) + len(value)
+    if len(_header_text) >= _CACHE_LIMIT or _header_characters > _CACHE_CHARACTERS:
         _header_text.clear()
+        _header_characters = len(name) + len(value)
     _header_text[(name, value)] = text
     return text
 
@@ -215,8 +223,8 @@ class Answer:
 
     def extend_deadline(self, seconds):
         """environ['nunicorn.extend_deadline']: the request may run for this long from now, whatever --timeout says."""
-        microseconds = min(max(int(seconds * 1e6), 0), 0xFFFFFFFF)
-        self._send_beside(_pack(0, EXTEND, 0, 0, self.id, 0, microseconds))
+        milliseconds = int(min(max(seconds * 1000, 0), _MOST_U32))
+        self._send_beside(_pack(0, EXTEND, 0, 0, self.id, 0, milliseconds))
 
     def _send_beside(self, *pieces):
         interruptible = self.slot.app_code.leave()
@@ -330,6 +338,11 @@ def run(app, base_environ, slot, frame):
         _fail(answer, slot, 0)
 
 
+def _app_us(started, ended):
+    # What fits into a frame is 72 minutes, and a stream may take longer.
+    return min(int((ended - started) * 1e6), _MOST_U32)
+
+
 def _fail(answer, slot, app_us):
     if answer.begun:
         answer.end(app_us, cut=True)
@@ -351,7 +364,7 @@ def _run(app, environ, answer, slot, flags, body):
             app_code.leave()
             size = sum(map(len, result))
             if size <= MAX_ANSWER_BYTES:
-                answer.whole(b"".join(result), int((_perf_counter() - started) * 1e6))
+                answer.whole(b"".join(result), _app_us(started, _perf_counter()))
                 return
             answer.declare_length(size)
         try:
@@ -371,12 +384,12 @@ def _run(app, environ, answer, slot, flags, body):
         app_code.leave()
         ended = _perf_counter()
         slot.tail.observe(ended - written)
-        answer.end(int((ended - started) * 1e6))
+        answer.end(_app_us(started, ended))
     except slot.Broken:
         raise
     except BaseException as error:  # SystemExit, KeyboardInterrupt: a request must not take its neighbours along
         app_code.leave()
-        app_us = int((_perf_counter() - started) * 1e6)
+        app_us = _app_us(started, _perf_counter())
         if not isinstance(error, (ClientGone, RequestTimeout)):
             slot.log_exception(f"Error handling request {environ.get('REQUEST_METHOD', '')} {environ.get('RAW_URI', '')}")
         _fail(answer, slot, app_us)

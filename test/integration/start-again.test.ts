@@ -1,0 +1,99 @@
+// A process that the system does not start: the server goes on, and it is started when that is over.
+import { strict as assert } from 'node:assert';
+import { spawnSync } from 'node:child_process';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
+import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { Server, type ServerOptions, withServer } from '../helpers/server.ts';
+
+const PYTHON = 'pathology.faults:application';
+const HOOKS = { 'nunicorn.config.mjs': 'export default { when_ready() {} };\n' };
+const CASES: readonly (readonly [role: string, of: string, options: ServerOptions])[] = [
+  ['front', '', { app: PYTHON }],
+  ['worker', ' of a Python app', { app: PYTHON }],
+  ['worker', ' of a Node app', { app: './node/listener.cjs' }],
+  ['mold', '', { app: PYTHON, workers: 2 }],
+  ['log', '', { app: PYTHON, args: ['--log-syslog', '--log-syslog-to', 'udp://127.0.0.1:9'] }],
+  ['hooks', '', { app: PYTHON, args: ['-c', '{home}/nunicorn.config.mjs'], files: HOOKS }],
+];
+const canLimit = NUNICORN_RUNS && spawnSync('prlimit', ['--version']).status === 0;
+
+/** Up to `limit` descriptors for the master, which may have more already. */
+function limit(server: Server, descriptors: number): void {
+  const { status } = spawnSync('prlimit', ['--pid', String(server.pid), `--nofile=${descriptors}:`]);
+  assert.equal(status, 0);
+}
+
+for (const [role, of, options] of CASES) {
+  it(`${role}${of}`, { skip: canLimit ? false : 'prlimit limits no process here' }, async () => {
+    await withServer(options, async (server) => {
+      const pids = (): number[] =>
+        server.processes().flatMap(({ pid, title }) => (title.startsWith(`nunicorn: ${role}`) ? [pid] : []));
+      const before = await until(() => pids()[0], `nunicorn: ${role}`);
+      limit(server, 3);
+      process.kill(before, 'SIGKILL');
+      await server.waitForLog(/could not be started: .*EMFILE/);
+      limit(server, 1024);
+      const again = (): boolean => pids().some((pid) => pid !== before);
+      await until(again, () => `another process\n${server.output}`, 30_000);
+      await until(async () => (await server.get('/')).status === 200, 'an answer', 30_000);
+    });
+  });
+}
+
+it("where the server's folder has been removed a worker says so, and those that run go on", {
+  skip: !NUNICORN_RUNS,
+}, async () => {
+  await withServer({ app: PYTHON, workers: 2 }, async (server) => {
+    for (const name of readdirSync(server.temporary)) rmSync(join(server.temporary, name), { recursive: true });
+    const [first = 0] = server.workers();
+    process.kill(first, 'SIGKILL');
+    await server.waitForLog(
+      /Error: \S+\/nunicorn-\w+ has been removed, and no new worker can start without it: restart/,
+    );
+    assert.equal((await server.get('/')).status, 200);
+  });
+});
+
+/** Longer than one variable of the environment may be (execve(2)): Node throws the error of such a start. */
+const TOO_LONG = 'raw_env = ["LONG=" + "x" * 200_000]\n';
+
+for (const [of, options] of [
+  ['worker of a Python app', { app: PYTHON, workers: 1 }],
+  ['mold', { app: PYTHON, workers: 2 }],
+  ['worker of a Node app', { app: './node/listener.cjs', workers: 1 }],
+] as const) {
+  it(`a ${of} that the system does not start at a reload`, { skip: !NUNICORN_RUNS }, async () => {
+    const args = ['-c', '{home}/conf.py'];
+    await withServer({ ...options, args, files: { 'conf.py': '' } }, async (server) => {
+      writeFileSync(join(server.home, 'conf.py'), TOO_LONG);
+      server.kill('SIGHUP');
+      await server.waitForLog(/could not be started: spawn E2BIG/);
+      assert.equal((await server.get('/')).status, 200);
+      writeFileSync(join(server.home, 'conf.py'), '');
+      const from = server.log.length;
+      server.kill('SIGHUP');
+      await server.waitForLog(/Reloaded: all workers are ready/, { from, ms: 30_000 });
+      assert.equal((await server.get('/')).status, 200);
+    });
+  });
+}
+
+it('a server whose first worker the system does not start says so', { skip: !NUNICORN_RUNS }, async () => {
+  for (const workers of [1, 2]) {
+    const server = await Server.spawn({
+      app: PYTHON,
+      workers,
+      args: ['-c', '{home}/conf.py'],
+      files: { 'conf.py': TOO_LONG },
+    });
+    try {
+      assert.equal((await server.exit()).code, 3);
+      assert.match(server.log, /could not be started: spawn E2BIG/);
+    } finally {
+      server.destroy();
+    }
+  }
+});

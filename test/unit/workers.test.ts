@@ -1,0 +1,100 @@
+// Seats and their workers, with processes that are none.
+import { strict as assert } from 'node:assert';
+import { mock, test } from 'node:test';
+import type { WorkerProcess } from '../../src/master/app-kind.ts';
+import { Workers, type WorkersOptions } from '../../src/master/workers.ts';
+
+const OPTIONS: WorkersOptions = {
+  count: 1,
+  stagger: false,
+  gracefulTimeoutMs: 1000,
+  bootTimeoutMs: 0,
+  pingLimitMs: 0,
+  recycling: {
+    maxRequests: 0,
+    maxRequestsJitter: 0,
+    maxLifetimeMs: 0,
+    maxLifetimeJitterMs: 0,
+    minWorkerLifetimeMs: 0,
+  },
+};
+
+function nothing(): void {}
+
+const PROCESS: WorkerProcess = {
+  pid: null,
+  drain: nothing,
+  leave: nothing,
+  reopenLogs: nothing,
+  ping: nothing,
+  stacks: nothing,
+  kill: nothing,
+};
+
+interface Seen {
+  readonly workers: Workers;
+  /** Serials, as they were started. */
+  readonly spawned: readonly number[];
+}
+
+function withWorkers(options: WorkersOptions, run: (seen: Seen) => void): void {
+  mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  try {
+    const spawned: number[] = [];
+    const handler = {
+      startWorker: () => PROCESS,
+      spawned: (serial: number) => void spawned.push(serial),
+      ready: nothing,
+      exited: nothing,
+      bootFailed: nothing,
+      allReady: nothing,
+      reloadFailed: nothing,
+      allGone: nothing,
+    };
+    const log = {
+      debug: nothing,
+      info: nothing,
+      warning: nothing,
+      error: nothing,
+      critical: nothing,
+      reopen: nothing,
+      close: nothing,
+    };
+    const workers = new Workers(options, handler, log);
+    workers.start();
+    run({ workers, spawned });
+  } finally {
+    mock.timers.reset();
+  }
+}
+
+test('a reload waits for no worker that is to be started again later', () => {
+  withWorkers(OPTIONS, ({ workers, spawned }) => {
+    workers.ready(1);
+    workers.ended(1, 3, null, false);
+    mock.timers.tick(0);
+    assert.deepEqual(spawned, [1], 'it waits');
+    workers.reload(OPTIONS);
+    mock.timers.tick(0);
+    assert.deepEqual(spawned, [1, 2]);
+    mock.timers.tick(60_000);
+    assert.deepEqual(spawned, [1, 2], 'it was started once');
+  });
+});
+
+test('a worker that has served enough while a reload fails is replaced all the same', () => {
+  const options = { ...OPTIONS, recycling: { ...OPTIONS.recycling, maxRequests: 100 } };
+  withWorkers(options, ({ workers, spawned }) => {
+    workers.ready(1);
+    workers.reload(options);
+    assert.deepEqual(spawned, [1, 2]);
+    workers.requestLimitReached(1);
+    workers.served(1, 120);
+    workers.ended(2, 3, null, false);
+    const later = performance.now() + 1000; // another attempt waits for a moment
+    const clock = mock.method(performance, 'now', () => later);
+    mock.timers.tick(1000);
+    clock.mock.restore();
+    assert.deepEqual(spawned, [1, 2, 3]);
+  });
+});
