@@ -7,8 +7,10 @@ import { readFile, statSync } from 'node:fs';
 
 /** On it `faulthandler` writes all stacks to the process's file. See nunicorn_worker/worker.py. */
 const STACKS_SIGNAL = 'SIGIO';
-/** How long the file may take to be written. */
-const WRITE_MS = 150;
+/** The file is whole when it has not grown from one look to the next. */
+const LOOK_MS = 50;
+/** How long it may take to be written. */
+const WRITE_MS = 300;
 
 export const UNKNOWN_STACKS = '(the stack is not known)';
 
@@ -42,9 +44,15 @@ export function readStacks(pid: number, path: string, done: (stacks: string) => 
   } catch {
     // It is dead.
   }
-  setTimeout(
-    // What it has written before was of other moments.
-    () => readFile(path, (_, all) => done(all?.toString('utf8', before).trimEnd() || UNKNOWN_STACKS)),
-    WRITE_MS,
-  );
+  // What it has written before was of other moments.
+  let size = before;
+  let looks = WRITE_MS / LOOK_MS;
+  const timer = setInterval(() => {
+    const present = statSync(path, { throwIfNoEntry: false })?.size ?? before;
+    const isWhole = present > before && present === size;
+    size = present;
+    if (!isWhole && --looks > 0) return;
+    clearInterval(timer);
+    readFile(path, (_, all) => done(all?.toString('utf8', before).trimEnd() || UNKNOWN_STACKS));
+  }, LOOK_MS);
 }

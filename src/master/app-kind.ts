@@ -33,8 +33,8 @@ export interface WorkerProcess {
   reopenLogs(): void;
   /** Asks whether its interpreter, or its event loop, runs: `pong` of WorkerEvents is the answer. */
   ping(): void;
-  /** Gives what its threads are doing now, also while none of them can answer. */
-  stacks(done: (stacks: string) => void): void;
+  /** Gives what its threads are doing now. It is asked only if it is thought to answer; if it does not, it is seen from outside. */
+  stacks(answers: boolean, done: (stacks: string) => void): void;
   /** SIGKILL takes with it all that the app has started. */
   kill(signal: NodeJS.Signals): void;
 }

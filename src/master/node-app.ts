@@ -121,7 +121,7 @@ export class NodeApp implements AppKind {
       leave: (quick) => this.tell(process, { op: 'leave', quick }),
       reopenLogs: () => this.tell(process, { op: 'reopen-logs' }),
       ping: () => this.tell(process, { op: 'ping' }),
-      stacks: (done) => this.askStacks(process, done),
+      stacks: (answers, done) => this.askStacks(process, answers, done),
       // There is no gentler force than SIGKILL for what the app has started, whatever the worker itself gets.
       kill: (signal) => {
         if (child.process.pid !== undefined && !child.isDead()) killWithDescendants(child.process.pid, signal);
@@ -275,9 +275,9 @@ export class NodeApp implements AppKind {
     this.handler.workers.ready(process.facts.serial);
   }
 
-  private askStacks(process: NodeProcess, done: (stacks: string) => void): void {
-    if (!process.ready) {
-      done(UNKNOWN_STACKS);
+  private askStacks(process: NodeProcess, answers: boolean, done: (stacks: string) => void): void {
+    if (!process.ready || !answers) {
+      done(process.ready ? NO_STACKS : UNKNOWN_STACKS);
       return;
     }
     process.stacksAsked.ask((this.options.config.threads + 1) * STACK_MS, done, () => done(NO_STACKS));

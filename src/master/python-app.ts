@@ -186,12 +186,12 @@ export class PythonApp implements AppKind, ControlHandler {
       leave: (quick) => process.control?.say({ op: 'leave', quick }),
       reopenLogs: () => process.control?.say({ op: 'reopen' }),
       ping: () => process.control?.say({ op: 'ping' }),
-      stacks: (done) => {
+      stacks: (answers, done) => {
         const fromOutside = (): void => {
           if (process.pid === null) done(UNKNOWN_STACKS);
           else readStacks(process.pid, this.path(facts.serial, 'stacks'), done);
         };
-        if (!process.serving) {
+        if (!answers || !process.serving) {
           fromOutside();
           return;
         }

@@ -156,9 +156,9 @@ class HookedWorker implements WorkerProcess {
     this.process?.ping();
   }
 
-  stacks(done: (stacks: string) => void): void {
+  stacks(answers: boolean, done: (stacks: string) => void): void {
     if (this.process === null) done('it is not started yet');
-    else this.process.stacks(done);
+    else this.process.stacks(answers, done);
   }
 
   kill(signal: NodeJS.Signals): void {

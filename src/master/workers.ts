@@ -355,7 +355,7 @@ export class Workers implements WorkerEvents {
   async stacks(serial: number): Promise<string> {
     const process = this.bySerial.get(serial)?.process;
     if (!process) return 'the worker is gone';
-    return await new Promise((resolve) => process.stacks(resolve));
+    return await new Promise((resolve) => process.stacks(true, resolve));
   }
 
   reopenLogs(): void {
@@ -394,7 +394,7 @@ export class Workers implements WorkerEvents {
     if (worker.process?.pid === null) worker.startedAt = time;
     if (worker.end !== null || !bootIsOver(worker.startedAt, this.options.bootTimeoutMs, time)) return;
     worker.end = 'boot_timeout';
-    worker.process?.stacks((stacks) => {
+    worker.process?.stacks(false, (stacks) => {
       this.log.critical(
         `Worker ${worker.number} (pid:${worker.process?.pid}) did not boot within ${this.options.bootTimeoutMs / 1000} s ` +
           `(--boot-timeout): it hangs ${bootReport(worker.startedAt, worker.reached)}\n${stacks}`,
@@ -405,13 +405,15 @@ export class Workers implements WorkerEvents {
 
   /** Code in C holds the interpreter's lock, an event loop stands still, or something has stopped the process. */
   private unresponsive(worker: Worker): void {
-    if (worker.stuck) return;
-    this.giveUp(worker, 'unresponsive');
-    worker.process?.stacks((stacks) => {
+    if (worker.stuck || worker.end !== null) return;
+    worker.end = 'unresponsive';
+    worker.process?.stacks(false, (stacks) => {
       this.log.critical(
         `WORKER TIMEOUT (pid:${worker.process?.pid}): worker ${worker.number} ` +
           `has not answered for ${this.options.pingLimitMs / 1000} s\n${stacks}`,
       );
+      // Not before: the signal that ends it would end the writing of its stacks.
+      if (this.bySerial.has(worker.serial)) this.giveUp(worker, 'unresponsive');
     });
   }
 
