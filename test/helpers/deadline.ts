@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
 /** How long a test waits for something that should happen soon. Generous: the machine may be busy. */
-export const SOON_MS = 15_000;
+export const SOON_MS = 30_000;
 
 const POLL_MS = 10;
 

@@ -148,7 +148,8 @@ async function withLogs(
   chmodSync(folder, 0o755);
   try {
     const files = ['--access-logfile', access, '--error-logfile', error];
-    const app = 'wsgi_matrix:application';
+    // It imports nothing: --user may not be allowed to read the folder of a Python that root has installed for itself.
+    const app = 'hooks.app:application';
     await finishing(await Server.spawn({ app, workers: 2, args: [...files, ...args] }), async (server) => {
       const started = (): boolean => existsSync(error) && readFileSync(error, 'utf8').includes('Started: all workers');
       await until(started, () => `the workers\n${server.output}`, 30_000);
