@@ -228,7 +228,7 @@ export class MasterMetrics {
         pid: process.pid,
         state: this.isStopping ? 'stopping' : this.startup().ok ? 'running' : 'starting',
         startedAt: this.startedAt,
-        uptime: Date.now() / 1000 - this.startedAt,
+        uptime: process.uptime(), // the wall clock may be set
         listeners: setup.sockets.map(({ address }) => formatAddress(address)),
         python: setup.python?.version ?? null,
         memory: present.masterMemory,

@@ -1,18 +1,22 @@
 import { strict as assert } from 'node:assert';
 import { readFileSync } from 'node:fs';
-import { describe, test } from 'node:test';
+import { describe, mock, test } from 'node:test';
+import type { ErrorLog } from '../../src/log/error-log.ts';
 import { formatOf } from '../../src/metrics/admin-server.ts';
 import { backlogOf } from '../../src/metrics/backlog.ts';
 import { BOUNDS_MS, FRONT_AT, FrontCounters, HISTOGRAM_CELLS, OUTCOME, WORKER_AT } from '../../src/metrics/counters.ts';
 import { METRICS_DOC, metricsPage } from '../../src/metrics/docs.ts';
 import { expose } from '../../src/metrics/exposition.ts';
+import { MasterMetrics } from '../../src/metrics/master-metrics.ts';
 import { percentiles, Recent } from '../../src/metrics/recent.ts';
 import { ofCodeClass, ofOutcome, type Present, samplesOf } from '../../src/metrics/samples.ts';
 import { METRICS } from '../../src/metrics/table.ts';
 import { betweenSamplesMs, intervalMs, waitsAt } from '../../src/metrics/thread-times.ts';
 import { difference, Totals } from '../../src/metrics/totals.ts';
+import type { ServerView } from '../../src/metrics/view.ts';
 import { REASONS } from '../../src/policy/reasons.ts';
 import { checkAdmin } from '../../src/settings/admin.ts';
+import type { Settings } from '../../src/settings/table.ts';
 
 function reportOf(counters: FrontCounters): {
   cells: number[];
@@ -23,6 +27,18 @@ function reportOf(counters: FrontCounters): {
     workers: Array.from(counters.workers, ([number, cells]) => ({ number, cells: Array.from(cells), processes: [] })),
   };
 }
+
+function nothing(): void {}
+
+const NO_LOG: ErrorLog = {
+  debug: nothing,
+  info: nothing,
+  warning: nothing,
+  error: nothing,
+  critical: nothing,
+  reopen: nothing,
+  close: nothing,
+};
 
 /** Numbers from 0 to 1, the same in each run: mulberry32. */
 function randomOf(seed: number): () => number {
@@ -249,6 +265,33 @@ describe('exposition', () => {
 
   test('docs/metrics.md is what the table says (npm run docs)', () => {
     assert.equal(readFileSync(METRICS_DOC, 'utf8'), metricsPage());
+  });
+});
+
+describe('the status', () => {
+  test('a wall clock that is set does not change how long the server is up', async () => {
+    const view: ServerView = {
+      version: '1',
+      setup: () => ({ loaded: { app: 'app', settings: {} as Settings }, sockets: [], python: null }),
+      workers: () => [],
+      workerCount: () => 0,
+      reloads: () => 0,
+      fronts: () => [],
+      moldPids: () => [],
+      askWorkers: async () => {},
+      prometheusFolder: () => null,
+      askFronts: async () => [],
+    };
+    const metrics = new MasterMetrics(view, NO_LOG);
+    const inTenDays = Date.now() + 10 * 86_400_000;
+    const clock = mock.method(Date, 'now', () => inTenDays);
+    try {
+      const { uptime } = (await metrics.status()).server;
+      assert(uptime > 0 && uptime < 3600, String(uptime));
+    } finally {
+      clock.mock.restore();
+      metrics.close();
+    }
   });
 });
 
