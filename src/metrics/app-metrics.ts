@@ -21,12 +21,23 @@ interface Shown extends Omit<AppMetric, 'series'> {
   readonly values: Map<string, readonly number[]>;
 }
 
+/** Sets of label values that are kept of one metric for workers that are gone: each worker may have had MAX_SERIES of metrics.py. */
+export const MAX_GONE_SERIES = 10_000;
+
 export class AppMetrics {
+  private readonly full: (name: string) => void;
+  /** Metrics of which it was told. */
+  private readonly fullTold = new Set<string>();
   /** What workers that are gone had counted, and masters before this one. */
   private readonly gone = new Map<string, Shown>();
   private readonly living = new Map<number, readonly AppMetric[]>();
   /** What the other master has of this: because it was told, or has told it. */
   private readonly known = new Map<string, Shown>();
+
+  /** `full`: called once for a metric of which no more sets of label values are kept. */
+  constructor(full: (name: string) => void) {
+    this.full = full;
+  }
 
   heard(serial: number, metrics: readonly AppMetric[]): void {
     this.living.set(serial, metrics);
@@ -67,7 +78,12 @@ export class AppMetrics {
 
   /** Counters stay, gauges end with those who set them. */
   private goOn(metrics: readonly AppMetric[]): void {
-    for (const metric of metrics) if (metric.kind !== 'gauge') add(this.gone, metric);
+    for (const metric of metrics) {
+      if (metric.kind === 'gauge' || add(this.gone, metric, MAX_GONE_SERIES) || this.fullTold.has(metric.name))
+        continue;
+      this.fullTold.add(metric.name);
+      this.full(metric.name);
+    }
   }
 
   metrics(): readonly ForeignMetric[] {
@@ -91,8 +107,15 @@ function less(now: readonly number[], before: readonly number[] = []): readonly 
   return now.map((value, at) => value - (before[at] ?? 0));
 }
 
-/** A metric of the same name that is of another kind is left out: the first one counts. */
-function add(all: Map<string, Shown>, { series, ...facts }: AppMetric): void {
+/**
+ * A metric of the same name that is of another kind is left out: the first one counts. So are sets of label values beyond
+ * `maxSeries`; then it gives false.
+ */
+function add(
+  all: Map<string, Shown>,
+  { series, ...facts }: AppMetric,
+  maxSeries: number = Number.POSITIVE_INFINITY,
+): boolean {
   let shown = all.get(facts.name);
   if (shown === undefined) {
     shown = { ...facts, values: new Map() };
@@ -102,13 +125,21 @@ function add(all: Map<string, Shown>, { series, ...facts }: AppMetric): void {
     JSON.stringify([shown.kind, shown.labels, shown.buckets]) !==
     JSON.stringify([facts.kind, facts.labels, facts.buckets])
   )
-    return;
+    return true;
+  let isRoom = true;
   for (const [labels, value] of series) {
     const key = JSON.stringify(labels);
     const values = typeof value === 'number' ? [value] : value;
     const before = shown.values.get(key);
-    shown.values.set(key, before === undefined ? values : before.map((one, at) => join(facts, one, values[at] ?? 0)));
+    if (before !== undefined)
+      shown.values.set(
+        key,
+        before.map((one, at) => join(facts, one, values[at] ?? 0)),
+      );
+    else if (shown.values.size < maxSeries) shown.values.set(key, values);
+    else isRoom = false;
   }
+  return isRoom;
 }
 
 function join({ across = 'sum' }: Pick<AppMetric, 'across'>, one: number, other: number): number {

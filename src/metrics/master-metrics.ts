@@ -6,7 +6,7 @@ import type { ErrorLog } from '../log/error-log.ts';
 import type { Reason } from '../policy/reasons.ts';
 import { formatAddress } from '../settings/address.ts';
 import type { Settings } from '../settings/table.ts';
-import { type AppMetric, AppMetrics } from './app-metrics.ts';
+import { type AppMetric, AppMetrics, MAX_GONE_SERIES } from './app-metrics.ts';
 import { readBacklog } from './backlog.ts';
 import { CODE_CLASSES, FRONT_AT, HISTOGRAM_CELLS, OUTCOMES, observe, WORKER_AT } from './counters.ts';
 import type { ForeignMetric, Format } from './exposition.ts';
@@ -50,7 +50,7 @@ export class MasterMetrics {
   private readonly view: ServerView;
   private readonly log: ErrorLog;
   private readonly totals: Totals;
-  private readonly app = new AppMetrics();
+  private readonly app: AppMetrics;
   /** Of prometheus_client's files. */
   private reader: PrometheusReader | null = null;
   private readonly pids = new Map<number, number>();
@@ -76,6 +76,12 @@ export class MasterMetrics {
     this.log = log;
     this.totals = new Totals(this.startedAt, HISTOGRAM_CELLS);
     this.known = new Totals(this.startedAt, HISTOGRAM_CELLS);
+    this.app = new AppMetrics((name) =>
+      log.warning(
+        `Metric ${name} of the app: workers that are gone have counted ${MAX_GONE_SERIES} sets of label values. ` +
+          'Others of theirs are not kept: its labels take too many values',
+      ),
+    );
     let told = false;
     this.sampler = new ThreadSampler(this.totals, () => {
       if (told) return;
