@@ -83,7 +83,7 @@ export class ClientServer {
   private readonly handler: ClientHandler;
   private readonly log: ErrorLog;
   private parts: ClientServerParts;
-  /** Of the present and of earlier settings: they may hold connections. */
+  /** Of the present and of earlier settings: those that have had connections since the last sweep, and that hold some. */
   private readonly guards = new Set<FirstBytes>();
   private readonly servers: HttpServer[] = [];
   /** The servers of the settings before, until those of the present ones listen. */
@@ -187,12 +187,14 @@ export class ClientServer {
     server.on(tls === null ? 'connection' : 'secureConnection', (socket: Socket) =>
       this.connected(socket, server, listener, parts),
     );
-    if (parts.firstBytes !== null) {
-      this.guards.add(parts.firstBytes);
-      parts.firstBytes.guard(
+    const { firstBytes } = parts;
+    if (firstBytes !== null) {
+      firstBytes.guard(
         server,
         (socket) => isGone(socket, listener) || this.openDescriptors >= this.descriptors.forRefusals,
       );
+      // Not once for all: a server of earlier settings accepts for as long as those of the present ones are on their way.
+      server.on('connection', () => this.guards.add(firstBytes));
     }
     server.on('request', (request, response) => this.requested(request, response, false));
     server.on('checkContinue', (request, response) => this.requested(request, response, true));
@@ -211,7 +213,7 @@ export class ClientServer {
   sweep(now: number): void {
     for (const guard of this.guards) {
       guard.sweep(now, this.stopping ? Math.max(this.stopIdleMs, NEW_CLIENT_MS) : Number.POSITIVE_INFINITY);
-      if (guard.isEmpty && guard !== this.parts.firstBytes) this.guards.delete(guard);
+      if (guard.isEmpty) this.guards.delete(guard);
     }
     for (const connection of this.connections) {
       const { current: exchange, socket } = connection;
