@@ -1,10 +1,11 @@
 /** The control socket (--control-socket): a Unix socket of the operator's, to ask the master and to tell it. */
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { EXIT, NunicornError } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { checkSocketPath } from '../settings/address.ts';
+import { listenWithMode } from '../socket-mode.ts';
 import { removeStaleSocket } from '../stale-socket.ts';
 import { CommandError, runCommand } from './commands.ts';
 import { type ControlAnswer, encodeMessage, MessageDecoder } from './protocol.ts';
@@ -39,17 +40,11 @@ export class ControlSocket {
       const obstacle = await removeStaleSocket(this.path);
       if (obstacle === 'file') throw new Error('there is a file of this name, and it is no socket');
       if (obstacle === 'listener') throw new Error('another server listens there');
-      // Nobody gets in between its making and its mode.
-      const before = process.umask(0o177);
-      try {
-        await new Promise<void>((resolve, reject) => {
-          this.server.once('error', reject);
-          this.server.listen(this.path, resolve);
-        });
-      } finally {
-        process.umask(before);
-      }
-      chmodSync(this.path, this.mode);
+      await new Promise<void>((resolve, reject) => {
+        this.server.once('error', reject);
+        this.server.once('listening', resolve);
+        listenWithMode(this.server, this.path, this.mode);
+      });
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       throw new NunicornError(`--control-socket ${this.path}: ${why}`, EXIT.ERROR);

@@ -3,7 +3,7 @@
  * answers while every worker hangs and the queue is full.
  */
 import { timingSafeEqual } from 'node:crypto';
-import { chmodSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,6 +11,7 @@ import { NunicornError } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { formatAddress } from '../settings/address.ts';
 import { parseAdminAddress } from '../settings/admin.ts';
+import { listenWithMode } from '../socket-mode.ts';
 import { removeStaleSocket } from '../stale-socket.ts';
 import type { Format } from './exposition.ts';
 import { LIVE_PAGE_POLICY, LiveStream, livePage } from './live.ts';
@@ -26,6 +27,8 @@ export interface AdminSource {
 const TRIES = 5;
 const RETRY_MS = 1000;
 const REQUEST_LIMIT_MS = 5000;
+/** Of a Unix socket: its owner asks, nobody else. */
+const SOCKET_MODE = 0o600;
 
 type Answer =
   | { readonly status: number; readonly json: unknown }
@@ -90,7 +93,6 @@ export class AdminServer {
         await sleep(RETRY_MS);
       }
     }
-    if (this.address.kind === 'unix') chmodSync(this.address.path, 0o600);
     log.info(`Admin server at: ${this.address.kind === 'tcp' ? 'http://' : ''}${where}`);
   }
 
@@ -108,13 +110,13 @@ export class AdminServer {
       throw new NunicornError(`Can't listen at ${where} (--admin-bind): there is a file that is no socket`);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
-      const done = (): void => {
+      server.once('listening', () => {
         server.off('error', reject);
         resolve();
-      };
+      });
       // The master of a cluster: it listens by itself.
-      if (address.kind === 'unix') server.listen({ path: address.path }, done);
-      else server.listen({ host: address.host, port: address.port, exclusive: true }, done);
+      if (address.kind === 'unix') listenWithMode(server, address.path, SOCKET_MODE);
+      else server.listen({ host: address.host, port: address.port, exclusive: true });
     });
   }
 
