@@ -1,10 +1,10 @@
 /** Opens what --bind names, with gunicorn's patience for an address in use. */
 import { lookup } from 'node:dns/promises';
-import { chownSync, existsSync, fstatSync, readFileSync, rmSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { chownSync, fstatSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NunicornError } from '../errors.ts';
 import type { ListenerFacts } from '../front/messages.ts';
+import { listenFailure } from '../listen-failure.ts';
 import { adopt, BindError, bindTcp, bindUnix, type ListeningHandle, type SocketName } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { type Address, formatAddress, parseAddress } from '../settings/address.ts';
@@ -130,24 +130,9 @@ async function bindAddress(
         await sleep(RETRY_MS);
         continue;
       }
-      throw new NunicornError(`Can't listen at ${where}: ${reason(error.code, address)}`);
+      throw new NunicornError(`Can't listen at ${where}: ${listenFailure(error.code, address)}`);
     }
   }
-}
-
-const REASONS: Readonly<Record<string, string>> = {
-  EADDRINUSE: 'another process listens there (EADDRINUSE); stop it, or name another address with --bind',
-  EADDRNOTAVAIL: 'this machine has no such address (EADDRNOTAVAIL); 0.0.0.0 is every address it has',
-  EACCES: 'not permitted (EACCES); ports below 1024 need root, or CAP_NET_BIND_SERVICE',
-};
-
-function reason(code: string, address: Address): string {
-  // For libuv a folder that is not there is EACCES too.
-  if (address.kind !== 'unix' || code !== 'EACCES') return REASONS[code] ?? code;
-  const folder = dirname(resolve(address.path));
-  return existsSync(folder)
-    ? `this user may not make or remove files in ${folder} (EACCES); under systemd RuntimeDirectory=NAME makes a folder /run/NAME for the unit's user`
-    : `there is no folder ${folder}; under systemd RuntimeDirectory=NAME makes /run/NAME for the unit's user`;
 }
 
 async function tcp(address: Extract<Address, { kind: 'tcp' }>): Promise<ListeningSocket> {
@@ -156,7 +141,7 @@ async function tcp(address: Extract<Address, { kind: 'tcp' }>): Promise<Listenin
   try {
     host = (await lookup(address.host)).address;
   } catch {
-    throw new NunicornError(`Can't listen at ${formatAddress(address)}: the name '${address.host}' is not known`);
+    throw new BindError('ENOTFOUND');
   }
   const handle = bindTcp(host, address.port);
   const name: SocketName = {};

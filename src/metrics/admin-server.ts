@@ -8,6 +8,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NunicornError } from '../errors.ts';
+import { listenFailure } from '../listen-failure.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { formatAddress } from '../settings/address.ts';
 import { parseAdminAddress } from '../settings/admin.ts';
@@ -88,7 +89,7 @@ export class AdminServer {
         if (error instanceof NunicornError) throw error;
         const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
         if (code !== 'EADDRINUSE' || attempt === TRIES)
-          throw new NunicornError(`Can't listen at ${where} (--admin-bind): ${code}`);
+          throw new NunicornError(`Can't listen at ${where} (--admin-bind): ${listenFailure(code, this.address)}`);
         log.warning(`Connection in use: ${where} (--admin-bind). Retrying in 1 second.`);
         await sleep(RETRY_MS);
       }

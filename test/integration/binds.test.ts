@@ -155,6 +155,10 @@ it('a Unix socket in a folder that is not there, or with a path that is cut', { 
     /Can't listen at .*: there is no folder .*\/not there; under systemd RuntimeDirectory=NAME makes \/run\/NAME/,
   );
   assert.match(
+    await refusal({ args: ['--admin-bind', 'unix:/nowhere/admin.sock'] }),
+    /Can't listen at unix:\/nowhere\/admin.sock \(--admin-bind\): there is no folder \/nowhere; under systemd/,
+  );
+  assert.match(
     await refusal({ bind: [`unix:relative-${'x'.repeat(95)}`] }),
     /'.*\/relative-x*' is too long for a Unix socket: the system takes 10\d bytes/,
   );

@@ -356,7 +356,10 @@ it('the Unix socket of a server that was killed is not in the way of the next on
       const second = await Server.spawn({ app: APP, args: options.args });
       try {
         assert.equal((await second.exit()).code, 1);
-        assert.match(second.log, /Can't listen at unix:.* \(--admin-bind\): EADDRINUSE/);
+        assert.match(
+          second.log,
+          /Can't listen at unix:.* \(--admin-bind\): another process listens there \(EADDRINUSE\)/,
+        );
       } finally {
         second.destroy();
       }
@@ -396,6 +399,9 @@ it('an address that others can reach is refused without a token; one in use too'
   await withServer({ app: APP, args: admin.args }, async () => {
     const second = await Server.spawn({ app: APP, args: admin.args });
     assert.equal((await second.exit()).code, 1);
-    assert.match(second.log, /Can't listen at 127\.0\.0\.1:\d+ \(--admin-bind\): EADDRINUSE/);
+    assert.match(
+      second.log,
+      /Can't listen at 127\.0\.0\.1:\d+ \(--admin-bind\): another process listens there \(EADDRINUSE\)/,
+    );
   });
 });
