@@ -66,7 +66,7 @@ const TYPESCRIPT_FILE = /\.[cm]?ts$/;
 export function parseNodeApp(text: string, folder: string): NodeAppUri | null {
   const [, file = text, name = null] = /^(.+?)(?::([^:/\\]*))?$/s.exec(text) ?? [];
   const path = resolve(folder, file);
-  const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+  const isFile = isFileAt(path);
   const isOther = /^\.{0,2}\//.test(file) && isFile && !PYTHON_PATH.test(file);
   if (!NODE_FILE.test(file) && !isOther) return null;
   if (!isFile) throw new NunicornError(`there is no file ${path}, which '${text}' names`, EXIT.APP_LOAD_ERROR);
@@ -78,6 +78,15 @@ export function parseNodeApp(text: string, folder: string): NodeAppUri | null {
     );
   }
   return { path, name };
+}
+
+/** False also where this user may not look. */
+function isFileAt(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }
 
 function runsTypeScript(): boolean {

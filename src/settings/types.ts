@@ -2,7 +2,7 @@
  * The kinds of value that a setting can have. Each reads a raw value, either text (command line, environment) or what the
  * Python configuration file gave (JSON), and throws a `ValueError` that says what is needed.
  */
-import { statSync } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { isIPv4, isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 import { NunicornError } from '../errors.ts';
@@ -434,8 +434,15 @@ export const existingFolder: ValueType<string> = {
   arity: 'one',
   parse(raw, context) {
     const path = resolve(context.cwd, text.parse(raw, context));
-    if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) {
-      throw new ValueError('a folder that exists is needed');
+    try {
+      if (!statSync(path).isDirectory()) throw new ValueError('a folder is needed, and this is none');
+      accessSync(path, constants.X_OK);
+    } catch (error) {
+      if (error instanceof ValueError) throw error;
+      const isDenied = (error as NodeJS.ErrnoException).code === 'EACCES';
+      throw new ValueError(
+        isDenied ? 'a folder that this user may enter is needed (EACCES)' : 'a folder that exists is needed',
+      );
     }
     return path;
   },

@@ -187,6 +187,13 @@ it('what only root may is refused in one line to other users', { skip: needsRoot
     assert.equal(spawnSync(PYTHON, ['-c', MAKE_SOCKET, path]).status, 0);
     assert.match(await refusal({ by, env, args, bind: [`unix:${path}`] }), foreign);
   });
+  await inFolder(async (folder) => {
+    chmodSync(folder, 0o700);
+    assert.match(
+      await refusal({ by, env, args: [...args, '--chdir', folder] }),
+      /--chdir: .*: a folder that this user may enter/,
+    );
+  });
   for (const other of [
     ['--user', 'root'],
     ['--group', 'root'],
