@@ -1,6 +1,6 @@
 /** A client's connection: what all its requests share, and the order in which they run. */
 import type { Server, Socket } from 'node:net';
-import type { ConnectionFacts } from './environ.ts';
+import type { ConnectionFacts, RequestError } from './environ.ts';
 import type { Exchange } from './exchange.ts';
 
 export interface ClientConnection {
@@ -24,6 +24,8 @@ export interface ClientConnection {
   owedBytes: number;
   /** A first request has come. */
   used: boolean;
+  /** What came behind its requests was not understood: the body of the last one may be cut off. */
+  cutOff: RequestError | null;
   /** Its last answer has been given: what it sends on top is not served. */
   ending: boolean;
 }

@@ -434,6 +434,7 @@ export class ClientServer {
       takenAt: 0,
       owedBytes: 0,
       used: false,
+      cutOff: null,
       ending: false,
     };
     socket.nunicorn = connection;
@@ -524,6 +525,10 @@ export class ClientServer {
     const exchange = new Exchange(this.nextId(), request, response, connection, head.block, flags, startedAt);
     connection.current = exchange;
     exchange.closeAfter = head.upgrades;
+    if (connection.cutOff !== null && !request.complete) {
+      this.refuse(exchange, connection.cutOff.status, connection.cutOff.message);
+      return;
+    }
     if (!head.hasBody) {
       request.bodiless = true;
       if (expectsContinue) response.writeContinue();
@@ -644,8 +649,8 @@ export class ClientServer {
       return;
     }
     this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
-    const isBehind = exchange !== null && exchange !== undefined && exchange.phase !== 'reading' && !exchange.bodyOpen;
-    if (isBehind || connection.pipelined?.length) {
+    if (connection.pipelined?.length || (exchange !== null && exchange !== undefined && isWhole(exchange))) {
+      connection.cutOff = new RequestError(status, error.message);
       this.endBehind(connection);
       return;
     }
@@ -658,6 +663,11 @@ export class ClientServer {
     socket.end(rawErrorAnswer(status, error.message));
     linger(socket);
   }
+}
+
+/** All of the request has come. Its end may not have been heard of yet: of a body, node:http tells it a moment later. */
+function isWhole({ request, phase, bodyOpen }: Exchange): boolean {
+  return request.complete || (phase !== 'reading' && !bodyOpen);
 }
 
 const STATUS_OF_ERROR: Readonly<Record<string, number>> = {

@@ -189,6 +189,39 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
     });
   }
 
+  scenario('a request whose body has come is answered, whatever comes behind it in the same packet', async (server) => {
+    const hello = `POST /echo HTTP/1.1\r\n${HOST}${BODY}`;
+    for (const bytes of [
+      `${hello}\r\nhello\0\r\n\r\n`,
+      `${hello}Connection: close\r\n\r\nhello${SMUGGLED}`,
+      `POST /echo HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n\0\r\n\r\n`,
+    ]) {
+      const connection = await server.connect();
+      await connection.send(bytes);
+      const response = await connection.response();
+      assert.equal(`${response.status} ${response.text()}`, '200 hello');
+      await connection.end();
+      assert.match(connection.pending, /^(HTTP\/1\.1 400 |$)/);
+      connection.close();
+    }
+  });
+
+  scenario.differs(
+    'refused: a chunk error behind another request',
+    'serves it to an app that does not read it',
+    async (server) => {
+      const before = await count(server, 'unread');
+      const connection = await server.connect();
+      const head = `POST /unread HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\n`;
+      await connection.send(`GET / HTTP/1.1\r\n${HOST}\r\n${head}xyz\r\nhello\r\n0\r\n\r\n${SMUGGLED}`);
+      assert.equal((await connection.response()).text(), 'ok');
+      assert.equal((await connection.response()).status, 400);
+      await connection.end();
+      connection.close();
+      assert.equal(await count(server, 'unread'), before);
+    },
+  );
+
   scenario('served: HTTP/1.0 without Host', async (server) => {
     const response = await exchange(server.address, 'GET / HTTP/1.0\r\n\r\n');
     assert.equal(response.text(), 'ok');
