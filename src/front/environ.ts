@@ -185,7 +185,9 @@ export class EnvironBuilder {
         host = named;
       }
     }
-    if (target === '*' && method !== 'OPTIONS') throw new RequestError(400, `Invalid Request Line: ${method} *`);
+    // Node's parser takes it for the beginning of a path.
+    if (target.startsWith('*') && (target !== '*' || method !== 'OPTIONS'))
+      throw new RequestError(400, `Invalid Request Line: ${method} ${target}`);
     const { path, query } = splitTarget(target);
     let pathInfo = path;
     let script = '';

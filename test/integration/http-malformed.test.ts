@@ -41,6 +41,7 @@ const REFUSED: readonly (readonly [name: string, bytes: string, ...statuses: num
   ['a protocol that is not HTTP', `GET /unread ICE/1.0\r\n${HOST}\r\n`, 400],
   ['a target without a slash', `GET unread HTTP/1.1\r\n${HOST}\r\n`, 400],
   ['GET *', `GET * HTTP/1.1\r\n${HOST}\r\n`, 400],
+  ['a target that begins with *', `OPTIONS *unread HTTP/1.1\r\n${HOST}\r\n`, 400],
   ['a method in lower case', `get /unread HTTP/1.1\r\n${HOST}\r\n`, 400],
   ['two Host lines', `GET /unread HTTP/1.1\r\n${HOST}Host: other\r\n\r\n`, 400],
   ['two equal Host lines', `GET /unread HTTP/1.1\r\n${HOST}${HOST}\r\n`, 400],

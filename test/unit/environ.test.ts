@@ -480,6 +480,7 @@ for (const [target, path, query] of TARGETS) {
 
 test('* is the target of OPTIONS only', () => {
   refused({ target: '*' }, 400);
+  refused({ method: 'OPTIONS', target: '*a' }, 400);
 });
 
 test('a path with %00 stays encoded for the worker to decode, less SCRIPT_NAME', () => {
