@@ -20,8 +20,8 @@ export interface LinkHandler {
   answersOf(slot: number): AnswerHandler;
   /** All that came in one piece has been handed to the AnswerHandler. */
   piecesHandled(): void;
-  /** The connection of a thread ended, though nobody here closed it. */
-  slotLost(slot: number): void;
+  /** The connection of a thread ended. `defect`: because what came on it could not be taken. Null: the worker has ended it. */
+  slotLost(slot: number, defect: Error | null): void;
   takenBack(slot: number, ids: ReadonlySet<number>): void;
   /** Where a thread stands that was interrupted: lines of a Python stack. */
   stack(slot: number, id: number, stack: string): void;
@@ -201,6 +201,7 @@ export class WorkerLink {
 
   private connectSlot(number: number): Connection {
     const decoder = new AnswerDecoder(this.handler.answersOf(number));
+    let defect: Error | null = null;
     const socket = connect({
       path: this.path,
       onread: {
@@ -209,7 +210,8 @@ export class WorkerLink {
           try {
             decoder.push(buffer === readBuffer && bytes === READ_BYTES ? readBuffer : readBuffer.subarray(0, bytes));
           } catch (error) {
-            socket.destroy(error instanceof Error ? error : new Error(String(error)));
+            defect = error instanceof Error ? error : new Error(String(error));
+            socket.destroy();
           }
           this.handler.piecesHandled();
           return true;
@@ -222,7 +224,7 @@ export class WorkerLink {
       connection.open = false;
       if (this.closing || this.connections[number] !== connection) return;
       this.connections[number] = null;
-      this.handler.slotLost(number);
+      this.handler.slotLost(number, defect);
       setTimeout(() => {
         if (!this.closing) this.connections[number] = this.connectSlot(number);
       }, RECONNECT_MS);

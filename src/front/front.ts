@@ -120,7 +120,7 @@ export class Front {
     const link = new WorkerLink(address.socketPath, begun, threads, this.config.token, {
       answersOf: (number) => this.answersOf(serial, number),
       piecesHandled: () => this.flush(),
-      slotLost: (number) => this.slotLost(serial, number),
+      slotLost: (number, defect) => this.slotLost(serial, number, defect),
       stack: (_, id, stack) => this.stuckStacks.get(id)?.(stack),
       takenBack: (number, ids) => this.takenBack(serial, number, ids),
     });
@@ -165,7 +165,7 @@ export class Front {
       this.unflushed.delete(attached.link);
       for (const exchange of failed) {
         if (wasStuck && exchange.phase !== 'over') this.metrics?.killedInnocent();
-        this.failed(exchange, attached.address);
+        this.failed(exchange, `was lost with its worker (pid:${attached.address.pid})`);
       }
       this.flush();
     });
@@ -380,20 +380,26 @@ export class Front {
     this.clients.over(exchange);
   }
 
-  private failed(exchange: Exchange, address: WorkerAddress): void {
+  private failed(exchange: Exchange, what: string): void {
     if (exchange.phase === 'over') return;
     const { method, url } = exchange.request;
-    this.log.error(`Request ${method} ${url} was lost with its worker (pid:${address.pid})`);
+    this.log.error(`Request ${method} ${url} ${what}`);
     this.fail(exchange, 502, 'The worker that ran this request has died', OUTCOME.worker_lost);
   }
 
-  private slotLost(serial: number, number: number): void {
+  private slotLost(serial: number, number: number, defect: Error | null): void {
     const attached = this.attached.get(serial);
     const slot = attached?.worker.slots[number];
     if (attached === undefined || slot === undefined) return;
+    if (defect !== null) {
+      const place = `thread ${number + 1} of worker ${attached.address.number} (pid:${attached.address.pid})`;
+      this.log.error(`What ${place} sent could not be taken, it is connected anew: ${defect.stack}`);
+    }
     const begun = attached.link.begun();
     const failed = this.dispatcher.loseSlot(slot, (exchange) => hasBegun(exchange, begun), now());
-    for (const exchange of failed) this.failed(exchange, attached.address);
+    // A worker that dies is mostly noticed here, before the master says so: which of the two it is, is not known yet.
+    const what = `was lost: its worker (pid:${attached.address.pid}) died, or its thread lost the connection to this front`;
+    for (const exchange of failed) this.failed(exchange, what);
     this.flush();
     if (attached.draining) this.checkDrained(attached);
   }

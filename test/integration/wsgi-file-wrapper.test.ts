@@ -1,9 +1,11 @@
 // wsgi.file_wrapper with real files, file-like objects, offsets and lengths.
 import { strict as assert } from 'node:assert';
+import { it } from 'node:test';
 import { fetchLarge } from '../helpers/client.ts';
 import { exchange } from '../helpers/http.ts';
-import { matrix } from '../helpers/matrix.ts';
+import { matrix, NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { peakResidentMiB } from '../helpers/processes.ts';
+import { withServer } from '../helpers/server.ts';
 
 const CONTENT = Buffer.concat(Array.from({ length: 400 }, () => Buffer.from(Array.from({ length: 256 }, (_, i) => i))));
 
@@ -76,5 +78,39 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
       connection.reset();
     }
     await server.descriptorsBackTo(before);
+  });
+});
+
+const SHRINKING = `
+import tempfile
+opened = tempfile.TemporaryFile()
+opened.truncate(100_000_000)
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/file":
+        start_response("200 OK", [("Content-Length", "100000000")])
+        return environ["wsgi.file_wrapper"](opened)
+    if environ["PATH_INFO"] == "/shrink":
+        opened.truncate(1000)
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+`;
+
+it('a file that shrinks while it is sent is not told as the death of its worker', {
+  skip: !NUNICORN_RUNS,
+}, async () => {
+  const files = { 'shrinking.py': SHRINKING };
+  await withServer({ app: 'shrinking:application', chdir: '{home}', files, threads: 2 }, async (server) => {
+    const workers = server.workers();
+    const connection = await server.connect();
+    await connection.send('GET /file HTTP/1.1\r\nHost: test\r\n\r\n');
+    await connection.readThrough('\r\n\r\n');
+    await server.get('/shrink');
+    await connection.end();
+    await server.waitForLog(
+      /Request GET \/file was lost: its worker \(pid:\d+\) died, or its thread lost the connection/,
+    );
+    assert.deepEqual(server.workers(), workers);
+    connection.close();
   });
 });

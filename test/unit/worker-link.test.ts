@@ -141,7 +141,7 @@ async function connected(threads: number) {
   const handler: LinkHandler = {
     answersOf,
     piecesHandled: () => {},
-    slotLost: (slot) => lost.note(slot),
+    slotLost: (slot, defect) => lost.note(slot, ...(defect === null ? [] : [defect.message])),
     takenBack: (slot, ids) => taken.note(slot, [...ids]),
     stack: () => {},
   };
@@ -280,10 +280,10 @@ test('a broken connection is told and made anew, and works', { timeout: 10_000 }
   assert.deepEqual(lost.waiting, []);
 });
 
-test('a worker that sends no frames is disconnected', { timeout: 10_000 }, async () => {
+test('a worker that sends no frames is disconnected, and why is told', { timeout: 10_000 }, async () => {
   const { first, lost } = await connected(1);
   first.socket.write(Buffer.alloc(20, 0xff));
-  assert.deepEqual(await lost.next(), [0]);
+  assert.deepEqual(await lost.next(), [0, 'a frame of unknown kind 255']);
 });
 
 test('what each thread began last is read from the shared file', { timeout: 10_000 }, async () => {
