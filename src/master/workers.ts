@@ -138,6 +138,9 @@ export class Workers implements WorkerEvents {
   ready(serial: number): void {
     const worker = this.bySerial.get(serial);
     if (worker === undefined || this.stopping || worker.state !== 'starting') return;
+    // It said so before it heard that it is not wanted any more.
+    if (worker.end !== null && worker.end !== 'boot_timeout') return;
+    worker.end = null;
     const { seat } = worker;
     worker.state = 'ready';
     worker.readyAt = now();
@@ -395,6 +398,7 @@ export class Workers implements WorkerEvents {
     if (worker.end !== null || !bootIsOver(worker.startedAt, this.options.bootTimeoutMs, time)) return;
     worker.end = 'boot_timeout';
     worker.process?.stacks(false, (stacks) => {
+      if (worker.state !== 'starting') return; // it was ready after all
       this.log.critical(
         `Worker ${worker.number} (pid:${worker.process?.pid}) did not boot within ${this.options.bootTimeoutMs / 1000} s ` +
           `(--boot-timeout): it hangs ${bootReport(worker.startedAt, worker.reached)}\n${stacks}`,

@@ -37,12 +37,12 @@ interface Seen {
   readonly spawned: readonly number[];
 }
 
-function withWorkers(options: WorkersOptions, run: (seen: Seen) => void): void {
+function withWorkers(options: WorkersOptions, run: (seen: Seen) => void, process = PROCESS): void {
   mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
   try {
     const spawned: number[] = [];
     const handler = {
-      startWorker: () => PROCESS,
+      startWorker: () => process,
       spawned: (serial: number) => void spawned.push(serial),
       ready: nothing,
       exited: nothing,
@@ -97,4 +97,46 @@ test('a worker that has served enough while a reload fails is replaced all the s
     clock.mock.restore();
     assert.deepEqual(spawned, [1, 2, 3]);
   });
+});
+
+test('a worker that is ready while its stacks are written for a boot that takes too long stays', () => {
+  const killed: string[] = [];
+  let written: (stacks: string) => void = nothing;
+  const process: WorkerProcess = {
+    ...PROCESS,
+    pid: 7,
+    stacks: (_, done) => {
+      written = done;
+    },
+    kill: (signal) => killed.push(signal),
+  };
+  withWorkers(
+    { ...OPTIONS, bootTimeoutMs: 500 },
+    ({ workers }) => {
+      const later = performance.now() + 1000;
+      const clock = mock.method(performance, 'now', () => later);
+      mock.timers.tick(1000);
+      clock.mock.restore();
+      workers.ready(1);
+      written('');
+      assert.deepEqual(killed, []);
+    },
+    process,
+  );
+});
+
+test('a worker that was ready when it was not wanted any more takes no seat', () => {
+  let drained = 0;
+  const process: WorkerProcess = { ...PROCESS, drain: () => drained++ };
+  withWorkers(
+    OPTIONS,
+    ({ workers }) => {
+      workers.ready(1);
+      workers.reload(OPTIONS);
+      workers.reload(OPTIONS); // the replacement of the first reload is ended
+      workers.ready(2);
+      assert.equal(drained, 0, 'the one that serves stays until the next replacement is ready');
+    },
+    process,
+  );
 });
