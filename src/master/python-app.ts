@@ -73,6 +73,8 @@ interface PythonProcess {
   /** Of a mold's child: the serial of the mold's process. */
   moldSerial: number | null;
   control: ControlConnection | null;
+  /** It has been ready: it answers what it is asked. */
+  booted: boolean;
   /** The fronts have it. */
   serving: boolean;
   readonly stacksAsked: StacksAsked;
@@ -172,6 +174,7 @@ export class PythonApp implements AppKind, ControlHandler {
       pid: null,
       moldSerial: null,
       control: null,
+      booted: false,
       serving: false,
       stacksAsked: new StacksAsked(),
     };
@@ -191,7 +194,7 @@ export class PythonApp implements AppKind, ControlHandler {
           if (process.pid === null) done(UNKNOWN_STACKS);
           else readStacks(process.pid, this.path(facts.serial, 'stacks'), done);
         };
-        if (!answers || !process.serving) {
+        if (!answers || !process.booted) {
           fromOutside();
           return;
         }
@@ -304,6 +307,7 @@ export class PythonApp implements AppKind, ControlHandler {
     const process = this.processes.get(serial);
     if (process === undefined) return;
     if (message.op === 'ready') {
+      process.booted = true;
       process.serving = true;
       this.frontProcesses.addWorker(this.address(process));
       this.handler.workers.ready(serial);

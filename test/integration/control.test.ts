@@ -142,6 +142,22 @@ it('backtrace shows where the threads are, also while C code holds the GIL', { s
   });
 });
 
+it('a worker that finishes what it runs is asked too where its threads are', { skip }, async () => {
+  await withServer({ ...OPTIONS, workers: 1 }, async (server) => {
+    const [pid] = server.workers();
+    const held = await server.connect();
+    await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
+    await server.marked('a.started');
+    server.kill('SIGHUP');
+    await server.waitForLog(/Reloaded: all workers are ready/);
+    const told = await ctl(server, 'backtrace', String(pid));
+    assert.match(told, /^Thread nunicorn-thread-\d \(most recent call last\):$/m);
+    server.mark('a.open');
+    assert.equal((await held.response()).status, 200);
+    held.close();
+  });
+});
+
 it("backtrace shows where the threads of a Node app's worker are", { skip }, async () => {
   const options = { ...OPTIONS, app: './node/listener.cjs', workers: 1 };
   const args = [...(OPTIONS.args ?? []), '--timeout', '8', '--graceful-timeout', '1'];
