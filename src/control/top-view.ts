@@ -46,6 +46,7 @@ export function topView(status: Status, { columns, rows, colors }: View): string
     percentileLine('in app', recent.appTime),
     ...(recent.perRequest === null ? [] : ['', partsLine(recent.perRequest)]),
     '',
+    paint(LEGEND, 'dim'),
     colors ? paint(WORKER_HEAD.padEnd(columns), 'reverse') : WORKER_HEAD,
     ...status.workers.map((worker) => workerLine(worker, (mark, color) => paint(mark, color))),
     '',
@@ -71,10 +72,9 @@ export function topView(status: Status, { columns, rows, colors }: View): string
   return lines.slice(0, rows).map((line) => cut(line, columns));
 }
 
-const LEGEND = Object.entries(SLOTS)
-  .map(([state, { mark }]) => `${mark} ${state}`)
-  .join('  ');
-const WORKER_HEAD = `WORKER      PID  STATE     UPTIME       REQUESTS      MB  THREADS (${LEGEND})`;
+const MARKS = Object.entries(SLOTS).map(([state, { mark }]) => `${mark} ${state}`);
+const LEGEND = `threads: ${MARKS.join('  ')}`;
+const WORKER_HEAD = 'WORKER      PID  STATE     UPTIME       REQUESTS      MB  THREADS';
 
 function workerLine(worker: WorkerStatus, paint: (mark: string, color: Color) => string): string {
   const threads = worker.slots.map((state) => paint(SLOTS[state].mark, SLOTS[state].color)).join('');
@@ -97,13 +97,13 @@ function percentileLine(name: string, times: Percentiles | null): string {
   return `${name.padEnd(10)}${shown.join('')}`;
 }
 
-/** What a thread's time goes into, for each request. */
+/** What a thread's time goes into, for each request. 80 columns with numbers of five digits. */
 function partsLine({ cpu, gilWait, cpuWait, io }: PerRequest): string {
   const parts = { processor: cpu, GIL: gilWait, 'no processor': cpuWait, 'I/O and sleep': io };
   const shown = Object.entries(parts).map(([name, seconds]) =>
-    seconds === null ? '' : `   ${name} ${milliseconds(seconds)}`,
+    seconds === null ? '' : `  ${name} ${milliseconds(seconds)}`,
   );
-  return `thread's time${shown.join('')}`;
+  return `thread's ms${shown.join('')}`;
 }
 
 function milliseconds(seconds: number): string {
@@ -115,21 +115,21 @@ function megabytes(bytes: number | null): string {
   return bytes === null ? '-' : (bytes / 1024 / 1024).toFixed(0);
 }
 
-/** To so many columns; escape sequences take none. */
+const CUT = '>';
+
+/** To so many columns; escape sequences take none. What is cut ends in a mark: half a number is another number. */
 function cut(line: string, columns: number): string {
-  let width = 0;
-  let result = '';
-  let cutOff = false;
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-  for (const part of line.split(/(\x1b\[[\d;]*m)/)) {
-    if (part.startsWith('\x1b')) {
-      result += part;
-      continue;
-    }
-    const piece = part.slice(0, Math.max(0, columns - width));
-    cutOff ||= piece.length < part.length;
-    result += piece;
-    width += piece.length;
-  }
-  return cutOff ? result : line;
+  const parts = line.split(/(\x1b\[[\d;]*m)/);
+  const isCode = (at: number): boolean => at % 2 === 1;
+  const width = parts.reduce((sum, part, at) => sum + (isCode(at) ? 0 : part.length), 0);
+  if (width <= columns) return line;
+  let room = Math.max(0, columns - CUT.length);
+  const kept = parts.map((part, at) => {
+    if (isCode(at)) return part;
+    const piece = part.slice(0, room);
+    room -= piece.length;
+    return piece;
+  });
+  return kept.join('') + CUT;
 }
