@@ -16,7 +16,8 @@ const DEFAULT_PORT = 8125;
 export function parseStatsdAddress(text: string): StatsdAddress {
   const host = /^unix:(\d+)$/.exec(text);
   if (host !== null) return { kind: 'udp', host: 'unix', port: Number(host[1]) };
-  const withPort = /^unix:|:\d+$/.test(text) ? text : `${text.replace(/:$/, '')}:${DEFAULT_PORT}`;
+  // A port that is none is refused as such.
+  const withPort = /^unix:|:[^:\]/]+$/.test(text) ? text : `${text.replace(/:$/, '')}:${DEFAULT_PORT}`;
   const address = parseAddress(withPort.replace(/^udp:\/\//, ''));
   if (address.kind === 'unix') return address;
   if (address.kind === 'fd') throw new NunicornError(`'${text}': HOST:PORT or unix://PATH is needed`);

@@ -282,6 +282,7 @@ describe('the command line', () => {
     [['--threads', '0'], /1 or more/],
     [['--queue-timeout', '-1'], /a number of seconds/],
     [['-b', 'x:y'], /'y' is not a valid port number/],
+    [['--statsd-host', 'x:y'], /'y' is not a valid port number in 'x:y'/],
     [['-k', 'gevent'], /--worker-class: 'gevent': nunicorn does not run this worker class; gthread with --threads N/],
     [['-k', 'constructor'], /sync and gthread/],
     [
