@@ -1,6 +1,7 @@
 /** The pid file, by gunicorn's rules: written beside and renamed, refused while another living process is named in it. */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { NunicornError } from '../errors.ts';
 
 export class PidFile {
@@ -32,9 +33,7 @@ export class PidFile {
       renameSync(draft, path);
     } catch (error) {
       rmSync(draft, { force: true });
-      throw new NunicornError(
-        `the pid file '${path}' cannot be written: ${error instanceof Error ? error.message : error}`,
-      );
+      throw new NunicornError(`the pid file '${path}' cannot be written: ${writeFailure(error, path)}`);
     }
   }
 
@@ -47,6 +46,14 @@ export class PidFile {
       // Somebody else removed it.
     }
   }
+}
+
+/** The system's own words name the draft, which nobody has heard of. */
+function writeFailure(error: unknown, path: string): string {
+  const { code, message = String(error) } = error as NodeJS.ErrnoException;
+  if (code === 'ENOENT') return `there is no folder ${dirname(resolve(path))}`;
+  if (code === 'EACCES') return `this user may not make files in ${dirname(resolve(path))} (EACCES)`;
+  return message;
 }
 
 function readPid(path: string): number | null {
