@@ -91,6 +91,9 @@ function secondsOf(text: string): number {
   return value;
 }
 
+const NOT_THERE = 'nobody listens there: was the server started with --admin-bind, and with this address?';
+const NOBODY_THERE: Readonly<Record<string, string>> = { ECONNREFUSED: NOT_THERE, ENOENT: NOT_THERE };
+
 function status(text: string, token: string | undefined): Promise<AdviceInput> {
   const address = parseAddress(text);
   const where = formatAddress(address);
@@ -123,7 +126,7 @@ function status(text: string, token: string | undefined): Promise<AdviceInput> {
       });
     });
     asked.on('timeout', () => asked.destroy(new Error(`no answer within ${ASK_MS / 1000} s`)));
-    asked.on('error', (error) => fail(error.message));
+    asked.on('error', (error: NodeJS.ErrnoException) => fail(NOBODY_THERE[error.code ?? ''] ?? error.message));
     asked.end();
   });
 }

@@ -1,12 +1,13 @@
 // `nunicorn advise` against an admin address that answers with a known status.
 import { strict as assert } from 'node:assert';
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { it } from 'node:test';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { NUNICORN } from '../helpers/paths.ts';
+import { freePort } from '../helpers/ports.ts';
 
 const skip = !NUNICORN_RUNS;
 const STATUS = {
@@ -62,6 +63,11 @@ it('says what is wrong when it is no admin address', { skip }, async () => {
   const none = await advise('{}', 404);
   assert.equal(none.code, 1);
   assert.match(none.stderr, /answered with 404: is it the --admin-bind of a nunicorn\?/);
+  const nobody = spawnSync(process.execPath, [NUNICORN, 'advise', `127.0.0.1:${await freePort()}`], {
+    encoding: 'utf8',
+  });
+  assert.equal(nobody.status, 1);
+  assert.match(nobody.stderr, /nobody listens there: was the server started with --admin-bind/);
   const other = await advise('{"a": 1}', 200);
   assert.match(other.stderr, /not the status of a nunicorn/);
 });
