@@ -215,7 +215,9 @@ function ruleFindings({ cells, plan }: Findings, rated: readonly Rated[]): Verdi
   if (found !== undefined) {
     const known = rated.find(({ cell }) => cell === found.cell);
     if (known !== undefined) return known;
-    return { because: found.failed ?? 'it kept the SLO at no rate that was tried' };
+    const untried = found.trials.length === 0 && found.reference.length === 0;
+    const because = untried ? 'its turn did not come before the end' : 'it kept the SLO at no rate that was tried';
+    return { because: found.failed ?? because };
   }
   const leftOut = plan.leftOut.find(({ why }) => why === '2 x cores + 1');
   return leftOut && { because: leftOut.because };

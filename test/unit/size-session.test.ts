@@ -111,6 +111,12 @@ describe('says how it is', () => {
     const roomy = await size(app);
     assert(roomy.verdict.rule !== undefined && 'cell' in roomy.verdict.rule, show(roomy.verdict));
     assert.equal(roomy.verdict.rule.cell.workers, 3);
+    const cells = roomy.findings.cells.map((found) =>
+      found.why === '2 x cores + 1' ? { ...found, capacity: [], trials: [], reference: [] } : found,
+    );
+    assert.deepEqual(conclude({ ...roomy.findings, cells }, { cores: 1 }).rule, {
+      because: 'its turn did not come before the end',
+    });
     const tight = await size(app, { limits: { cores: 1, memoryMb: 600 } });
     assert(tight.verdict.rule !== undefined && 'because' in tight.verdict.rule, show(tight.verdict));
     assert.match(tight.verdict.rule.because, /needs about 630 MB/);
