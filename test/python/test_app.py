@@ -61,11 +61,26 @@ class Advice(unittest.TestCase):
     def test_without_a_virtual_environment_a_missing_module_may_be_in_one(self):
         missing = ModuleNotFoundError("No module named 'django'", name="django")
         with mock.patch("sys.prefix", sys.base_prefix):
-            self.assertIn("No module named 'django': the Python is %s." % sys.executable, advice_on(missing))
-            self.assertIn("--python PATH", advice_on(missing))
-            self.assertIsNone(advice_on(ImportError("cannot import name")))
+            advice = advice_on(missing, "shop.wsgi")
+            self.assertIn("No module named 'django': the Python is %s." % sys.executable, advice)
+            self.assertIn("--python PATH", advice)
+            self.assertIsNone(advice_on(ImportError("cannot import name"), "shop.wsgi"))
+            with tempfile.TemporaryDirectory() as folder, mock.patch("os.getcwd", lambda: folder):
+                python = os.path.join(folder, "venv", "bin", "python")
+                os.makedirs(os.path.dirname(python))
+                open(python, "w").close()
+                self.assertTrue(advice_on(missing, "shop.wsgi").endswith("--python %s" % python))
         with mock.patch("sys.prefix", sys.base_prefix + "/.venv"):
-            self.assertIsNone(advice_on(missing))
+            self.assertIsNone(advice_on(missing, "shop.wsgi"))
+
+    def test_the_folder_may_be_wrong_where_the_app_itself_or_its_settings_are_missing(self):
+        for name in ("shop", "shop.wsgi"):
+            advice = advice_on(ModuleNotFoundError("No module named %r" % name, name=name), "shop.wsgi:application")
+            self.assertIn("the start names shop.wsgi, which is looked for in %s. " % os.getcwd(), advice)
+            self.assertIn("--chdir DIR", advice)
+        missing = ModuleNotFoundError("No module named 'shop.setings'", name="shop.setings")
+        with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "shop.setings"}):
+            self.assertIn("DJANGO_SETTINGS_MODULE names shop.setings", advice_on(missing, "shop.wsgi"))
 
 
 class Loading(unittest.TestCase):

@@ -11,13 +11,25 @@ class AppLoadError(Exception):
     """The app's name cannot be resolved: a worker exits with 4, as gunicorn's does."""
 
 
-def advice_on(error):
-    """What else to look at when the app's import has raised `error`: the Python, if it may be the wrong one. Else None."""
-    if not isinstance(error, ModuleNotFoundError) or sys.prefix != sys.base_prefix:
+def advice_on(error, uri):
+    """What else to look at when the import of the app `uri` has raised `error`, in one line: the folder, or the Python. Else None."""
+    if not isinstance(error, ModuleNotFoundError):
         return None
+    for source, named in (("the start", uri), ("DJANGO_SETTINGS_MODULE", os.environ.get("DJANGO_SETTINGS_MODULE"))):
+        module = (named or "").partition(":")[0]
+        if error.name and (module + ".").startswith(error.name + "."):
+            return (
+                "%s: %s names %s, which is looked for in %s. Correct the name, start in the folder that holds it"
+                " (for Django that of manage.py), or name that folder with --chdir DIR"
+                % (error, source, module, os.getcwd())
+            )
+    if sys.prefix != sys.base_prefix:
+        return None
+    pythons = (os.path.join(os.getcwd(), folder, "bin", "python") for folder in ("venv", "env"))
+    python = next(filter(os.path.exists, pythons), "PATH")
     return (
         "%s: the Python is %s. If the project has a virtual environment, activate it before the start,"
-        " or name its Python with --python PATH" % (error, sys.executable or "python3")
+        " or name its Python with --python %s" % (error, sys.executable or "python3", python)
     )
 
 

@@ -28,8 +28,9 @@ def main():
     except BaseException as error:
         print("\nError while loading the application:\n", file=sys.stderr)
         traceback.print_exc()
-        if advice_on(error):
-            print("\n%s" % advice_on(error), file=sys.stderr)
+        advice = advice_on(error, settings["app"])
+        if advice:
+            print("\n%s" % advice, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads that the app may have started must not keep this process.

@@ -69,6 +69,7 @@ class Setup:
         except RuntimeError as error:
             sys.stderr.write("\nError: %s\n" % error)
             os._exit(EXIT_BOOT_ERROR)
+        self.uri = process["app"]
         self.app = AppView(process["app"], self.cfg, lambda: find_app(process["app"], process["settings"]))
         self.server = ServerView(self.cfg, self.log, process["master_pid"], self.app)
 
@@ -85,8 +86,9 @@ class Setup:
             return EXIT_APP_LOAD_ERROR
         except BaseException as error:  # an app that calls sys.exit() at import fails to boot all the same
             self.log.exception("Exception in worker process")
-            if advice_on(error):
-                self.log.error(advice_on(error))
+            advice = advice_on(error, self.uri)
+            if advice:
+                self.log.error(advice)
             return EXIT_BOOT_ERROR
         return 0
 
