@@ -24,7 +24,7 @@ import {
   removeMultiprocessFolder,
 } from './multiprocess-folder.ts';
 import { errorLogSettings, logFiles, type Setup, titleOf } from './options.ts';
-import { giveRotatedLog, type Owner, ownerOf } from './owner.ts';
+import { giveLog, giveRotatedLog, type Owner, ownerOf } from './owner.ts';
 import { PidFile } from './pid-file.ts';
 import { readAnew } from './reload.ts';
 import { Service } from './service.ts';
@@ -59,6 +59,9 @@ export async function runMaster(loaded: LoadedSettings, inheritance: Inheritance
 async function startMaster(basics: Setup, inheritance: Inheritance, started: () => void): Promise<void> {
   const { loaded, python, logProcess } = basics;
   const { settings } = loaded;
+  const owner = ownerOf(settings);
+  // Before the first line is written, and before there is anything that a failure would leave behind.
+  if (owner !== null) for (const path of logFiles(loaded)) giveLog(path, owner);
   const log = switchableLog(await openErrorLog(errorLogSettings(loaded, logProcess)));
   const tls = await certificatesOf(settings, log);
   const isUpgrade = inheritance.oldMaster !== null;
@@ -68,7 +71,6 @@ async function startMaster(basics: Setup, inheritance: Inheritance, started: () 
   let sockets: readonly ListeningSocket[] = [];
   let multiprocess: MultiprocessFolder | null = null;
   try {
-    const owner = ownerOf(settings);
     multiprocess = openMultiprocessFolder(basics, owner, inheritance.multiprocess);
     const inherited = adoptSockets(inheritance.sockets);
     const systemd = await connectSystemd(process.env, python?.path ?? 'python3', isUpgrade, log);

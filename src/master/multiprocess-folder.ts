@@ -2,13 +2,13 @@
  * Where an app's prometheus_client keeps what it counts, in its multiprocess mode: the folder that the user has named, or one of
  * ours. It is there as long as one master follows the other, so that counters go on over an upgrade, the way back, and a rest.
  */
-import { chownSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { NunicornError } from '../errors.ts';
 import type { PrometheusFolder } from '../metrics/prometheus-reader.ts';
 import type { Setup } from './options.ts';
-import type { Owner } from './owner.ts';
+import { giveFolder, type Owner } from './owner.ts';
 import { privateFolder } from './private-folder.ts';
 
 export interface MultiprocessFolder {
@@ -36,7 +36,7 @@ export function openMultiprocessFolder(
   const path = named ? resolve(cwd, named) : privateFolder(resolve(settings.worker_tmp_dir ?? tmpdir()));
   try {
     mkdirSync(path, { recursive: true });
-    if (owner !== null) chownSync(path, owner.uid, owner.gid);
+    if (owner !== null) giveFolder(path, owner);
     // Files of an earlier run would count once more; those of the old master's workers are to count.
     if (path !== before?.path)
       for (const name of readdirSync(path)) if (name.endsWith('.db')) rmSync(join(path, name), { force: true });

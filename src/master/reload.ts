@@ -70,8 +70,8 @@ function withoutRestart(
 function checkLogs({ settings }: LoadedSettings, owner: Owner | null): void {
   const { accesslog } = settings;
   try {
-    if (accesslog !== null && accesslog !== '-') closeSync(openSync(accesslog, 'a'));
     if (owner !== null) for (const path of [settings.errorlog, accesslog]) giveLog(path, owner);
+    else if (accesslog !== null && accesslog !== '-') closeSync(openSync(accesslog, 'a'));
   } catch (error) {
     throw new NunicornError(`a log cannot be opened: ${error instanceof Error ? error.message : error}`);
   }

@@ -16,16 +16,8 @@ import { hasNodeMasterHooks, pythonHooks } from '../settings/hooks.ts';
 import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { MemoryWatch } from './memory-watch.ts';
 import { NodeApp } from './node-app.ts';
-import {
-  hooksConfig,
-  listenerFacts,
-  logFiles,
-  memoryOptions,
-  type Runtime,
-  type Setup,
-  workersOptions,
-} from './options.ts';
-import { giveLog, type Owner } from './owner.ts';
+import { hooksConfig, listenerFacts, memoryOptions, type Runtime, type Setup, workersOptions } from './options.ts';
+import type { Owner } from './owner.ts';
 import { privateFolder, socketsFolder } from './private-folder.ts';
 import { PythonApp } from './python-app.ts';
 import { ServerHooks } from './server-hooks.ts';
@@ -376,8 +368,6 @@ export class Service {
 
 function newRuntime({ loaded }: Setup, owner: Owner | null): Runtime {
   const { settings, cwd } = loaded;
-  // Before there is anything that a failure would leave behind.
-  if (owner !== null) for (const path of logFiles(loaded)) giveLog(path, owner);
   const folder = privateFolder(socketsFolder(settings.worker_tmp_dir ?? tmpdir()));
   const spoolFolder = settings.spool_dir === null ? folder : privateFolder(resolve(cwd, settings.spool_dir));
   if (owner !== null) for (const path of [folder, spoolFolder]) chownSync(path, owner.uid, owner.gid);

@@ -7,6 +7,7 @@ import {
   constants,
   copyFileSync,
   existsSync,
+  lchownSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -182,6 +183,8 @@ it('USR1: a log that cannot be opened anew goes on in the old file, and every pr
   });
 });
 
+/** On every Linux. */
+const DAEMON_UID = 1;
 const needsRoot = skip || process.getuid?.() !== 0;
 
 it('USR1: rotated logs in a folder of root are made over to --user', { skip: needsRoot }, async () => {
@@ -217,6 +220,31 @@ it('USR1: a link in place of a log gives --user no file of root', { skip: needsR
     assert.equal(statSync(secret).uid, 0);
     assert.equal(readFileSync(secret, 'utf8'), 'secret');
   });
+});
+
+it('a link of another user in place of a log ends the start, and leads to no file of root', {
+  skip: needsRoot,
+}, async () => {
+  const folder = mkdtempSync('/dev/shm/logs-');
+  try {
+    const [secret, link] = [join(folder, 'secret'), join(folder, 'error.log')];
+    writeFileSync(secret, 'secret', { mode: 0o600 });
+    symlinkSync(secret, link);
+    lchownSync(link, DAEMON_UID, DAEMON_UID);
+    const args = ['--user', 'daemon', '--group', 'daemon', '--error-logfile', link];
+    const server = await Server.spawn({ app: 'wsgi_matrix:application', args });
+    try {
+      assert.deepEqual(await server.exit(30_000), { code: 1, signal: null }, server.output);
+      assert.match(server.output, /the log '.*error.log' cannot be opened, .* \(it is a link that is not of the user/);
+      await server.nothingLeft();
+    } finally {
+      server.destroy();
+    }
+    assert.equal(statSync(secret).uid, 0);
+    assert.equal(readFileSync(secret, 'utf8'), 'secret');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 it('a log that cannot be made over to --user ends the start in one line', { skip: needsRoot }, async () => {
