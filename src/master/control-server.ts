@@ -1,6 +1,6 @@
 /** Where every Python process calls first, and stays connected: what master and worker say to each other, a JSON object a line. */
 import { timingSafeEqual } from 'node:crypto';
-import { chownSync } from 'node:fs';
+import { lchownSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 
 import type { AppMetric } from '../metrics/app-metrics.ts';
@@ -88,7 +88,7 @@ export class ControlServer {
       this.server.once('error', reject);
       this.server.listen(this.path, resolve);
     });
-    if (owner !== null) chownSync(this.path, owner.uid, owner.gid);
+    if (owner !== null) lchownSync(this.path, owner.uid, owner.gid);
   }
 
   close(): void {

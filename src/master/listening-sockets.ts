@@ -1,6 +1,6 @@
 /** Opens what --bind names, with gunicorn's patience for an address in use. */
 import { lookup } from 'node:dns/promises';
-import { chownSync, fstatSync, readFileSync, rmSync } from 'node:fs';
+import { fstatSync, lchownSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NunicornError } from '../errors.ts';
 import type { ListenerFacts } from '../front/messages.ts';
@@ -165,7 +165,8 @@ async function unix(
   const before = process.umask(umask);
   try {
     const handle = bindUnix(address.path);
-    if (owner !== null) chownSync(address.path, owner.uid, owner.gid);
+    // In a folder of the owner's a link may be there by now, to any file of root's.
+    if (owner !== null) lchownSync(address.path, owner.uid, owner.gid);
     return {
       bind: formatAddress(address),
       ownsFile: true,

@@ -1,6 +1,6 @@
 /** The pid file, by gunicorn's rules: written beside and renamed, refused while another living process is named in it. */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, fchmodSync, openSync, readFileSync, renameSync, rmSync, unlinkSync, writeSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { NunicornError } from '../errors.ts';
 
@@ -28,8 +28,13 @@ export class PidFile {
     // A name that nobody can foresee: in a folder of all, a link may lie in wait.
     const draft = `${path}.${randomBytes(8).toString('hex')}`;
     try {
-      writeFileSync(draft, `${process.pid}\n`, { flag: 'wx', mode: 0o644 });
-      chmodSync(draft, 0o644);
+      const fd = openSync(draft, 'wx', 0o644);
+      try {
+        writeSync(fd, `${process.pid}\n`);
+        fchmodSync(fd, 0o644);
+      } finally {
+        closeSync(fd);
+      }
       renameSync(draft, path);
     } catch (error) {
       rmSync(draft, { force: true });

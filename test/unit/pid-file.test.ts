@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import {
+import fs, {
   chmodSync,
   existsSync,
   lstatSync,
@@ -13,6 +13,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -118,6 +119,18 @@ test('a folder that cannot be written to', { skip: process.getuid?.() === 0 && '
   } finally {
     chmodSync(folder, 0o700);
   }
+});
+
+test('its mode is set through its descriptor: its path may be a link a moment later', (context) => {
+  context.mock.method(fs, 'chmodSync', () => assert.fail('by its path'));
+  syncBuiltinESMExports();
+  try {
+    new PidFile(path);
+  } finally {
+    context.mock.restoreAll();
+    syncBuiltinESMExports();
+  }
+  assert.equal(readFileSync(path, 'utf8'), OWN);
 });
 
 test('it is removed at the end', () => {
