@@ -310,6 +310,8 @@ const CONNECTION = /^connection$/i;
 const CLOSE = /(?:^|\W)close(?:$|\W)/i;
 const OF_THE_SERVER = /^(?:connection|keep-alive|proxy-connection|transfer-encoding|date|server)$/i;
 
+const { getHeaderNames } = ServerResponse.prototype;
+
 function storeHeader(this: ThreadResponse, _firstLine: string, given: unknown): void {
   const state = this[STATE];
   const headers: string[] = [];
@@ -328,8 +330,9 @@ function storeHeader(this: ThreadResponse, _firstLine: string, given: unknown): 
     if (Array.isArray(given[0])) for (const [name, value] of given) check(String(name), value);
     else for (let at = 0; at + 1 < given.length; at += 2) check(String(given[at]), given[at + 1]);
   } else if (given !== null && typeof given === 'object') {
-    // The table of setHeader(), which has checked them, holds a pair for each name, an object given to writeHead() the values.
-    const isTable = Object.getPrototypeOf(given) === null;
+    // The table of setHeader(), which has checked them, holds a pair for each name, an object given to writeHead() the values. If
+    // there is a table, node:http has put such an object into it.
+    const isTable = Object.getPrototypeOf(given) === null && getHeaderNames.call(this).length > 0;
     for (const [name, value] of Object.entries(given)) {
       if (isTable && Array.isArray(value) && value.length === 2) add(String(value[0]), value[1]);
       else check(name, value);

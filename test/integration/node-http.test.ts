@@ -135,11 +135,19 @@ for (const [kind, args] of Object.entries(KINDS)) {
 
     it('a header that cannot be sent is an error of the app, one in latin-1 leaves as bytes', async () => {
       await withServer({ app: APP, args }, async (server) => {
-        for (const path of ['/split', '/nul', '/wide', '/trailer-length']) {
+        for (const path of ['/split', '/bare-split', '/nul', '/wide', '/trailer-length']) {
           const response = await server.get(path);
           assert.deepEqual([response.status, response.header('x-injected')], [500, undefined], path);
         }
         assert.equal((await server.get('/latin-1')).header('x-name'), 'caf\xe9');
+      });
+    });
+
+    it('headers may be given to writeHead() in an object without a prototype', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        assert.deepEqual((await server.get('/bare')).headers('x-a'), ['one', 'two']);
+        const both = await server.get('/bare-and-set');
+        assert.deepEqual([both.headers('x-a'), both.headers('x-b')], [['one', 'two'], ['three', 'four']]);
       });
     });
 
