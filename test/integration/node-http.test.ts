@@ -147,7 +147,13 @@ for (const [kind, args] of Object.entries(KINDS)) {
       await withServer({ app: APP, args }, async (server) => {
         assert.deepEqual((await server.get('/bare')).headers('x-a'), ['one', 'two']);
         const both = await server.get('/bare-and-set');
-        assert.deepEqual([both.headers('x-a'), both.headers('x-b')], [['one', 'two'], ['three', 'four']]);
+        assert.deepEqual(
+          [both.headers('x-a'), both.headers('x-b')],
+          [
+            ['one', 'two'],
+            ['three', 'four'],
+          ],
+        );
       });
     });
 
