@@ -3,6 +3,11 @@ import type { Server, Socket } from 'node:net';
 import type { ConnectionFacts, RequestError } from './environ.ts';
 import type { Exchange } from './exchange.ts';
 
+export interface Pipelined {
+  readonly headBytes: number;
+  begin(): void;
+}
+
 export interface ClientConnection {
   readonly socket: Socket;
   /** It accepted this connection. When it no longer listens, the connection ends with its next answer. */
@@ -12,7 +17,7 @@ export interface ClientConnection {
   /** The request being served. */
   current: Exchange | null;
   /** Pipelined requests: each runs when the one before it has been answered. */
-  pipelined: (() => void)[] | null;
+  pipelined: Pipelined[] | null;
   /** Since when nothing has been going on: `now` of clock.ts. */
   idleSince: number;
   /** What had been read of the socket then. */

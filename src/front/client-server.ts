@@ -15,7 +15,7 @@ import { OUTCOME } from '../metrics/counters.ts';
 import { NEW_CLIENT_MS } from '../policy/stopping.ts';
 import { answerBufferBytes } from './answer-buffer.ts';
 import { BodyPieces } from './body-pieces.ts';
-import type { ClientConnection } from './client-connection.ts';
+import type { ClientConnection, Pipelined } from './client-connection.ts';
 import { clientDescriptors } from './descriptors.ts';
 import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
 import { rawErrorAnswer } from './error-page.ts';
@@ -71,8 +71,9 @@ const MAX_BODIES_IN_MEMORY_BYTES = 32 * 1024 * 1024;
 const QUICK_CLIENT_MS = 1000;
 /** How long an idle connection may live on when the server stops: a request may be under way, and is answered. */
 const STOP_GRACE_MS = 100;
-/** With as many requests waiting behind the one that is served, no more is read of a connection. */
+/** With as many requests waiting behind the one that is served, or heads of this size together, no more is read of a connection. */
 const MAX_PIPELINED = 100;
+const MAX_PIPELINED_BYTES = 64 * 1024;
 /** How often the log says that there are too many clients. */
 const CROWDED_LOG_MS = 60_000;
 const MAX_REQUEST_ID = 0xffffffff;
@@ -305,8 +306,9 @@ export class ClientServer {
   private beginNext(connection: ClientConnection): void {
     const { pipelined, socket } = connection;
     if (pipelined === null || connection.current !== null) return;
-    if (pipelined.length <= MAX_PIPELINED) readOn(socket);
-    pipelined.shift()?.();
+    const next = pipelined.shift();
+    if (!isFull(pipelined)) readOn(socket);
+    next?.begin();
   }
 
   /**
@@ -398,7 +400,7 @@ export class ClientServer {
   /** What came behind the requests that are being served cannot be: these are answered, then the connection ends. */
   private endBehind(connection: ClientConnection): void {
     const { socket, current, pipelined } = connection;
-    if (pipelined?.length) pipelined.push(() => socket.destroySoon());
+    if (pipelined?.length) pipelined.push({ headBytes: 0, begin: () => socket.destroySoon() });
     else if (current !== null) current.closeAfter = true;
     forget(socket);
   }
@@ -492,8 +494,9 @@ export class ClientServer {
     if (connection.current !== null || connection.pipelined?.length) {
       // Pipelined: in order and one at a time, since the first may change what the second sees.
       connection.pipelined ??= [];
-      connection.pipelined.push(() => this.begin(connection, request, response, expectsContinue));
-      if (connection.pipelined.length >= MAX_PIPELINED) stopReading(connection.socket);
+      const begin = (): void => this.begin(connection, request, response, expectsContinue);
+      connection.pipelined.push({ headBytes: headBytes(request), begin });
+      if (isFull(connection.pipelined)) stopReading(connection.socket);
       return;
     }
     this.begin(connection, request, response, expectsContinue);
@@ -726,7 +729,20 @@ function closeServer(server: HttpServer): void {
 }
 
 function restWhenFull(this: Socket): void {
-  if ((this.nunicorn?.pipelined?.length ?? 0) >= MAX_PIPELINED) stopReading(this);
+  if (isFull(this.nunicorn?.pipelined ?? [])) stopReading(this);
+}
+
+function isFull(pipelined: readonly Pipelined[]): boolean {
+  if (pipelined.length >= MAX_PIPELINED) return true;
+  let bytes = 0;
+  for (const one of pipelined) bytes += one.headBytes;
+  return bytes >= MAX_PIPELINED_BYTES;
+}
+
+function headBytes({ url = '', rawHeaders }: Request): number {
+  let bytes = url.length;
+  for (const part of rawHeaders) bytes += part.length;
+  return bytes;
 }
 
 /** Nobody may be there any more. What runs is answered all the same; what waits is not worth running. */

@@ -241,7 +241,7 @@ it('what is pipelined behind the last answer of a connection is not run', { skip
 });
 
 it('a flood of pipelined requests is read no faster than it is served', { skip: !NUNICORN_RUNS }, async () => {
-  await withServer({ app: 'wsgi_matrix:application', workers: 1, threads: 2 }, async (server) => {
+  await withServer({ app: 'wsgi_matrix:application', workers: 1, threads: 3 }, async (server) => {
     const [front] = server.fronts();
     assert(front !== undefined);
     const connection = await server.connect();
@@ -249,6 +249,11 @@ it('a flood of pipelined requests is read no faster than it is served', { skip: 
     await counted(server, 'started-flood', 1);
     const before = peakResidentMiB(front);
     void connection.send('GET /list HTTP/1.1\r\nHost: test\r\n\r\n'.repeat(150_000));
+    // As large as a head may be.
+    const fields = Array.from({ length: 98 }, (_, at) => `X-${at}: ${'x'.repeat(8000)}\r\n`).join('');
+    const large = await server.connect();
+    await large.send('GET /wait/flood HTTP/1.1\r\nHost: test\r\n\r\n');
+    void large.send(`GET /list HTTP/1.1\r\nHost: test\r\n${fields}\r\n`.repeat(90));
     for (let turn = 0; turn < 20; turn++) await server.seenByFront();
     const grown = peakResidentMiB(front) - before;
     assert.ok(grown < 60, `the front grew by ${grown} MiB`);
@@ -256,6 +261,9 @@ it('a flood of pipelined requests is read no faster than it is served', { skip: 
     assert.equal((await connection.response()).text(), 'opened');
     for (let time = 0; time < 2500; time++) assert.equal((await connection.response('GET', 60_000)).text(), 'hello');
     connection.close();
+    assert.equal((await large.response()).text(), 'opened');
+    for (let time = 0; time < 90; time++) assert.equal((await large.response('GET', 60_000)).text(), 'hello');
+    large.close();
   });
 });
 
