@@ -121,6 +121,7 @@ export class MasterMetrics {
   threads(threads: WorkerThreads): void {
     this.sampler.add(threads);
     this.pids.set(threads.serial, threads.pid);
+    this.openReader()?.begun(threads.pid);
   }
 
   appMetrics(serial: number, metrics: readonly AppMetric[]): void {

@@ -31,7 +31,7 @@ export class PrometheusReader {
   private readonly log: ErrorLog;
   private child: ChildProcess | null = null;
   private waiting: ((reply: Reply) => void)[] = [];
-  private dead: number[] = [];
+  private readonly dead = new Set<number>();
   /** Workers of the other master, which may end without a word to this one. */
   private readonly others = new Set<number>();
   private told = false;
@@ -43,12 +43,19 @@ export class PrometheusReader {
 
   /** A worker's process has ended. */
   ended(pid: number): void {
-    this.dead.push(pid);
+    this.dead.add(pid);
+  }
+
+  /** A worker's process is there: the system may have given it the pid of one that had ended. */
+  begun(pid: number): void {
+    this.dead.delete(pid);
   }
 
   /** Workers that have ended since the last reading. */
   takeDead(): readonly number[] {
-    return this.dead.splice(0);
+    const dead = [...this.dead];
+    this.dead.clear();
+    return dead;
   }
 
   /** Workers of the other master, some of them gone. */
@@ -59,7 +66,10 @@ export class PrometheusReader {
   /** The samples as text without an end mark; empty if there are none. */
   async read(format: Format): Promise<string> {
     const files = await readdir(this.folder.path).catch(() => []);
-    if (!files.some((name) => name.endsWith('.db'))) return '';
+    if (!files.some((name) => name.endsWith('.db'))) {
+      this.dead.clear(); // they have left nothing
+      return '';
+    }
     const reply = await this.ask(format);
     if ('text' in reply) return reply.text;
     if (!this.told) this.log.warning(`Metrics of prometheus_client cannot be read: ${reply.error}`);
@@ -77,7 +87,7 @@ export class PrometheusReader {
     for (const pid of this.others) {
       if (isAlive(pid)) continue;
       this.others.delete(pid);
-      this.dead.push(pid);
+      this.dead.add(pid);
     }
     return new Promise((resolve) => {
       const timer = setTimeout(() => {
