@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import threading
 from bisect import bisect_left
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ _lock = threading.Lock()
 _metrics: dict[str, _Metric] = {}
 # Called when the first metric is made.
 _begun: Callable[[], None] | None = None
+
+
+def _finite(value: float) -> float:
+    """Also of the numbers of other libraries, which are none for JSON."""
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError("%r cannot be counted" % number)
+    return number
 
 
 class _Metric:
@@ -57,12 +66,13 @@ class _Metric:
         return key
 
     def _add(self, amount: float, given: dict[str, object]) -> None:
-        key = self._key(given)
+        key, amount = self._key(given), _finite(amount)
         with self._lock:
             self._values[key] = self._values.get(key, 0.0) + amount
 
     def report(self) -> dict[str, Any]:
-        """`series`: label values, and a number; of a histogram a list: a number for each bucket, then the sum."""
+        """`series`: label values, and a number; of a histogram a list: a number for each bucket, then the sum. All are finite:
+        JSON has no others, and the master could read none of a message with one."""
         with self._lock:
             series = [[key, list(value) if isinstance(value, list) else value] for key, value in self._values.items()]
         return {"name": self.name, "kind": self.kind, "help": self.help, "labels": self.labels, "series": series}
@@ -80,7 +90,8 @@ class Counter(_Metric):
 
 
 class Gauge(_Metric):
-    """Goes up and down. What workers that live have is added up, or with `across` the "max" or "min" of it is shown."""
+    """Goes up and down. What workers that live have is added up, or with `across` the "max" or "min" of it is shown. While
+    it is set to NaN or an infinity it is not shown."""
 
     kind = "gauge"
 
@@ -102,7 +113,9 @@ class Gauge(_Metric):
         self._add(-amount, labels)
 
     def report(self) -> dict[str, Any]:
-        return {**super().report(), "across": self.across}
+        report = super().report()
+        series = [(key, value) for key, value in report["series"] if isfinite(value)]
+        return {**report, "series": series, "across": self.across}
 
 
 class Histogram(_Metric):
@@ -117,7 +130,7 @@ class Histogram(_Metric):
             raise ValueError("buckets are numbers that grow")
 
     def observe(self, value: float, **labels: object) -> None:
-        key = self._key(labels)
+        key, value = self._key(labels), _finite(value)
         with self._lock:
             cells = self._values.get(key)
             if cells is None:
