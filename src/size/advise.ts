@@ -115,7 +115,9 @@ function status(text: string, token: string | undefined): Promise<AdviceInput> {
       });
       response.on('error', (error) => fail(error.message));
       response.on('end', () => {
-        if (response.statusCode !== 200)
+        if (response.statusCode === 401)
+          fail('it asks for its token: give --admin-token, or NUNICORN_ADMIN_TOKEN in the environment');
+        else if (response.statusCode !== 200)
           fail(`answered with ${response.statusCode}: is it the --admin-bind of a nunicorn?`);
         else
           try {

@@ -68,6 +68,9 @@ it('says what is wrong when it is no admin address', { skip }, async () => {
   });
   assert.equal(nobody.status, 1);
   assert.match(nobody.stderr, /nobody listens there: was the server started with --admin-bind/);
+  const locked = await advise('{}', 401);
+  assert.equal(locked.code, 1);
+  assert.match(locked.stderr, /it asks for its token: give --admin-token, or NUNICORN_ADMIN_TOKEN/);
   const other = await advise('{"a": 1}', 200);
   assert.match(other.stderr, /not the status of a nunicorn/);
 });
