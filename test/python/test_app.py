@@ -73,6 +73,12 @@ class Advice(unittest.TestCase):
         with mock.patch("sys.prefix", sys.base_prefix + "/.venv"):
             self.assertIsNone(advice_on(missing, "shop.wsgi"))
 
+    def test_the_python_may_be_one_that_the_user_may_not_read(self):
+        missing = ModuleNotFoundError("No module named 'subprocess'", name="subprocess")
+        with mock.patch("os.access", lambda path, mode: path != os.path.dirname(os.__file__)):
+            advice = advice_on(missing, "shop.wsgi")
+        self.assertIn("user %d may not read %s," % (os.getuid(), os.path.dirname(os.__file__)), advice)
+
     def test_the_folder_may_be_wrong_where_the_app_itself_or_its_settings_are_missing(self):
         for name in ("shop", "shop.wsgi"):
             advice = advice_on(ModuleNotFoundError("No module named %r" % name, name=name), "shop.wsgi:application")

@@ -15,6 +15,12 @@ def advice_on(error, uri):
     """What else to look at when the import of the app `uri` has raised `error`, in one line: the folder, or the Python. Else None."""
     if not isinstance(error, ModuleNotFoundError):
         return None
+    library = os.path.dirname(os.__file__)
+    if not os.access(library, os.R_OK | os.X_OK):  # --user, and a Python that root has installed in its own home
+        return (
+            "%s: user %d may not read %s, where this Python has its own modules. Name a Python that all users may run"
+            " with --python PATH" % (error, os.getuid(), library)
+        )
     for source, named in (("the start", uri), ("DJANGO_SETTINGS_MODULE", os.environ.get("DJANGO_SETTINGS_MODULE"))):
         module = (named or "").partition(":")[0]
         if error.name and (module + ".").startswith(error.name + "."):
