@@ -28,6 +28,8 @@ export interface AdminSource {
 const TRIES = 5;
 const RETRY_MS = 1000;
 const REQUEST_LIMIT_MS = 5000;
+/** At the same time: each has a descriptor of the master's, who needs some for its workers. */
+const MAX_CONNECTIONS = 100;
 /** Of a Unix socket: its owner asks, nobody else. */
 const SOCKET_MODE = 0o600;
 
@@ -70,9 +72,15 @@ export class AdminServer {
           : { status: 200, json: { paths: Object.keys(this.routes).filter((path) => path !== '/') } },
     };
     this.server = createServer(
-      { headersTimeout: REQUEST_LIMIT_MS, requestTimeout: REQUEST_LIMIT_MS, keepAliveTimeout: 60_000 },
+      {
+        headersTimeout: REQUEST_LIMIT_MS,
+        requestTimeout: REQUEST_LIMIT_MS,
+        connectionsCheckingInterval: 1000,
+        keepAliveTimeout: 60_000,
+      },
       (request, response) => void this.respond(request, response),
     );
+    this.server.maxConnections = MAX_CONNECTIONS;
     // A connection that could not be accepted is its client's loss alone.
     this.server.on('error', () => {});
     this.server.unref();
