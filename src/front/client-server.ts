@@ -11,6 +11,7 @@ import { BODY_IN_FILE, PATH_ENCODED } from '../bridge/frames.ts';
 import { now } from '../clock.ts';
 import { afterAccepting } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
+import { escapeValue } from '../log/escape.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import { NEW_CLIENT_MS } from '../policy/stopping.ts';
 import { answerBufferBytes } from './answer-buffer.ts';
@@ -520,7 +521,7 @@ export class ClientServer {
       if (!(error instanceof RequestError)) throw error;
       const exchange = new Exchange(this.nextId(), request, response, connection, '', 0, startedAt);
       connection.current = exchange;
-      this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
+      this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${escapeValue(error.message)}`);
       this.refuse(exchange, error.status, error.message);
       return;
     }

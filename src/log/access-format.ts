@@ -3,6 +3,7 @@
  * request, no regular expression but the one that finds characters to escape.
  */
 import { NunicornError } from '../errors.ts';
+import { escapeValue } from './escape.ts';
 import { clock } from './local-time.ts';
 import { type Directive, numberFormatter, textFormatter } from './python-format.ts';
 
@@ -216,20 +217,4 @@ export function basicUser(headers: readonly string[]): string | undefined {
     return match?.[1] === undefined ? undefined : Buffer.from(match[1], 'base64').toString('utf8').split(':', 1)[0];
   }
   return undefined;
-}
-
-// C0 and C1 control characters, DEL, the quote and the backslash; U+2028 and U+2029 end a line for some readers.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-const UNSAFE = /["\\\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
-const ALL_UNSAFE = new RegExp(UNSAFE.source, 'g');
-
-function escapeValue(value: string): string {
-  return UNSAFE.test(value) ? value.replace(ALL_UNSAFE, escapeCharacter) : value;
-}
-
-function escapeCharacter(character: string): string {
-  if (character === '"' || character === '\\') return `\\${character}`;
-  const code = character.charCodeAt(0);
-  const bytes = code < 0x100 ? [code] : [...Buffer.from(character, 'utf8')];
-  return bytes.map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('');
 }

@@ -22,6 +22,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
+import { exchange } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { finishing, Server, withServer } from '../helpers/server.ts';
 
@@ -180,6 +181,17 @@ it('USR1: a log that cannot be opened anew goes on in the old file, and every pr
     await until(() => readFileSync(`${access}.1`, 'utf8').includes('?rotated'), 'the line');
     assert.deepEqual(server.workers(), before);
     assert.equal(server.log, '');
+  });
+});
+
+it('what a client sends cannot command the terminal that shows the error log, nor begin a line of it', {
+  skip,
+}, async () => {
+  await withServer({ app: 'wsgi_matrix:application' }, async (server) => {
+    const coding = 'Transfer-Encoding: a\x85[CRITICAL]\x9b2J';
+    const response = await exchange(server.address, `POST / HTTP/1.1\r\nHost: test\r\n${coding}\r\n\r\n`);
+    assert.equal(response.status, 501);
+    await server.waitForLog(/Unsupported transfer coding: a\\x85\[CRITICAL\]\\x9b2J$/m);
   });
 });
 

@@ -1,0 +1,18 @@
+/** What clients choose, in logs. */
+
+// C0 and C1 control characters, DEL, the quote and the backslash; U+2028 and U+2029 end a line for some readers.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const UNSAFE = /["\\\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
+const ALL_UNSAFE = new RegExp(UNSAFE.source, 'g');
+
+/** What a client chose, so that it cannot end a quoted part or a line, nor command a terminal. */
+export function escapeValue(value: string): string {
+  return UNSAFE.test(value) ? value.replace(ALL_UNSAFE, escapeCharacter) : value;
+}
+
+function escapeCharacter(character: string): string {
+  if (character === '"' || character === '\\') return `\\${character}`;
+  const code = character.charCodeAt(0);
+  const bytes = code < 0x100 ? [code] : [...Buffer.from(character, 'utf8')];
+  return bytes.map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('');
+}
