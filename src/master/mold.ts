@@ -166,6 +166,7 @@ export class Mold {
     const { child } = mold;
     const limit = `did not boot within ${limitMs / 1000} s (--boot-timeout)`;
     const kill = (stacks: string): void => {
+      if (mold.readyAt !== null) return; // it was ready after all
       this.log.critical(`The mold (pid:${child.pid}) ${limit}\n${stacks}`);
       child.kill('SIGKILL');
     };
