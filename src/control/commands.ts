@@ -177,7 +177,7 @@ export const COMMANDS: readonly Command[] = [
     help: 'N workers less (1); the last one stays',
     run: (target, args) => {
       const previous = target.view.workerCount();
-      const removed = Math.min(countOf(args), previous - 1);
+      const removed = Math.min(countOf(args), Math.max(0, previous - 1)); // at rest there is none
       for (let i = 0; i < removed; i++) target.actions.removeWorker();
       return { removed, previous, total: previous - removed };
     },

@@ -135,6 +135,12 @@ describe('control commands', () => {
     assert.deepEqual(target.said, ['add', 'add', 'add', 'add']);
   });
 
+  it('worker remove removes none where there is none', async () => {
+    const target = new Played();
+    target.seats = 0;
+    assert.deepEqual(await runCommand(target, 'worker remove', []), { removed: 0, previous: 0, total: 0 });
+  });
+
   it('worker remove leaves one', async () => {
     const target = new Played();
     assert.deepEqual(await runCommand(target, 'worker remove 9', []), { removed: 1, previous: 2, total: 1 });
