@@ -187,7 +187,14 @@ export class WorkerLink {
     control.on('data', (text: string) => {
       const lines = (rest + text).split('\n');
       rest = lines.pop() ?? '';
-      for (const line of lines) this.heard(JSON.parse(line) as FromWorker);
+      for (const line of lines) {
+        const message = messageIn(line);
+        if (message === null) {
+          control.destroy(); // whatever has got into it costs this connection, not the front
+          return;
+        }
+        this.heard(message);
+      }
     });
     return control;
   }
@@ -239,6 +246,15 @@ export class WorkerLink {
     greeting.writeUInt16LE(kind, 16);
     greeting.writeUInt16LE(slot, 18);
     return greeting;
+  }
+}
+
+/** Null: it is no message. */
+function messageIn(line: string): FromWorker | null {
+  try {
+    return JSON.parse(line) as FromWorker | null;
+  } catch {
+    return null;
   }
 }
 

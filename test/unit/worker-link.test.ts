@@ -264,6 +264,13 @@ test('a control connection that ends is made anew, and what was asked there aske
   assert.deepEqual(await taken.next(), [1, [5]]);
 });
 
+test('a control connection on which something else comes is made anew', { timeout: 10_000 }, async () => {
+  const { control } = await connected(1);
+  control.socket.write('no message\n');
+  const { token, kind } = await accept();
+  assert.deepEqual([token, kind], [TOKEN, 2]);
+});
+
 test('a broken connection is told and made anew, and works', { timeout: 10_000 }, async () => {
   const { link, first, lost, calls } = await connected(2);
   first.socket.destroy();
