@@ -8,6 +8,8 @@ import unittest
 from nunicorn_worker.control import Control, Lines
 
 DEADLINE_S = 10
+# A control thread whose master is gone ends its process.
+KEPT = []
 
 
 class SpeakingAgain:
@@ -50,6 +52,26 @@ class Listener:
         raise OSError(24, "Too many open files")
 
 
+class FailingWorker:
+    """It cannot open its logs anew."""
+
+    def __init__(self):
+        self.told = threading.Event()
+        self.left = threading.Event()
+
+    def reopen_logs(self):
+        raise ValueError("the app has closed the log's stream")
+
+    def control_failed(self):
+        self.told.set()
+
+    def tell_metrics(self):
+        pass
+
+    def leaving(self, quick):
+        self.left.set()
+
+
 class ControlThread(unittest.TestCase):
     def test_it_does_not_spin_while_there_is_no_descriptor(self):
         master, waiting = socket.socketpair()
@@ -61,6 +83,20 @@ class ControlThread(unittest.TestCase):
         while time.monotonic() < end:
             control._accept()
         self.assertIn(listener.asked, range(1, 20))
+
+    def test_what_fails_on_one_message_does_not_end_it(self):
+        ours, theirs = socket.socketpair()
+        waiting, other = socket.socketpair()
+        KEPT.extend((theirs, waiting, other))
+        worker = FailingWorker()
+        Control(Lines(ours), waiting, b"", [], worker).start()
+        theirs.settimeout(DEADLINE_S)
+        theirs.sendall(b'{"op": "reopen"}\n')
+        self.assertTrue(worker.told.wait(DEADLINE_S))
+        theirs.sendall(b'{"op": "ping"}\n')
+        self.assertEqual(theirs.recv(100), b'{"op": "pong"}\n')
+        theirs.sendall(b'{"op": "leave", "quick": false}\n')
+        self.assertTrue(worker.left.wait(DEADLINE_S))
 
 
 if __name__ == "__main__":

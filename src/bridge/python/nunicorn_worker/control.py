@@ -76,7 +76,10 @@ class Control:
     def _run(self):
         while True:
             for key, _ in self._selector.select():
-                key.data()
+                try:
+                    key.data()
+                except Exception:
+                    self._worker.control_failed()  # pings, and the word to leave, come here later
 
     def _from_master(self):
         messages = self._master.hear()

@@ -238,6 +238,9 @@ class Worker:
     def reopen_logs(self):
         self._log.reopen_files()
 
+    def control_failed(self):
+        self._log.exception("Error in the control thread")
+
     # ----
 
     def _signalled(self, number, _frame):
