@@ -314,7 +314,9 @@ export class Front {
       },
       ready: () => this.slotReady(serial, number),
       extend: (id, ms) => {
-        const exchange = current(id);
+        slot ??= this.attached.get(serial)?.worker.slots[number];
+        const exchange = slot?.requests.find((one) => one.id === id);
+        if (exchange === undefined) return; // a thread of the app's own asks, and the request has ended meanwhile
         // As if its time had begun so late that this much is left.
         exchange.pieceAt = now() + ms - this.config.timeoutMs;
       },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import socket
 import struct
@@ -11,7 +13,7 @@ import unittest
 import unittest.mock
 
 from nunicorn_worker import slot, wsgi
-from nunicorn_worker.frames import READY
+from nunicorn_worker.frames import EXTEND, READY
 from nunicorn_worker.slot import Slot
 from support import ANSWER, DATA, END, HEAD, split_frames
 
@@ -69,6 +71,8 @@ class ServingSlot(unittest.TestCase):
         path = environ["PATH_INFO"]
         self.ran.append(path)
         self.seen_begun.append(self.begun[0])
+        if path == "/wait/more-time":
+            self.extend = lambda: environ["nunicorn.extend_deadline"](60)
         if path.startswith("/wait"):
             self.waiting.release()
             self.go.acquire()
@@ -78,6 +82,13 @@ class ServingSlot(unittest.TestCase):
             return self.shrinking_file(environ, start_response)
         if path.startswith("/pieces"):
             return self.pieces(path, start_response)
+        if path == "/fails":
+            raise ValueError("the app fails")
+        if path == "/kept":
+            self.kept = environ["nunicorn.extend_deadline"], start_response("200 OK", [("Content-Length", "0")])
+            return []
+        if path == "/view":
+            self.kept = memoryview(environ["wsgi.input"].getbuffer())
         start_response("200 OK", [])
         if path == "/scheduled":
             return [b"%d" % os.sched_getscheduler(0)]
@@ -121,6 +132,57 @@ class ServingSlot(unittest.TestCase):
             except (AssertionError, struct.error):
                 continue
         return found
+
+    def test_what_the_app_calls_when_its_request_has_ended_is_not_taken_for_the_next_one(self):
+        self.front.sendall(request(1, "/kept"))
+        self.assertEqual(self.answers(self.front, 1)[0].kind, ANSWER)
+        self.front.sendall(request(2, "/wait"))
+        self.await_waiting()
+        extend_deadline, write = self.kept
+        extend_deadline(60)
+        with self.assertRaises(AssertionError):
+            write(b"late")
+        self.go.release()
+        (answer,) = self.answers(self.front, 1)
+        self.assertEqual((answer.id, answer.kind), (2, ANSWER))
+
+    def test_a_thread_of_the_apps_own_may_ask_for_more_time(self):
+        self.front.sendall(request(1, "/wait/more-time"))
+        self.await_waiting()
+        helper = threading.Thread(target=self.extend)
+        helper.start()
+        helper.join(DEADLINE_S)
+        self.go.release()
+        self.assertEqual([frame.kind for frame in self.answers(self.front, 2)], [EXTEND, ANSWER])
+
+    def test_a_log_handler_that_fails_takes_neither_the_answer_nor_the_thread_along(self):
+        def fail(_message):
+            raise RuntimeError("the disk is full")
+
+        self.slot._log.exception = fail
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            self.front.sendall(request(1, "/fails"))
+            (answer,) = self.answers(self.front, 1)
+        self.assertEqual((answer.id, answer.status), (1, 500))
+        self.assertIn("the disk is full", stderr.getvalue())
+        self.front.sendall(request(2))
+        self.assertEqual(self.answers(self.front, 1)[0].id, 2)
+
+    def test_what_fails_between_two_requests_ends_the_connection_not_the_thread(self):
+        with unittest.mock.patch.object(slot, "run", side_effect=MemoryError):
+            self.front.sendall(request(1))
+            self.assertEqual(self.front.recv(1), b"")
+        self.assertEqual(self.slot._log.lines, ["Error between two requests"])
+        front = self.connect()
+        front.sendall(request(2))
+        self.assertEqual(self.answers(front, 1)[0].id, 2)
+
+    def test_an_app_that_keeps_a_view_of_the_body_has_it_to_itself(self):
+        self.front.sendall(request(1, "/view", b"body"))
+        self.assertEqual(self.answers(self.front, 1)[0].body, b"/view")
+        self.front.sendall(request(2))
+        self.assertEqual(self.answers(self.front, 1)[0].id, 2)
+        self.assertEqual(bytes(self.kept), b"body")
 
     def test_an_app_that_closes_its_descriptor_ends_the_connection_not_the_thread(self):
         closed = threading.Event()

@@ -40,6 +40,10 @@ class Interruptible:
         if self._is_main:
             signal.signal(INTERRUPT_SIGNAL, self._signalled)
 
+    def is_here(self):
+        """Whether it is this thread that calls."""
+        return threading.get_ident() == self._thread
+
     def enter(self, request_id):
         """The app's code begins. Raises RequestTimeout if its time is over already."""
         self._request = request_id

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import traceback
 from collections import deque
 from queue import SimpleQueue
 from time import perf_counter
@@ -29,7 +30,7 @@ class Slot:
         self.app = app
         self.base_environ = base_environ
         self.begun = begun  # words of 8 bytes shared with the front: the request last begun in each slot
-        self.log_exception = log.exception
+        self._log = log
         self.cancelled = set()  # ids of requests whose clients left
         self.app_code = Interruptible()
         self.tail = Tail()
@@ -52,6 +53,16 @@ class Slot:
             self._sock.close()
         self._connections.put(None)
 
+    def log_exception(self, message):
+        """Logs what is being handled. A log handler of the app's own that fails takes neither the answer nor the thread along."""
+        try:
+            self._log.exception(message)
+        except BaseException:
+            try:
+                traceback.print_exc()
+            except Exception:
+                pass  # the app has closed stderr
+
     def serve_forever(self):
         self.app_code.bind()
         let_others_finish()
@@ -69,6 +80,8 @@ class Slot:
                 self._serve()
             except (self.Broken, OSError):
                 pass
+            except Exception:  # no memory for a frame, a signal handler of the app's that raises: the front connects anew
+                self.log_exception("Error between two requests")
             finally:
                 self._sock = None
                 _close(sock)
@@ -137,8 +150,9 @@ class Slot:
         """Sends what has gathered in `out`. Raises Broken."""
         with self._send_lock:
             out = self.out
-            data = b"".join(out)
-            out.clear()
+            count = len(out)  # a thread of the app's own that asks for more time may add to it meanwhile
+            data = b"".join(out[:count])
+            del out[:count]
             self._send(data)
 
     def send(self, *pieces):

@@ -129,7 +129,7 @@ class ReadFileWrapper(FileWrapper):
 class Answer:
     """The answer to one request: what `start_response` was told and how much of it is on its way."""
 
-    __slots__ = ("begun", "bodiless", "body_sent", "head", "held", "id", "last_sent", "length", "method", "slot", "status")
+    __slots__ = "begun bodiless body_sent head held id last_sent length method over slot status".split()
 
     def __init__(self, slot, request_id, method):
         self.slot = slot
@@ -140,6 +140,7 @@ class Answer:
         self.held = None  # the header of the HEAD frame that gathers with the whole body, as long as END is awaited
         self.body_sent = 0
         self.last_sent = False
+        self.over = False  # the request has ended: the thread's connection is the next one's
 
     def start_response(self, status, headers, exc_info=None):
         if exc_info:
@@ -181,6 +182,8 @@ class Answer:
             raise TypeError("the body must be bytes, not %s" % type(data).__name__)
         if self.head is None:
             raise AssertionError("the body was sent before start_response was called")
+        if self.over:
+            raise AssertionError("write() was called when the request had ended")
         if self.id in self.slot.cancelled:
             raise ClientGone
         interruptible = self.slot.app_code.leave()
@@ -227,10 +230,14 @@ class Answer:
         self._send_beside(_pack(0, EXTEND, 0, 0, self.id, 0, milliseconds))
 
     def _send_beside(self, *pieces):
-        interruptible = self.slot.app_code.leave()
+        if self.over:
+            return
+        app_code = self.slot.app_code
+        # A thread of the app's own may ask for more time: nobody interrupts that one here.
+        interruptible = app_code.is_here() and app_code.leave()
         self.slot.send(*pieces)
         if interruptible:
-            self.slot.app_code.enter(interruptible)
+            app_code.enter(interruptible)
 
     def declare_length(self, size):
         """Adds a Content-Length, where the app gave none and the size of the body is known before it is sent."""
@@ -336,6 +343,16 @@ def run(app, base_environ, slot, frame):
         # It came while _run was handling another error, and cannot come again.
         slot.app_code.leave()
         _fail(answer, slot, 0)
+    finally:
+        answer.over = True
+
+
+def _close_input(source):
+    """An app that keeps a view of the body, or has taken the file away, has it to itself."""
+    try:
+        source.close()
+    except (BufferError, OSError, ValueError):
+        pass
 
 
 def _app_us(started, ended):
@@ -395,4 +412,4 @@ def _run(app, environ, answer, slot, flags, body):
         _fail(answer, slot, app_us)
     finally:
         if source is not None:
-            source.close()
+            _close_input(source)
