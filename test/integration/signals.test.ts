@@ -31,7 +31,10 @@ for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
 
     it("SIGTERM reaches a handler of the app's own", async () => {
       await withServer({ kind, app: APP }, async (server) => {
-        await server.get('/on-term?heard');
+        const asking = await server.connect();
+        await asking.send('GET /on-term?heard HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n');
+        // Not when the answer is here: gunicorn's worker, still in sendall(), would swallow the handler's SystemExit.
+        await asking.end();
         await assertStopsBy(server, 'SIGTERM', 5_000);
         await server.marked('heard');
       });
