@@ -38,7 +38,7 @@ class SlotTest(unittest.TestCase):
         self.addCleanup(ours.close)
         self.front.settimeout(10)
         self.begun = [0]
-        self.slot = Slot(0, None, {"wsgi.file_wrapper": wsgi.FileWrapper}, self.begun, NoLog())
+        self.slot = Slot(0, None, {"wsgi.file_wrapper": wsgi.FileWrapper}, self.begun, NoLog(), lambda why: None)
         self.slot._sock = ours
 
     def received(self):

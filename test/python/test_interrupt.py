@@ -179,7 +179,7 @@ def fuzz(slot, front, seed):
 
 def make_slot():
     log = Log()
-    slot = Slot(0, application, {"wsgi.file_wrapper": wsgi.FileWrapper}, [0], log)
+    slot = Slot(0, application, {"wsgi.file_wrapper": wsgi.FileWrapper}, [0], log, lambda why: None)
     front, ours = socket.socketpair()
     slot.connect(ours)
     return slot, front, log

@@ -149,7 +149,7 @@ def attempt(path, place, serve, later=0):
     Returns the tracer and the kind of the first one's last frame.
     """
     log = Log()
-    slot = Slot(0, application, {"wsgi.file_wrapper": wsgi.FileWrapper}, [0], log)
+    slot = Slot(0, application, {"wsgi.file_wrapper": wsgi.FileWrapper}, [0], log, lambda why: None)
     front, ours = socket.socketpair()
     front.settimeout(DEADLINE_S)
     slot.connect(ours)

@@ -15,7 +15,7 @@ import unittest.mock
 from nunicorn_worker import slot, wsgi
 from nunicorn_worker.frames import EXTEND, READY
 from nunicorn_worker.slot import Slot
-from support import ANSWER, DATA, END, HEAD, split_frames
+from support import ANSWER, DATA, END, ERROR, HEAD, split_frames
 
 DEADLINE_S = 10
 
@@ -41,7 +41,9 @@ class ServingSlot(unittest.TestCase):
         self.ran = []
         self.begun = [0]
         self.seen_begun = []
-        self.slot = Slot(0, self.app, {"wsgi.file_wrapper": wsgi.FileWrapper}, self.begun, Log())
+        self.asked_to_leave = []
+        base_environ = {"wsgi.file_wrapper": wsgi.FileWrapper}
+        self.slot = Slot(0, self.app, base_environ, self.begun, Log(), self.asked_to_leave.append)
         self.thread = threading.Thread(target=self.slot.serve_forever, daemon=True)
         self.thread.start()
         self.front = self.connect()
@@ -146,14 +148,15 @@ class ServingSlot(unittest.TestCase):
         (answer,) = self.answers(self.front, 1)
         self.assertEqual((answer.id, answer.kind), (2, ANSWER))
 
-    def test_a_thread_of_the_apps_own_may_ask_for_more_time(self):
+    def test_a_thread_of_the_apps_own_may_ask_for_more_time_and_the_app_stays_interruptible(self):
         self.front.sendall(request(1, "/wait/more-time"))
         self.await_waiting()
+        self.slot.app_code.interrupt(1)
         helper = threading.Thread(target=self.extend)
         helper.start()
         helper.join(DEADLINE_S)
         self.go.release()
-        self.assertEqual([frame.kind for frame in self.answers(self.front, 2)], [EXTEND, ANSWER])
+        self.assertEqual([frame.kind for frame in self.answers(self.front, 2)], [EXTEND, ERROR])
 
     def test_a_log_handler_that_fails_takes_neither_the_answer_nor_the_thread_along(self):
         def fail(_message):
@@ -173,6 +176,7 @@ class ServingSlot(unittest.TestCase):
             self.front.sendall(request(1))
             self.assertEqual(self.front.recv(1), b"")
         self.assertEqual(self.slot._log.lines, ["Error between two requests"])
+        self.assertEqual(self.asked_to_leave, ["hit by an error between two requests"])
         front = self.connect()
         front.sendall(request(2))
         self.assertEqual(self.answers(front, 1)[0].id, 2)
@@ -201,7 +205,7 @@ class ServingSlot(unittest.TestCase):
         again.close()
 
     def test_a_connection_that_is_not_taken_yet_does_not_keep_a_thread_that_is_to_leave(self):
-        slot = Slot(0, self.app, {}, [0], Log())
+        slot = Slot(0, self.app, {}, [0], Log(), lambda why: None)
         front, ours = socket.socketpair()
         self.addCleanup(front.close)
         slot.connect(ours)

@@ -25,12 +25,14 @@ class Slot:
     class Broken(Exception):
         """The connection to the front is gone: nobody is there to take an answer."""
 
-    def __init__(self, number, app, base_environ, begun, log):
+    def __init__(self, number, app, base_environ, begun, log, ask_to_leave):
+        """`ask_to_leave` has the worker replaced."""
         self.number = number
         self.app = app
         self.base_environ = base_environ
         self.begun = begun  # words of 8 bytes shared with the front: the request last begun in each slot
         self._log = log
+        self._ask_to_leave = ask_to_leave
         self.cancelled = set()  # ids of requests whose clients left
         self.app_code = Interruptible()
         self.tail = Tail()
@@ -80,8 +82,10 @@ class Slot:
                 self._serve()
             except (self.Broken, OSError):
                 pass
-            except Exception:  # no memory for a frame, a signal handler of the app's that raises: the front connects anew
+            except Exception:
+                # No memory for a frame, a late signal whose handler raises: the front connects anew until the worker is replaced.
                 self.log_exception("Error between two requests")
+                self._ask_to_leave("hit by an error between two requests")
             finally:
                 self._sock = None
                 _close(sock)

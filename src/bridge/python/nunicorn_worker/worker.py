@@ -178,7 +178,7 @@ class Worker:
         except OSError as error:
             log.critical("%s could not be written: %s", process["begun_path"], error)
             return EXIT_BOOT_ERROR
-        slots = [Slot(number, app, base_environ, begun, log) for number in range(process["threads"])]
+        slots = [Slot(number, app, base_environ, begun, log, self._ask_to_leave) for number in range(process["threads"])]
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(process["socket_path"])
         listener.listen(process["threads"] + 8)
