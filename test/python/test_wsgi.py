@@ -798,6 +798,37 @@ class TestInput(unittest.TestCase):
             self.assertEqual(answer(app, body=os.fsencode(file.name), flags=BODY_IN_FILE).body, b"spooled|/")
         self.assertTrue(seen[0].closed)
 
+    def test_a_view_of_it_that_the_app_keeps_stays_valid(self):
+        kept = []
+
+        def app(environ, start_response):
+            kept.append(environ["wsgi.input"].getbuffer())
+            return self.echo(environ, start_response)
+
+        got = answer(app, "POST", body=b"body")
+        self.assertEqual((got.kinds, got.body, bytes(kept[0])), ([ANSWER], b"body|/", b"body"))
+
+    def test_a_file_whose_descriptor_the_app_has_closed_costs_the_request_only(self):
+        def app(environ, start_response):
+            os.close(environ["wsgi.input"].fileno())
+            return returns([b"one"])(environ, start_response)
+
+        with tempfile.NamedTemporaryFile() as file:
+            self.assertEqual(answer(app, body=os.fsencode(file.name), flags=BODY_IN_FILE).kinds, [ANSWER])
+
+    def test_write_of_a_request_that_has_ended_sends_nothing(self):
+        kept = []
+
+        def app(environ, start_response):
+            kept.append(start_response("200 OK", TEXT))
+            return [b"one"]
+
+        slot = FakeSlot()
+        answer(app, slot=slot)
+        with self.assertRaisesRegex(AssertionError, "ended"):
+            kept[0](b"late")
+        self.assertEqual([frame.body for frame in slot.frames()], [b"one"])
+
     def test_more_time_may_be_hours(self):
         for seconds, milliseconds in ((0.5, 500), (86_400, 86_400_000), (float("inf"), 0xFFFFFFFF), (-1, 0)):
 
