@@ -7,7 +7,7 @@ import { now } from '../../src/clock.ts';
 import { type ClientHandler, ClientServer } from '../../src/front/client-server.ts';
 import { FirstBytes } from '../../src/front/first-bytes.ts';
 import type { FrontConfig } from '../../src/front/messages.ts';
-import type { ErrorLog } from '../../src/log/error-log.ts';
+import { nothing, SILENT_LOG } from '../helpers/silent-log.ts';
 
 const CONFIG = {
   headerTimeoutMs: 1000,
@@ -24,25 +24,16 @@ const HANDLER: ClientHandler = {
   connected: nothing,
   notUnderstood: nothing,
 };
-const LOG: ErrorLog = {
-  debug: nothing,
-  info: nothing,
-  warning: nothing,
-  error: nothing,
-  critical: nothing,
-  reopen: nothing,
-  close: nothing,
-};
-
-function nothing(): void {}
-
 test('a client that comes while new settings are on their way has a time limit before HTTP begins', async () => {
   const config = CONFIG as unknown as FrontConfig;
   const newParts = () => ({
     tls: null,
-    firstBytes: new FirstBytes({ proxyProtocol: 'auto', proxyAllowed: () => true, tls: false, limitMs: 1000 }, LOG),
+    firstBytes: new FirstBytes(
+      { proxyProtocol: 'auto', proxyAllowed: () => true, tls: false, limitMs: 1000 },
+      SILENT_LOG,
+    ),
   });
-  const clients = new ClientServer(config, HANDLER, LOG, newParts());
+  const clients = new ClientServer(config, HANDLER, SILENT_LOG, newParts());
   const server = clients.createServer({ kind: 'tcp', host: '127.0.0.1', port: 0, path: '' });
   try {
     server.listen(0, '127.0.0.1');

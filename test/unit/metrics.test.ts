@@ -1,7 +1,6 @@
 import { strict as assert } from 'node:assert';
 import { readFileSync } from 'node:fs';
 import { describe, mock, test } from 'node:test';
-import type { ErrorLog } from '../../src/log/error-log.ts';
 import { formatOf } from '../../src/metrics/admin-server.ts';
 import { backlogOf } from '../../src/metrics/backlog.ts';
 import { BOUNDS_MS, FRONT_AT, FrontCounters, HISTOGRAM_CELLS, OUTCOME, WORKER_AT } from '../../src/metrics/counters.ts';
@@ -17,6 +16,7 @@ import type { ServerView } from '../../src/metrics/view.ts';
 import { REASONS } from '../../src/policy/reasons.ts';
 import { checkAdmin } from '../../src/settings/admin.ts';
 import type { Settings } from '../../src/settings/table.ts';
+import { SILENT_LOG } from '../helpers/silent-log.ts';
 
 function reportOf(counters: FrontCounters): {
   cells: number[];
@@ -27,18 +27,6 @@ function reportOf(counters: FrontCounters): {
     workers: Array.from(counters.workers, ([number, cells]) => ({ number, cells: Array.from(cells), processes: [] })),
   };
 }
-
-function nothing(): void {}
-
-const NO_LOG: ErrorLog = {
-  debug: nothing,
-  info: nothing,
-  warning: nothing,
-  error: nothing,
-  critical: nothing,
-  reopen: nothing,
-  close: nothing,
-};
 
 /** Numbers from 0 to 1, the same in each run: mulberry32. */
 function randomOf(seed: number): () => number {
@@ -282,7 +270,7 @@ describe('the status', () => {
       prometheusFolder: () => null,
       askFronts: async () => [],
     };
-    const metrics = new MasterMetrics(view, NO_LOG);
+    const metrics = new MasterMetrics(view, SILENT_LOG);
     const inTenDays = Date.now() + 10 * 86_400_000;
     const clock = mock.method(Date, 'now', () => inTenDays);
     try {

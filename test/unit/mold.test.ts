@@ -1,20 +1,8 @@
 import { strict as assert } from 'node:assert';
 import { ChildProcess } from 'node:child_process';
 import { mock, test } from 'node:test';
-import type { ErrorLog } from '../../src/log/error-log.ts';
 import { Mold, type MoldHandler } from '../../src/master/mold.ts';
-
-function nothing(): void {}
-
-const LOG: ErrorLog = {
-  debug: nothing,
-  info: nothing,
-  warning: nothing,
-  error: nothing,
-  critical: nothing,
-  reopen: nothing,
-  close: nothing,
-};
+import { nothing, SILENT_LOG } from '../helpers/silent-log.ts';
 
 test('a mold that is ready while its stacks are written for a boot that takes too long stays', () => {
   mock.timers.enable({ apis: ['setTimeout'] });
@@ -38,7 +26,7 @@ test('a mold that is ready while its stacks are written for a boot that takes to
       unbootable: nothing,
       hookFailed: nothing,
     };
-    const mold = new Mold(handler, LOG);
+    const mold = new Mold(handler, SILENT_LOG);
     mold.start();
     const later = performance.now() + 600;
     const clock = mock.method(performance, 'now', () => later);

@@ -3,6 +3,7 @@ import { strict as assert } from 'node:assert';
 import { mock, test } from 'node:test';
 import type { WorkerProcess } from '../../src/master/app-kind.ts';
 import { Workers, type WorkersOptions } from '../../src/master/workers.ts';
+import { nothing, SILENT_LOG } from '../helpers/silent-log.ts';
 
 const OPTIONS: WorkersOptions = {
   count: 1,
@@ -18,8 +19,6 @@ const OPTIONS: WorkersOptions = {
     minWorkerLifetimeMs: 0,
   },
 };
-
-function nothing(): void {}
 
 const PROCESS: WorkerProcess = {
   pid: null,
@@ -51,16 +50,7 @@ function withWorkers(options: WorkersOptions, run: (seen: Seen) => void, process
       reloadFailed: nothing,
       allGone: nothing,
     };
-    const log = {
-      debug: nothing,
-      info: nothing,
-      warning: nothing,
-      error: nothing,
-      critical: nothing,
-      reopen: nothing,
-      close: nothing,
-    };
-    const workers = new Workers(options, handler, log);
+    const workers = new Workers(options, handler, SILENT_LOG);
     workers.start();
     run({ workers, spawned });
   } finally {
