@@ -5,24 +5,14 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { ErrorLog } from '../../src/log/error-log.ts';
 import { AdminServer, type AdminSource } from '../../src/metrics/admin-server.ts';
-
-const log: ErrorLog = {
-  debug() {},
-  info() {},
-  warning() {},
-  error() {},
-  critical() {},
-  reopen() {},
-  close() {},
-};
+import { SILENT_LOG } from '../helpers/silent-log.ts';
 
 test("connections beyond a hundred are closed: the descriptors are the master's", { timeout: 30_000 }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'nunicorn-admin-'));
   const path = join(folder, 'socket');
   const server = new AdminServer(`unix:${path}`, null, { metrics: {} } as AdminSource);
-  await server.listen(log);
+  await server.listen(SILENT_LOG);
   try {
     const open = Array.from({ length: 100 }, () => connect(path));
     await Promise.all(open.map((socket) => once(socket, 'connect')));

@@ -7,16 +7,7 @@ import { ControlSocket } from '../../src/control/control-socket.ts';
 import type { ControlTarget } from '../../src/control/target.ts';
 import type { ErrorLog } from '../../src/log/error-log.ts';
 import { AdminServer, type AdminSource } from '../../src/metrics/admin-server.ts';
-
-const log: ErrorLog = {
-  debug() {},
-  info() {},
-  warning() {},
-  error() {},
-  critical() {},
-  reopen() {},
-  close() {},
-};
+import { SILENT_LOG } from '../helpers/silent-log.ts';
 
 interface Listener {
   listen(log: ErrorLog): Promise<void>;
@@ -26,7 +17,7 @@ interface Listener {
 /** Only who asks needs what they show. */
 const LISTENERS: readonly (readonly [name: string, mode: number, (path: string) => Listener])[] = [
   ['the admin server', 0o600, (path) => new AdminServer(`unix:${path}`, null, { metrics: {} } as AdminSource)],
-  ['the control socket', 0o660, (path) => new ControlSocket(path, 0o660, {} as ControlTarget, log)],
+  ['the control socket', 0o660, (path) => new ControlSocket(path, 0o660, {} as ControlTarget, SILENT_LOG)],
 ];
 
 for (const [name, mode, make] of LISTENERS) {
@@ -36,7 +27,7 @@ for (const [name, mode, make] of LISTENERS) {
     const listener = make(path);
     const umask = process.umask(0o027);
     try {
-      const listening = listener.listen(log);
+      const listening = listener.listen(SILENT_LOG);
       // Turn by turn of the microtasks: nothing that comes later has been done when the file is seen first.
       for (let turn = 0; turn < 100 && !existsSync(path); turn++) await null;
       assert.equal(statSync(path).mode & 0o777, mode);
