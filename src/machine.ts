@@ -39,7 +39,7 @@ export function readMachine(read: ReadFile = readText): Machine {
   const groups = controlGroups(read);
   const limit = least(groups.flatMap((group) => memoryLimits(group, read)));
   return {
-    processors: affinity(read) ?? os.availableParallelism(),
+    processors: affinity(read)?.length ?? os.availableParallelism(),
     cpuQuota: least(groups.flatMap((group) => cpuQuotas(group, read))),
     memory,
     memoryLimit: limit !== null && limit < memory ? limit : null,
@@ -85,20 +85,21 @@ export function usableMemory({ memory, memoryLimit }: Machine): number {
   return memoryLimit ?? memory;
 }
 
-/** How many processors a list such as `0-3,8,10-11` names; undefined if it is no such list. */
-export function countList(list: string): number | undefined {
-  let count = 0;
+/** The processors that a list such as `0-3,8,10-11` names; undefined if it is no such list. */
+export function parseList(list: string): readonly number[] | undefined {
+  const numbers: number[] = [];
   for (const part of list.trim().split(',')) {
     const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(part) ?? [];
     if (first === undefined || last === undefined) return undefined;
-    count += Number(last) - Number(first) + 1;
+    for (let number = Number(first); number <= Number(last); number++) numbers.push(number);
   }
-  return count;
+  return numbers;
 }
 
-function affinity(read: ReadFile): number | undefined {
+/** The processors that this process may run on, by number; undefined if the system does not tell. */
+export function affinity(read: ReadFile = readText): readonly number[] | undefined {
   const list = /^Cpus_allowed_list:\s*(\S+)$/m.exec(read('/proc/self/status') ?? '')?.[1];
-  return list === undefined ? undefined : countList(list);
+  return list === undefined ? undefined : parseList(list);
 }
 
 function memoryTotal(read: ReadFile): number | undefined {

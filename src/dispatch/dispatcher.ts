@@ -5,8 +5,17 @@
  * A request goes to the worker with the fewest requests. It goes to an idle slot, or, while the worker's app is so fast that
  * all that is sent ahead is about a millisecond of work, behind the requests of a busy slot of the same worker: threads of one
  * interpreter share its lock, so that for such an app one busy thread answers more than two (see LookAhead).
+ *
+ * While the processors have no time left, idle slots are kept in reserve: a request waits until one that has begun in the last
+ * YOUNG_MS is answered, or is older than that (see ConcurrencyLimit).
  */
 import { LookAhead } from './look-ahead.ts';
+
+/**
+ * For so long a request counts against the limit; one that takes longer, whether it computes or waits for something, does not
+ * make the others wait.
+ */
+const YOUNG_MS = 20;
 
 /** A request as the dispatcher sees it. The caller extends it with what it needs. */
 export interface Dispatched {
@@ -59,6 +68,8 @@ export interface DispatcherOptions<R> {
   readonly gather?: boolean;
   /** False: nothing is ever sent ahead. */
   readonly sendsAhead?: boolean;
+  /** Requests wait beside idle slots from now on: `dispatch` is to be called every few milliseconds while `isReserving`. */
+  reserving?(): void;
 }
 
 export class Dispatcher<R extends Dispatched> {
@@ -71,6 +82,12 @@ export class Dispatcher<R extends Dispatched> {
   private first: R | null = null;
   private last: R | null = null;
   private waiting = 0;
+  private youngLimit = Number.POSITIVE_INFINITY;
+  /** Idle slots that are kept in reserve, and since when. */
+  private reserved = 0;
+  private reservedAt = 0;
+  private reservingMs = 0;
+  private reservedSlotMs = 0;
   /** Sent requests whose clients have left: they are not run elsewhere. */
   private readonly left = new Set<R>();
 
@@ -85,6 +102,23 @@ export class Dispatcher<R extends Dispatched> {
 
   get oldestQueued(): R | null {
     return this.first;
+  }
+
+  get isReserving(): boolean {
+    return this.reserved > 0;
+  }
+
+  /** How many requests may be young; infinity: there is no limit. */
+  limitYoung(limit: number, now: number): void {
+    if (limit === this.youngLimit) return;
+    this.youngLimit = limit;
+    this.dispatch(now);
+  }
+
+  /** For how long idle slots have been kept in reserve until now, in all: any of them, and summed over them. */
+  reservedMs(now: number): { readonly any: number; readonly summed: number } {
+    this.reserve(now);
+    return { any: this.reservingMs, summed: this.reservedSlotMs };
   }
 
   get workers(): readonly DispatchWorker<R>[] {
@@ -167,14 +201,25 @@ export class Dispatcher<R extends Dispatched> {
   /** A new request. False if the queue is full: the caller answers 503. */
   arrive(request: R, now: number): boolean {
     if (this.waiting === 0) {
-      const slot = this.findSlot();
+      const slot = this.findSlot(this.isFull(now));
       if (slot !== null) {
         this.assign(slot, request, now);
         return true;
       }
     }
-    if (this.waiting >= this.maxQueue) return false;
     this.append(request);
+    // Rather more at once than a refusal: slots in reserve are used.
+    while (this.waiting > this.maxQueue && this.first !== null) {
+      const slot = this.findSlot(false);
+      if (slot === null) {
+        this.unlink(request);
+        return false;
+      }
+      const oldest = this.first;
+      this.unlink(oldest);
+      this.assign(slot, oldest, now);
+    }
+    if (this.youngLimit < Number.POSITIVE_INFINITY) this.dispatch(now);
     return true;
   }
 
@@ -182,12 +227,13 @@ export class Dispatcher<R extends Dispatched> {
    * The client has left. Takes a waiting request out of the queue. False if it does not wait: it has been sent, and if it comes
    * back without having begun it is dropped.
    */
-  cancel(request: R): boolean {
+  cancel(request: R, now: number): boolean {
     if (!request.queued) {
       if (request.slot !== null) this.left.add(request);
       return false;
     }
     this.unlink(request);
+    this.reserve(now);
     return true;
   }
 
@@ -258,9 +304,9 @@ export class Dispatcher<R extends Dispatched> {
   }
 
   /** What is wrong with the state, in words: for tests and for a look at a server that behaves strangely. */
-  violations(): string[] {
+  violations(now: number): string[] {
     const found: string[] = [];
-    if (this.waiting > 0) {
+    if (this.waiting > 0 && !this.isFull(now)) {
       for (const worker of this.workerList) {
         if (worker.accepting && worker.idle.length > 0)
           found.push(`worker ${worker.serial}: idle slot, ${this.waiting} wait`);
@@ -296,7 +342,8 @@ export class Dispatcher<R extends Dispatched> {
         `look-ahead ${lookAhead.limit}, slots: ${each.join(' | ')}`
       );
     });
-    return [`${this.waiting} waiting`, ...lines].join('\n');
+    const limit = this.youngLimit === Number.POSITIVE_INFINITY ? '' : `, at most ${this.youngLimit} young`;
+    return [`${this.waiting} waiting${limit}`, ...lines].join('\n');
   }
 
   /** Makes all that is reckoned up anew from what the slots hold, and dispatches. */
@@ -313,22 +360,57 @@ export class Dispatcher<R extends Dispatched> {
   /** Sends what waits to the slots that are free. */
   dispatch(now: number): void {
     while (this.first !== null) {
-      const slot = this.findSlot();
-      if (slot === null) return;
+      const slot = this.findSlot(this.isFull(now));
+      if (slot === null) break;
       const request = this.first;
       this.unlink(request);
       this.assign(slot, request, now);
     }
+    this.reserve(now);
   }
 
-  private findSlot(): Slot<R> | null {
+  /**
+   * As many requests are young as may be: nothing goes to an idle slot. Beside each older one, one more may: the older ones take
+   * their part of the processors, and the young ones as a whole would get the less the more of them there are.
+   */
+  private isFull(now: number): boolean {
+    if (this.youngLimit === Number.POSITIVE_INFINITY) return false;
+    let young = 0;
+    let older = 0;
+    for (const { slots } of this.workerList) {
+      for (const { requests, runningSince } of slots) {
+        if (requests.length === 0) continue;
+        if (now - runningSince < YOUNG_MS) young++;
+        else older++;
+      }
+    }
+    return young >= this.youngLimit + older;
+  }
+
+  /** Brings what is known of idle slots beside a queue up to date. */
+  private reserve(now: number): void {
+    const limited = this.youngLimit < Number.POSITIVE_INFINITY;
+    if (!limited && this.reserved === 0) return;
+    const gone = Math.max(0, now - this.reservedAt);
+    if (this.reserved > 0) this.reservingMs += gone;
+    this.reservedSlotMs += this.reserved * gone;
+    const before = this.reserved;
+    this.reserved = 0;
+    this.reservedAt = now;
+    if (!limited || this.waiting === 0) return;
+    for (const { accepting, idle } of this.workerList) if (accepting) this.reserved += idle.length;
+    if (before === 0 && this.reserved > 0) this.options.reserving?.();
+  }
+
+  /** `full`: only one that has a request. */
+  private findSlot(full: boolean): Slot<R> | null {
     const hot = this.lastUsed;
-    if (hot?.worker.accepting && hasRoom(hot, hot.worker.lookAhead.limit)) return hot;
+    if (hot?.worker.accepting && hasRoom(hot, hot.worker.lookAhead.limit, full)) return hot;
     let best: Slot<R> | null = null;
     let least = Number.POSITIVE_INFINITY;
     for (const worker of this.workerList) {
       if (!worker.accepting || worker.outstanding >= least) continue;
-      const slot = this.slotOf(worker);
+      const slot = this.slotOf(worker, full);
       if (slot !== null) {
         best = slot;
         least = worker.outstanding;
@@ -337,14 +419,14 @@ export class Dispatcher<R extends Dispatched> {
     return best;
   }
 
-  private slotOf(worker: DispatchWorker<R>): Slot<R> | null {
+  private slotOf(worker: DispatchWorker<R>, full: boolean): Slot<R> | null {
     const limit = worker.lookAhead.limit;
     const hot = worker.hot;
-    if (limit > 1 && hot !== null && hasRoom(hot, limit)) return hot;
+    if (limit > 1 && hot !== null && hasRoom(hot, limit, full)) return hot;
     const idle = worker.idle.at(-1);
-    if (idle !== undefined) return idle;
+    if (idle !== undefined && !full) return idle;
     if (limit > 1) {
-      for (const slot of worker.slots) if (hasRoom(slot, limit)) return slot;
+      for (const slot of worker.slots) if (hasRoom(slot, limit, full)) return slot;
     }
     return null;
   }
@@ -417,6 +499,6 @@ export class Dispatcher<R extends Dispatched> {
   }
 }
 
-function hasRoom<R>(slot: Slot<R>, limit: number): boolean {
-  return !slot.held && slot.requests.length < limit;
+function hasRoom<R>(slot: Slot<R>, limit: number, onlyBusy: boolean): boolean {
+  return !slot.held && slot.requests.length < limit && !(onlyBusy && slot.requests.length === 0);
 }

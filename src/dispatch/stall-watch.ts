@@ -11,7 +11,7 @@ export class StallWatch {
 
   /** To be called several times a second. Returns what was wrong when it has been for STALL_MS; then it is mended. */
   check<R extends Dispatched>(dispatcher: Dispatcher<R>, now: number): string | null {
-    const stalled = dispatcher.queueLength > 0 && dispatcher.violations().length > 0;
+    const stalled = dispatcher.queueLength > 0 && dispatcher.violations(now).length > 0;
     if (!stalled) {
       this.since = null;
       return null;
@@ -19,7 +19,7 @@ export class StallWatch {
     this.since ??= now;
     if (now - this.since < STALL_MS) return null;
     this.since = null;
-    const report = `${dispatcher.violations().join('; ')}\n${dispatcher.describe()}`;
+    const report = `${dispatcher.violations(now).join('; ')}\n${dispatcher.describe()}`;
     dispatcher.repair(now);
     return report;
   }

@@ -104,6 +104,7 @@ export class FrontMetrics {
     if (access !== null) counters.cells[FRONT_AT.accessLinesDropped] = access.dropped;
     const { user, system } = process.cpuUsage();
     counters.cells[FRONT_AT.cpuMs] = (user + system) / 1000;
+    counters.cells[FRONT_AT.reservedMs] = watched?.dispatcher.reservedMs(now()).summed ?? 0;
     return {
       ...(asked === null ? {} : { asked }),
       cells: Array.from(counters.cells),

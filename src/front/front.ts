@@ -17,6 +17,7 @@ import { ClientServer, type ClientServerParts, type HttpServer } from './client-
 import type { Exchange } from './exchange.ts';
 import type { FrontMetrics } from './front-metrics.ts';
 import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
+import { ProcessorWatch } from './processor-watch.ts';
 import { cut, finishWithPage, sendHead, sendWhole } from './respond.ts';
 
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
@@ -49,9 +50,10 @@ export class Front {
   private readonly attached = new Map<number, Attached>();
   private readonly unflushed = new Set<WorkerLink>();
   private flushScheduled = false;
-  private aheadTimer: NodeJS.Timeout | null = null;
+  private queueTimer: NodeJS.Timeout | null = null;
   private readonly metrics: FrontMetrics | null;
   private readonly stallWatch = new StallWatch();
+  private readonly processorWatch: ProcessorWatch;
   private stoppedSaid = false;
   private aliveSaidAt = 0;
   /** Requests that were interrupted and whose stack is awaited. */
@@ -73,7 +75,9 @@ export class Front {
     this.dispatcher = new Dispatcher<Exchange>({
       maxQueue: config.maxQueue,
       send: (slot, exchange) => this.send(slot, exchange),
+      reserving: () => this.watchQueue(),
     });
+    this.processorWatch = new ProcessorWatch(config.processors);
     this.clients = new ClientServer(
       config,
       {
@@ -178,7 +182,7 @@ export class Front {
       for (const request of this.dispatcher.sent())
         this.fail(request, 503, 'The server is shutting down', OUTCOME.shutdown);
       for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
-        this.dispatcher.cancel(next);
+        this.dispatcher.cancel(next, now());
         this.fail(next, 503, 'The server is shutting down', OUTCOME.shutdown);
       }
     }
@@ -216,7 +220,7 @@ export class Front {
   private clientLeft(exchange: Exchange): void {
     exchange.outcome = OUTCOME.client_left;
     this.metrics?.clientLeft();
-    if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange)) return;
+    if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange, now())) return;
     const slot = exchange.slot;
     if (slot === null) return;
     const link = this.attached.get(slot.worker.serial)?.link;
@@ -237,7 +241,7 @@ export class Front {
       link.flush();
       return;
     }
-    this.watchAhead();
+    this.watchQueue();
     this.unflushed.add(link);
     // All that is sent ahead in this turn of the event loop leaves together, still within the same turn.
     if (!this.flushScheduled) {
@@ -411,19 +415,23 @@ export class Front {
     if (slot?.held) this.dispatcher.restoreSlot(slot, now());
   }
 
-  private checkAhead(): void {
-    this.aheadTimer = null;
-    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, now())) {
+  private checkQueue(): void {
+    this.queueTimer = null;
+    const time = now();
+    if (this.dispatcher.isReserving) this.dispatcher.dispatch(time);
+    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, time)) {
       const attached = this.attached.get(slot.worker.serial);
       if (attached !== undefined) this.takeBack(attached, slot);
     }
     for (const { worker } of this.attached.values()) {
-      for (const slot of worker.slots) if (slot.requests.length > 1) this.watchAhead();
+      for (const slot of worker.slots) if (slot.requests.length > 1) this.watchQueue();
     }
+    if (this.dispatcher.isReserving) this.watchQueue();
   }
 
-  private watchAhead(): void {
-    this.aheadTimer ??= setTimeout(() => this.checkAhead(), AHEAD_LIMIT_MS);
+  /** There is something ahead, or waiting beside idle slots, that must not be so for long. */
+  private watchQueue(): void {
+    this.queueTimer ??= setTimeout(() => this.checkQueue(), AHEAD_LIMIT_MS);
   }
 
   private takeBack(attached: Attached, slot: Slot<Exchange>): void {
@@ -441,10 +449,15 @@ export class Front {
     if (attached.draining) this.checkDrained(attached);
   }
 
+  private *pids(): Generator<number> {
+    for (const { address } of this.attached.values()) yield address.pid;
+  }
+
   /** Time limits, ten times a second. */
   private sweep(): void {
     const time = now();
     this.clients.sweep(time);
+    this.processorWatch.check(this.dispatcher, this.pids(), time);
     const stall = this.stallWatch.check(this.dispatcher, time);
     if (stall !== null)
       this.log.critical(`Requests waited beside free threads. This is a defect of nunicorn; it was mended. ${stall}`);
@@ -457,7 +470,7 @@ export class Front {
       const oldest = this.dispatcher.oldestQueued;
       if (oldest === null || this.config.queueTimeoutMs === 0 || time - oldest.queuedAt < this.config.queueTimeoutMs)
         break;
-      this.dispatcher.cancel(oldest);
+      this.dispatcher.cancel(oldest, time);
       this.fail(oldest, 504, 'No worker was free in time', OUTCOME.queue_timeout);
     }
     for (const { slot, request } of this.dispatcher.running()) {

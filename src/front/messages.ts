@@ -1,5 +1,6 @@
 /** What the master and a front say to each other over node:cluster's channel. */
 
+import type { UsableProcessors } from '../dispatch/concurrency-limit.ts';
 import type { AccessSettings } from '../log/access.ts';
 import type { ErrorLogSettings } from '../log/error-log.ts';
 import type { FrontReport } from '../metrics/report.ts';
@@ -61,6 +62,7 @@ export interface FrontConfig {
   readonly bodyTimeoutMs: number;
   readonly responseTimeoutMs: number;
   readonly maxQueue: number;
+  readonly processors: UsableProcessors;
   readonly limitRequestBody: number;
   readonly limits: HeadLimits;
   /** Request line and headers together, a bound on memory. */

@@ -6,6 +6,7 @@ import type { HooksConfig, ListenerFacts } from '../hooks/messages.ts';
 import type { AccessSettings } from '../log/access.ts';
 import { environNames } from '../log/access-format.ts';
 import type { ErrorLogSettings } from '../log/error-log.ts';
+import { affinity, readMachine } from '../machine.ts';
 import { formatAddress, parseAddress } from '../settings/address.ts';
 import { statsdSettings, wantsMetrics } from '../settings/admin.ts';
 import { hasLogDictionary, hasNodeWorkerHooks, hasPythonMasterHooks } from '../settings/hooks.ts';
@@ -82,6 +83,12 @@ function accessSettings(settings: Settings, logProcess: LogProcess | null): Acce
   return settings.accesslog === null ? null : { path: settings.accesslog, format: settings.access_log_format };
 }
 
+/** A quota below their time is used up while they are idle. */
+function limitingProcessors(): readonly number[] {
+  const numbers = affinity() ?? [];
+  return (readMachine().cpuQuota ?? numbers.length) < numbers.length ? [] : numbers;
+}
+
 export function frontsSettings({ loaded, sockets, tls, logProcess }: Setup, runtime: Runtime): FrontsSettings {
   const { settings } = loaded;
   return {
@@ -101,6 +108,7 @@ export function frontsSettings({ loaded, sockets, tls, logProcess }: Setup, runt
       bodyTimeoutMs: settings.body_timeout * 1000,
       responseTimeoutMs: settings.response_timeout * 1000,
       maxQueue: settings.max_queue,
+      processors: { numbers: limitingProcessors(), queues: loaded.nodeApp === null ? 1 : settings.workers },
       limitRequestBody: settings.limit_request_body,
       ...headLimits(settings),
       forwardedAllowIps: settings.forwarded_allow_ips,

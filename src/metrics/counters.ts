@@ -68,9 +68,11 @@ export const FRONT_AT = {
   accessLinesDropped: REQUEST_CELLS + 5 * HISTOGRAM_CELLS + 3,
   /** Of the front's process, user and system. */
   cpuMs: REQUEST_CELLS + 5 * HISTOGRAM_CELLS + 4,
+  /** Time that idle slots were kept in reserve beside waiting requests, summed over them. */
+  reservedMs: REQUEST_CELLS + 5 * HISTOGRAM_CELLS + 5,
 } as const;
 
-export const FRONT_CELLS = REQUEST_CELLS + 5 * HISTOGRAM_CELLS + 5;
+export const FRONT_CELLS = REQUEST_CELLS + 5 * HISTOGRAM_CELLS + 6;
 
 /** The cells of a worker, by offset. Times in milliseconds. */
 export const WORKER_AT = {

@@ -69,9 +69,15 @@ function copyOf(totals: Totals, at: number): Copy {
   };
 }
 
+/** A slot that is kept in reserve is used up: there is no processor for it. */
 function utilization(now: Copy, then: Copy): number {
   const slotMs = now.slotMs - then.slotMs;
-  return slotMs > 0 ? Math.min(1, Math.max(0, (now.busyMs - then.busyMs) / slotMs)) : 0;
+  const usedMs = now.busyMs - then.busyMs + reservedMs(now) - reservedMs(then);
+  return slotMs > 0 ? Math.min(1, Math.max(0, usedMs / slotMs)) : 0;
+}
+
+function reservedMs({ front }: Copy): number {
+  return front[FRONT_AT.reservedMs] ?? 0;
 }
 
 function perRequest(now: Copy, then: Copy): PerRequest | null {

@@ -107,6 +107,7 @@ export function samplesOf(totals: Totals, present: Present): Samples {
   for (const state of SLOT_STATES) put('nunicorn_slots', present.slots[state], { state });
   put('nunicorn_capacity_utilization_ratio', present.utilization);
   put('nunicorn_busy_seconds_total', totals.overWorkers(WORKER_AT.busyMs) / 1000);
+  put('nunicorn_reserved_seconds_total', front(FRONT_AT.reservedMs) / 1000);
   put('nunicorn_slot_seconds_total', totals.slotMs / 1000);
 
   for (const [worker, cells] of byNumber(totals.workers)) {

@@ -100,7 +100,7 @@ export interface RecentStatus {
   readonly requestsPerSecond: number;
   /** Answers of status 500 and above, as a share of all. */
   readonly errorRatio: number;
-  /** Busy slots as a share of all, 0 to 1. */
+  /** Slots that are busy or kept in reserve, as a share of all: 0 to 1. */
   readonly utilization: number;
   /** Null: no request in this time. */
   readonly latency: Percentiles | null;

@@ -48,13 +48,18 @@ const FACTS = {
   nunicorn_slots: { kind: 'gauge', help: 'Threads that run requests, by state.', labels: ['state'] },
   nunicorn_capacity_utilization_ratio: {
     kind: 'gauge',
-    help: 'Share of the threads that were busy, over the last 15 seconds: 0 to 1.',
+    help: 'Share of the threads that were busy or kept in reserve, over the last 15 seconds: 0 to 1.',
     labels: [],
   },
   nunicorn_busy_seconds_total: { kind: 'counter', help: 'Time that threads had a request, summed.', labels: [] },
+  nunicorn_reserved_seconds_total: {
+    kind: 'counter',
+    help: 'Time that idle threads were kept in reserve though requests waited, summed: no processor had time for them.',
+    labels: [],
+  },
   nunicorn_slot_seconds_total: {
     kind: 'counter',
-    help: 'Time that threads were there, summed: of ready workers, and of those that leave while they have a request. Busy seconds by this is the utilisation.',
+    help: 'Time that threads were there, summed: of ready workers, and of those that leave while they have a request. Busy and reserved seconds by this are the utilisation.',
     labels: [],
   },
 

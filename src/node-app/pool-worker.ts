@@ -11,6 +11,7 @@ import { accessRecord } from '../front/access-record.ts';
 import { ClientServer, type ClientServerParts } from '../front/client-server.ts';
 import type { Exchange } from '../front/exchange.ts';
 import type { FrontMetrics } from '../front/front-metrics.ts';
+import { ProcessorWatch } from '../front/processor-watch.ts';
 import { cut, finishWithPage, sendComplete, sendHead } from '../front/respond.ts';
 import { attachHandle } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
@@ -83,9 +84,10 @@ export class PoolWorker implements Engine {
   private readonly tunnels = new Map<number, Tunnel>();
   private readonly unflushed = new Set<AppThread>();
   private readonly stallWatch = new StallWatch();
+  private readonly processorWatch: ProcessorWatch | null;
   private readonly sweeper: NodeJS.Timeout;
   private flushScheduled = false;
-  private aheadTimer: NodeJS.Timeout | null = null;
+  private queueTimer: NodeJS.Timeout | null = null;
   private lastSerial = 0;
   private readonly handles: { readonly index: number; readonly handle: unknown }[] = [];
   private everReady = false;
@@ -114,7 +116,10 @@ export class PoolWorker implements Engine {
       gather: this.atATime === 1,
       sendsAhead: this.atATime === 1,
       send: (slot, exchange) => this.send(slot, exchange),
+      reserving: () => this.watchQueue(),
     });
+    // Under async a thread waits for many at a time.
+    this.processorWatch = this.atATime === 1 ? new ProcessorWatch(config.front.processors) : null;
     this.clients = new ClientServer(
       config.front,
       {
@@ -161,7 +166,7 @@ export class PoolWorker implements Engine {
       for (const request of this.dispatcher.sent())
         this.fail(request, 503, 'The server is shutting down', OUTCOME.shutdown);
       for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
-        this.dispatcher.cancel(next);
+        this.dispatcher.cancel(next, now());
         this.fail(next, 503, 'The server is shutting down', OUTCOME.shutdown);
       }
     }
@@ -379,7 +384,7 @@ export class PoolWorker implements Engine {
     exchange.outcome = OUTCOME.client_left;
     this.stopFeed(exchange);
     this.metrics?.clientLeft();
-    if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange)) return;
+    if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange, now())) return;
     this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id, why: null });
   }
 
@@ -395,7 +400,7 @@ export class PoolWorker implements Engine {
       thread.flush(); // it is idle: nothing to wait for
       return;
     }
-    this.watchAhead();
+    this.watchQueue();
     this.unflushed.add(thread);
     if (this.flushScheduled) return;
     this.flushScheduled = true;
@@ -408,19 +413,23 @@ export class PoolWorker implements Engine {
     this.unflushed.clear();
   };
 
-  private watchAhead(): void {
-    this.aheadTimer ??= setTimeout(() => this.checkAhead(), AHEAD_LIMIT_MS);
+  /** There is something ahead, or waiting beside idle slots, that must not be so for long. */
+  private watchQueue(): void {
+    this.queueTimer ??= setTimeout(() => this.checkQueue(), AHEAD_LIMIT_MS);
   }
 
-  private checkAhead(): void {
-    this.aheadTimer = null;
-    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, now())) {
+  private checkQueue(): void {
+    this.queueTimer = null;
+    const time = now();
+    if (this.dispatcher.isReserving) this.dispatcher.dispatch(time);
+    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, time)) {
       const thread = this.threadOf(slot);
       if (thread !== undefined) this.takeBack(thread, slot);
     }
     for (const { slots } of this.dispatcher.workers) {
-      for (const slot of slots) if (slot.requests.length > 1) this.watchAhead();
+      for (const slot of slots) if (slot.requests.length > 1) this.watchQueue();
     }
+    if (this.dispatcher.isReserving) this.watchQueue();
   }
 
   /** What was sent ahead and has not begun runs elsewhere. */
@@ -653,6 +662,7 @@ export class PoolWorker implements Engine {
   private sweep(): void {
     const time = now();
     this.clients.sweep(time);
+    this.processorWatch?.check(this.dispatcher, [], time);
     const stall = this.stallWatch.check(this.dispatcher, time);
     if (stall !== null)
       this.log.critical(`Requests waited beside free threads. This is a defect of nunicorn; it was mended. ${stall}`);
@@ -660,7 +670,7 @@ export class PoolWorker implements Engine {
     for (;;) {
       const oldest = this.dispatcher.oldestQueued;
       if (oldest === null || queueTimeoutMs === 0 || time - oldest.queuedAt < queueTimeoutMs) break;
-      this.dispatcher.cancel(oldest);
+      this.dispatcher.cancel(oldest, time);
       this.fail(oldest, 504, 'No thread was free in time', OUTCOME.queue_timeout);
     }
     for (const { slot, request } of this.dispatcher.running()) this.checkDeadline(slot, request, time);

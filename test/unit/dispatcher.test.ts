@@ -143,9 +143,9 @@ test('a cancelled request leaves the queue, wherever it stands', () => {
     const [running, ...waiting] = arrive(4);
     const left = waiting[leaving];
     assert.ok(running && left);
-    assert.equal(dispatcher.cancel(left), true);
-    assert.equal(dispatcher.cancel(left), false, 'once');
-    assert.equal(dispatcher.cancel(running), false, 'it runs');
+    assert.equal(dispatcher.cancel(left, 0), true);
+    assert.equal(dispatcher.cancel(left, 0), false, 'once');
+    assert.equal(dispatcher.cancel(running, 0), false, 'it runs');
     assert.equal(dispatcher.queueLength, 2);
     for (let count = 0; count < 3; count++) dispatcher.answered(slotOf(worker, 0), 5000, 0);
     assert.deepEqual(
@@ -291,7 +291,7 @@ test('an idle thread whose connection broke comes back once', () => {
   }
   arrive(3);
   assert.equal(worker.outstanding, 2);
-  assert.deepEqual(dispatcher.violations(), []);
+  assert.deepEqual(dispatcher.violations(0), []);
 });
 
 test('a thread that loses its connection while it gives back waits for both', () => {
@@ -328,7 +328,7 @@ test('what was sent ahead is not run elsewhere once its client has left', () => 
     observe(worker, 250);
     const [, left] = arrive(3);
     assert.ok(left);
-    assert.equal(dispatcher.cancel(left), false);
+    assert.equal(dispatcher.cancel(left, 0), false);
     dispatcher.addWorker(2, 3);
     sent();
     const slot = slotOf(worker, 0);
@@ -342,8 +342,69 @@ test('what was sent ahead is not run elsewhere once its client has left', () => 
       [3],
       how,
     );
-    assert.deepEqual(dispatcher.violations(), []);
+    assert.deepEqual(dispatcher.violations(0), []);
   }
+});
+
+test('while few may be young, idle slots are kept in reserve', () => {
+  let told = 0;
+  const sent: number[] = [];
+  const dispatcher = new Dispatcher<Request>({
+    maxQueue: 100,
+    send: (_, { id }) => sent.push(id),
+    reserving: () => told++,
+  });
+  const worker = dispatcher.addWorker(1, 4);
+  dispatcher.limitYoung(1, 0);
+  for (let id = 1; id <= 5; id++) dispatcher.arrive(new Request(id), 0);
+  assert.deepEqual([sent.splice(0), told, dispatcher.isReserving], [[1], 1, true], 'the others wait');
+  dispatcher.dispatch(19);
+  assert.deepEqual(sent, []);
+  dispatcher.dispatch(20);
+  assert.deepEqual(sent.splice(0), [2, 3], 'the first is no longer young, and makes room for one more beside its own');
+  const slot = worker.slots.find(({ requests }) => requests[0]?.id === 2);
+  assert.ok(slot);
+  dispatcher.answered(slot, 1000, 25);
+  assert.deepEqual(sent.splice(0), [4]);
+  assert.deepEqual(dispatcher.reservedMs(30), { any: 30, summed: 20 * 3 + 10 * 1 });
+  dispatcher.limitYoung(Number.POSITIVE_INFINITY, 30);
+  assert.deepEqual([sent, dispatcher.isReserving], [[5], false]);
+  assert.deepEqual(dispatcher.reservedMs(50), { any: 30, summed: 70 });
+});
+
+test('a slot in reserve takes a request that would be refused', () => {
+  for (const maxQueue of [0, 1]) {
+    const { dispatcher, sent, arrive } = setUp(maxQueue);
+    dispatcher.addWorker(1, 2);
+    dispatcher.limitYoung(1, 0);
+    const outcomes = arrive(3 + maxQueue).map(({ outcome }) => outcome);
+    assert.deepEqual(outcomes, [...Array(2 + maxQueue).fill('none'), 'refused']);
+    assert.deepEqual(
+      sent().map(([, , id]) => id),
+      [1, 2],
+      'the one that waited longest',
+    );
+  }
+});
+
+test('while few may be young, a fast app still gets its requests ahead', () => {
+  const { dispatcher, sent, arrive } = setUp();
+  for (const serial of [1, 2]) observe(dispatcher.addWorker(serial, 2), 250);
+  dispatcher.limitYoung(1, 0);
+  arrive(6);
+  const places = sent().map(([serial, slot]) => `${serial} ${slot}`);
+  assert.deepEqual([places.length, new Set(places).size], [4, 1]);
+});
+
+test('requests that leave the queue end the reserve', () => {
+  const { dispatcher, arrive } = setUp();
+  dispatcher.addWorker(1, 2);
+  dispatcher.limitYoung(1, 0);
+  const [, waiting] = arrive(2);
+  assert.ok(waiting);
+  dispatcher.cancel(waiting, 5);
+  assert.equal(dispatcher.isReserving, false);
+  assert.deepEqual(dispatcher.reservedMs(10), { any: 5, summed: 5 });
 });
 
 test('running() names the first request of each busy slot', () => {
@@ -358,17 +419,17 @@ test('violations() sees an idle slot beside a queue, a miscount and a wrong list
   const { dispatcher, arrive } = setUp();
   arrive();
   const worker = dispatcher.addWorker(1, 1);
-  assert.match(dispatcher.violations().join(), /idle slot, 1 wait/);
+  assert.match(dispatcher.violations(0).join(), /idle slot, 1 wait/);
   dispatcher.dispatch(0);
-  assert.deepEqual(dispatcher.violations(), []);
+  assert.deepEqual(dispatcher.violations(0), []);
   worker.outstanding++;
-  assert.match(dispatcher.violations().join(), /miscounted/);
+  assert.match(dispatcher.violations(0).join(), /miscounted/);
   worker.outstanding--;
   worker.idle.push(slotOf(worker, 0));
-  assert.match(dispatcher.violations().join(), /busy but listed idle/);
+  assert.match(dispatcher.violations(0).join(), /busy but listed idle/);
   worker.idle.pop();
   slotOf(worker, 0).requests.length = 0;
-  assert.match(dispatcher.violations().join(), /idle but not listed/);
+  assert.match(dispatcher.violations(0).join(), /idle but not listed/);
 });
 
 // ---- the model
@@ -407,6 +468,8 @@ class World {
   readonly processes: Process[] = [];
   now = 0;
   lastFirstSent = 0;
+  /** How many may be young. */
+  limit = Number.POSITIVE_INFINITY;
 
   constructor(maxQueue: number) {
     this.maxQueue = maxQueue;
@@ -454,8 +517,11 @@ class World {
       request.outcome = 'refused';
       note('refused');
       assert.ok(waited >= this.maxQueue, 'refused though there was room');
+      const idle = this.living.some(({ worker }) => worker.accepting && worker.idle.length > 0);
+      assert.ok(!idle, 'refused beside an idle slot');
       assert.equal(request.sends, 0);
-    } else if (request.queued) assert.ok(waited < this.maxQueue, 'queued though the queue was full');
+    } else if (request.queued)
+      assert.ok(this.dispatcher.queueLength <= this.maxQueue, 'queued though the queue was full');
   }
 
   addWorker(threads: number): void {
@@ -474,6 +540,25 @@ class World {
       })),
     });
     this.dispatcher.dispatch(this.now);
+  }
+
+  limitYoung(limit: number): void {
+    this.limit = limit;
+    this.dispatcher.limitYoung(limit, this.now);
+  }
+
+  /** As a front does it every few milliseconds. */
+  turn(): void {
+    if (!this.dispatcher.isReserving) return;
+    note('reserved');
+    this.dispatcher.dispatch(this.now);
+  }
+
+  /** No more may be young now, by the rule's own words. */
+  get isFull(): boolean {
+    const ages = this.threads.flatMap(({ slot }) => (slot.requests.length > 0 ? [this.now - slot.runningSince] : []));
+    const young = ages.filter((age) => age < 20).length;
+    return young >= this.limit + (ages.length - young);
   }
 
   begin(thread: Thread): void {
@@ -509,7 +594,7 @@ class World {
   leave(request: Request): void {
     if (request.outcome !== 'none' || request.clientLeft) return;
     const { queued } = request;
-    assert.equal(this.dispatcher.cancel(request), queued);
+    assert.equal(this.dispatcher.cancel(request, this.now), queued);
     request.clientLeft = true;
     if (queued) this.settle(request, 'cancelled');
     note(queued ? 'left the queue' : request.begun ? 'left while it ran' : 'left while it was ahead');
@@ -601,7 +686,7 @@ class World {
   /** What holds after each event. */
   check(): void {
     const { dispatcher } = this;
-    assert.deepEqual(dispatcher.violations(), []);
+    assert.deepEqual(dispatcher.violations(this.now), []);
     const queued: Request[] = [];
     let previous: Request | null = null;
     for (let request = dispatcher.oldestQueued; request !== null; request = request.queueNext) {
@@ -636,7 +721,9 @@ class World {
         );
         for (const request of slot.requests) assert.equal(request.slot, slot);
         if (queued.length > 0 && worker.accepting && !slot.held) {
-          assert.ok(slot.requests.length >= worker.lookAhead.limit, 'a slot has room and something waits');
+          const hasRoom = slot.requests.length < worker.lookAhead.limit;
+          const isReserved = slot.requests.length === 0 && this.isFull;
+          assert.ok(!hasRoom || isReserved, 'a slot has room and something waits');
         }
       }
     }
@@ -652,6 +739,8 @@ class World {
     this.addWorker(2);
     for (let round = 0; this.requests.some(({ outcome, clientLeft }) => outcome === 'none' && !clientLeft); round++) {
       assert.ok(round < 1000, 'it goes on for ever');
+      this.now += 10;
+      this.turn();
       for (const thread of this.threads) {
         this.restore(thread);
         this.giveBack(thread, 0);
@@ -680,7 +769,7 @@ const THREAD_EVENTS = {
   restore: ({ connected }: Thread) => !connected,
 } as const;
 type ThreadEvent = keyof typeof THREAD_EVENTS;
-type WorldEvent = 'arrive' | 'burst' | 'leave' | 'overdue' | 'addWorker' | 'drain' | 'kill';
+type WorldEvent = 'arrive' | 'burst' | 'leave' | 'overdue' | 'addWorker' | 'drain' | 'kill' | 'limit' | 'wait';
 
 const WEIGHTS: Readonly<Record<ThreadEvent | WorldEvent, number>> = {
   arrive: 6,
@@ -690,6 +779,8 @@ const WEIGHTS: Readonly<Record<ThreadEvent | WorldEvent, number>> = {
   addWorker: 2,
   drain: 1,
   kill: 1,
+  limit: 1,
+  wait: 1,
   begin: 4,
   finish: 2,
   deliver: 2,
@@ -721,6 +812,12 @@ function apply(world: World, [kind, which, amount]: Event): void {
       break;
     case 'burst':
       for (let count = amount % 40; count > 0; count--) world.arrive();
+      break;
+    case 'limit':
+      world.limitYoung(amount % 4 === 0 ? Number.POSITIVE_INFINITY : amount % 4);
+      break;
+    case 'wait':
+      world.now += amount % 30;
       break;
     case 'addWorker':
       if (living.length < 4) world.addWorker(1 + (which % 4));
@@ -788,6 +885,7 @@ const EXPECTED = [
   'restored while taking back',
   'drained',
   'failed',
+  'reserved',
 ];
 
 test('random events lose no request, run none twice and answer none twice', () => {
@@ -800,6 +898,7 @@ test('random events lose no request, run none twice and answer none twice', () =
         const world = new World(maxQueue);
         for (const each of events) {
           apply(world, each);
+          world.turn();
           world.check();
         }
         world.finishAll();

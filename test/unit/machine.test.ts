@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { countList, type Machine, readMachine, usableMemory, usableProcessors } from '../../src/machine.ts';
+import { type Machine, parseList, readMachine, usableMemory, usableProcessors } from '../../src/machine.ts';
 import { chooseCounts } from '../../src/settings/auto.ts';
 
 const GIB = 1024 * 1024 * 1024;
@@ -109,10 +109,10 @@ describe('the machine', () => {
   });
 
   test('understands lists of processors', () => {
-    assert.deepEqual(['0', '0-3', '0-1,4,6-7', '', 'x', '1-'].map(countList), [
-      1,
-      4,
-      5,
+    assert.deepEqual(['0', '0-3', '0-1,4,6-7', '', 'x', '1-'].map(parseList), [
+      [0],
+      [0, 1, 2, 3],
+      [0, 1, 4, 6, 7],
       undefined,
       undefined,
       undefined,

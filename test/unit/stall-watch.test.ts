@@ -40,7 +40,7 @@ test('an idle slot that was forgotten: told after a second, and its requests run
   assert.match(report ?? '', /worker 7, slot 0: idle but not listed/);
   assert.match(report ?? '', /2 waiting\nworker 7: accepting, 0 outstanding, 0 idle/);
   assert.deepEqual(sent, [1, 2]);
-  assert.deepEqual(dispatcher.violations(), []);
+  assert.deepEqual(dispatcher.violations(0), []);
   assert.equal(watch.check(dispatcher, 100_000), null);
 });
 

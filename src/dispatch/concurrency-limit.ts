@@ -1,0 +1,88 @@
+/**
+ * How many requests may have just begun in the app at once. While the processors have time to spare: as many as there are
+ * slots. When they have none, one more at once makes no request faster. It only has processes and threads take turns, and each
+ * turn costs what caches and branch predictors had learnt; requests that come one after the other are cheaper, and the mean of
+ * them is done sooner (M/G/1: first come first served against processor sharing, for service times of low variance).
+ *
+ * The fewest that fill the processors are enough. As many as there are processors are tried first; if the processors had
+ * time to spare while requests waited, because the app waits for something else now and then, twice as many are,
+ * and half as many again later. A state machine without a clock: times come in with what was measured.
+ */
+
+export interface UsableProcessors {
+  /** By number. Empty: nothing is limited, because the system does not tell what they do, or they are not the limit. */
+  readonly numbers: readonly number[];
+  /** How many processes each have a queue and run what is in it themselves. They are taken to use as much as each other. */
+  readonly queues: number;
+}
+
+/** Of a stretch of time. */
+export interface ProcessorUse {
+  readonly elapsedMs: number;
+  /** Summed over the processors that the server may use, as the next one. */
+  readonly idleMs: number;
+  /** What the hypervisor took. */
+  readonly stolenMs: number;
+  /** Processor time of what this process has run. */
+  readonly ownMs: number;
+  /** How long idle slots were kept in reserve beside waiting requests. */
+  readonly reservedMs: number;
+}
+
+/** A share of the processors' time. Of one processor in 200 ms, a tick of 10 ms is 0.05. */
+const FULL = 0.05;
+const SPARE = 0.1;
+/** Below this share it is something else that fills the processors: keeping slots in reserve would only give it more. */
+const LEAST_OWN = 0.8;
+/** Until fewer are tried again after that had left time to spare; twice as long each time. */
+const FIRST_RETRY_MS = 3000;
+const LAST_RETRY_MS = 60_000;
+
+export class ConcurrencyLimit {
+  /** How many may have just begun; infinity: there is no limit. */
+  limit = Number.POSITIVE_INFINITY;
+  /** No limit is below this: as many as there are processors. */
+  readonly fewest: number;
+  private readonly queues: number;
+  /** The limit while the processors are full. */
+  private least: number;
+  private retryMs = FIRST_RETRY_MS;
+  /** How long `least` has been what it is, with full processors. */
+  private provenMs = 0;
+
+  constructor({ numbers, queues }: UsableProcessors) {
+    this.fewest = numbers.length;
+    this.queues = queues;
+    this.least = this.fewest;
+  }
+
+  observe({ elapsedMs, idleMs, stolenMs, ownMs, reservedMs }: ProcessorUse): void {
+    const all = elapsedMs * this.fewest;
+    const own = (this.queues * ownMs) / (all - stolenMs);
+    const spare = idleMs / all;
+    if (spare >= SPARE || own < LEAST_OWN) {
+      // The two were not apart if together they are longer than the whole.
+      if (reservedMs / elapsedMs + spare >= 1 + SPARE && this.limit === this.least) this.raise();
+      this.limit = Number.POSITIVE_INFINITY;
+      return;
+    }
+    if (spare > FULL) return;
+    if (this.limit === this.least) {
+      this.provenMs += elapsedMs;
+      if (this.least > this.fewest && this.provenMs >= this.retryMs) this.lower();
+      else if (this.provenMs >= LAST_RETRY_MS) this.retryMs = FIRST_RETRY_MS;
+    }
+    this.limit = this.least;
+  }
+
+  private raise(): void {
+    this.least *= 2;
+    this.provenMs = 0;
+    this.retryMs = Math.min(LAST_RETRY_MS, this.retryMs * 2);
+  }
+
+  private lower(): void {
+    this.least = Math.max(this.fewest, Math.floor(this.least / 2));
+    this.provenMs = 0;
+  }
+}

@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { ConcurrencyLimit, type ProcessorUse } from '../../src/dispatch/concurrency-limit.ts';
+
+const NONE = Number.POSITIVE_INFINITY;
+
+function limitOf(count: number, queues = 1): ConcurrencyLimit {
+  return new ConcurrencyLimit({ numbers: Array.from({ length: count }, (_, number) => number), queues });
+}
+
+/** A fifth of a second, in parts of one processor. */
+function use(idle: number, own: number, reserved = 0): ProcessorUse {
+  return { elapsedMs: 200, idleMs: idle * 200, stolenMs: 0, ownMs: own * 200, reservedMs: reserved * 200 };
+}
+
+test('there is no limit while the processors have time to spare', () => {
+  const concurrency = limitOf(2);
+  for (const idle of [2, 1, 0.4, 0.2]) {
+    concurrency.observe(use(idle, 2 - idle));
+    assert.equal(concurrency.limit, NONE);
+  }
+});
+
+test('as many as there are processors may begin when they are full, until they are not', () => {
+  for (const count of [1, 2, 8]) {
+    const concurrency = limitOf(count);
+    concurrency.observe(use(0, count));
+    assert.equal(concurrency.limit, count);
+    concurrency.observe(use(0.07 * count, 0.93 * count));
+    assert.equal(concurrency.limit, count, 'between full and spare it stays');
+    concurrency.observe(use(0.2 * count, 0.8 * count));
+    assert.equal(concurrency.limit, NONE);
+    concurrency.observe(use(0, count));
+    assert.equal(concurrency.limit, count, 'nothing was waiting then: the limit was not to blame');
+  }
+});
+
+test('nothing is limited where something else fills the processors', () => {
+  const concurrency = limitOf(1);
+  concurrency.observe(use(0, 0.6));
+  assert.equal(concurrency.limit, NONE);
+});
+
+test('what the hypervisor takes is not counted as the use of others', () => {
+  const concurrency = limitOf(1);
+  concurrency.observe({ ...use(0, 0.6), stolenMs: 70 });
+  assert.equal(concurrency.limit, 1);
+});
+
+test('workers with a queue each are taken to use as much as each other', () => {
+  const busy = limitOf(1, 2);
+  busy.observe(use(0, 0.45));
+  assert.equal(busy.limit, 1);
+  const quiet = limitOf(1, 2);
+  quiet.observe(use(0, 0.3));
+  assert.equal(quiet.limit, NONE);
+});
+
+test('a limit that leaves processors idle is raised, and tried again later, ever more seldom', () => {
+  const concurrency = limitOf(1);
+  const tries: number[] = [];
+  let lastTry = 0;
+  let last = NONE;
+  for (let ms = 0; tries.length < 4; ms += 200) {
+    // The app waits: one at a time fills half a processor.
+    concurrency.observe(concurrency.limit === 1 ? use(0.5, 0.5, 1) : use(0, 1));
+    assert.ok(concurrency.limit <= 2 || concurrency.limit === NONE, 'two are enough');
+    if (concurrency.limit === 1 && last !== 1) {
+      tries.push(ms - lastTry);
+      lastTry = ms;
+    }
+    last = concurrency.limit;
+  }
+  const [first, second = 0, third = 0, fourth = 0] = tries;
+  assert.equal(first, 0);
+  assert.ok(second >= 6000 && third >= 2 * second - 1000 && fourth >= 2 * third - 1000, tries.join());
+});
+
+test('an app that needs so many at once to fill the processors has them nearly all the time', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 8 }), (processors, needed) => {
+      const concurrency = limitOf(processors);
+      const slots = 64;
+      const seconds = 600;
+      let lostSeconds = 0;
+      for (let step = 0; step < seconds * 5; step++) {
+        const share = Math.min(1, Math.min(concurrency.limit, slots) / (needed * processors));
+        lostSeconds += (1 - share) / 5;
+        concurrency.observe(use((1 - share) * processors, share * processors, concurrency.limit < slots ? 1 : 0));
+      }
+      assert.ok(lostSeconds < 0.02 * seconds, `${lostSeconds} of ${seconds}`);
+      assert.ok(concurrency.limit === NONE || concurrency.limit < 2 * needed * processors, 'and no more');
+    }),
+  );
+});
