@@ -29,11 +29,14 @@ export interface ProcessorUse {
   readonly reservedMs: number;
 }
 
-/** A share of the processors' time. Of one processor in 200 ms, a tick of 10 ms is 0.05. */
+/** Shares of the processors' time. Of one processor in 100 ms, a tick of 10 ms is 0.1. */
 const FULL = 0.05;
 const SPARE = 0.1;
 /** Below this share it is something else that fills the processors: keeping slots in reserve would only give it more. */
-const LEAST_OWN = 0.8;
+const LEAST_OWN = 0.7;
+/** A limit is too low when the processors were idle under it for so long, less this share of the time that it did well. */
+const TOO_LOW_MS = 40;
+const TOLERATED = 0.05;
 /** Until fewer are tried again after that had left time to spare; twice as long each time. */
 const FIRST_RETRY_MS = 3000;
 const LAST_RETRY_MS = 60_000;
@@ -47,6 +50,7 @@ export class ConcurrencyLimit {
   /** The limit while the processors are full. */
   private least: number;
   private retryMs = FIRST_RETRY_MS;
+  private lostMs = 0;
   /** How long `least` has been what it is, with full processors. */
   private provenMs = 0;
 
@@ -61,13 +65,15 @@ export class ConcurrencyLimit {
     const own = (this.queues * ownMs) / (all - stolenMs);
     const spare = idleMs / all;
     if (spare >= SPARE || own < LEAST_OWN) {
-      // The two were not apart if together they are longer than the whole.
-      if (reservedMs / elapsedMs + spare >= 1 + SPARE && this.limit === this.least) this.raise();
+      // That they were idle just while requests waited is not known, but may be.
+      if (this.limit === this.least) this.lostMs += Math.min(reservedMs, spare * elapsedMs);
+      if (this.lostMs >= TOO_LOW_MS) this.raise();
       this.limit = Number.POSITIVE_INFINITY;
       return;
     }
     if (spare > FULL) return;
     if (this.limit === this.least) {
+      this.lostMs = Math.max(0, this.lostMs - TOLERATED * elapsedMs);
       this.provenMs += elapsedMs;
       if (this.least > this.fewest && this.provenMs >= this.retryMs) this.lower();
       else if (this.provenMs >= LAST_RETRY_MS) this.retryMs = FIRST_RETRY_MS;
@@ -77,6 +83,7 @@ export class ConcurrencyLimit {
 
   private raise(): void {
     this.least *= 2;
+    this.lostMs = 0;
     this.provenMs = 0;
     this.retryMs = Math.min(LAST_RETRY_MS, this.retryMs * 2);
   }

@@ -8,8 +8,8 @@ import type { Dispatched, Dispatcher } from '../dispatch/dispatcher.ts';
 
 /** The unit of both files, USER_HZ, on every system that Node runs on. */
 const TICK_MS = 10;
-/** Between two looks. Ticks are coarse: 20 of each processor. */
-const WINDOW_MS = 200;
+/** Between two looks, at least: ticks are coarse. */
+const WINDOW_MS = 90;
 
 /** All but `at` since some moment on, in milliseconds. */
 interface Times {
@@ -35,14 +35,12 @@ export class ProcessorWatch {
     this.concurrency = new ConcurrencyLimit(processors);
   }
 
-  /** To be called several times a second. `pids`: of the processes that run what is dispatched, beside this one. */
+  /** To be called ten times a second. `pids`: of the processes that run what is dispatched, beside this one. */
   check<R extends Dispatched>(dispatcher: Dispatcher<R>, pids: Iterable<number>, now: number): void {
     const { concurrency, last } = this;
-    const contended =
-      concurrency.limit < Number.POSITIVE_INFINITY ||
-      dispatcher.queueLength > 0 ||
-      Array.from(dispatcher.running()).length > concurrency.fewest;
-    if (this.lines.length === 0 || !contended) {
+    if (this.lines.length === 0) return;
+    const running = Array.from(dispatcher.running()).length;
+    if (running === 0 && concurrency.limit === Number.POSITIVE_INFINITY) {
       this.last = null;
       return;
     }
