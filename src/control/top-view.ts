@@ -16,6 +16,7 @@ const CODES: Readonly<Record<Color, number>> = { bold: 1, dim: 2, green: 32, yel
 const SLOTS: Readonly<Record<SlotState, { readonly mark: string; readonly color: Color }>> = {
   idle: { mark: '.', color: 'dim' },
   busy: { mark: '#', color: 'green' },
+  reserved: { mark: '-', color: 'green' },
   draining: { mark: '~', color: 'yellow' },
   stuck: { mark: '!', color: 'red' },
   lost: { mark: '?', color: 'red' },

@@ -44,9 +44,10 @@ const LAST_RETRY_MS = 60_000;
 export class ConcurrencyLimit {
   /** How many may have just begun; infinity: there is no limit. */
   limit = Number.POSITIVE_INFINITY;
-  /** No limit is below this: as many as there are processors. */
-  readonly fewest: number;
+  private readonly processors: number;
   private readonly queues: number;
+  /** No limit is below this: this process's part of as many as there are processors. */
+  private readonly fewest: number;
   /** The limit while the processors are full. */
   private least: number;
   private retryMs = FIRST_RETRY_MS;
@@ -55,13 +56,14 @@ export class ConcurrencyLimit {
   private provenMs = 0;
 
   constructor({ numbers, queues }: UsableProcessors) {
-    this.fewest = numbers.length;
+    this.processors = numbers.length;
     this.queues = queues;
+    this.fewest = Math.max(1, Math.ceil(numbers.length / queues));
     this.least = this.fewest;
   }
 
   observe({ elapsedMs, idleMs, stolenMs, ownMs, reservedMs }: ProcessorUse): void {
-    const all = elapsedMs * this.fewest;
+    const all = elapsedMs * this.processors;
     const own = (this.queues * ownMs) / (all - stolenMs);
     const spare = idleMs / all;
     if (spare >= SPARE || own < LEAST_OWN) {

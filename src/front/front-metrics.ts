@@ -131,7 +131,10 @@ export class FrontMetrics {
     return Array.from(this.counters.workers, ([number, cells]) => ({
       number,
       cells: Array.from(cells),
-      processes: processesOf(attached.filter(({ address }) => address.number === number)),
+      processes: processesOf(
+        attached.filter(({ address }) => address.number === number),
+        this.watched?.dispatcher.isReserving ?? false,
+      ),
     }));
   }
 
@@ -167,12 +170,12 @@ export class FrontMetrics {
   }
 }
 
-function processesOf(attached: readonly Attached[]): ProcessReport[] {
+function processesOf(attached: readonly Attached[], isReserving: boolean): ProcessReport[] {
   const processes = new Map<number, { slots: SlotState[]; busy: number }>();
   for (const { address, worker, draining } of attached.toSorted((one, other) => one.firstThread - other.firstThread)) {
     const { slots, busy } = processes.get(address.serial) ?? { slots: [], busy: 0 };
     processes.set(address.serial, {
-      slots: [...slots, ...worker.slots.map((slot) => stateOf(slot, draining))],
+      slots: [...slots, ...worker.slots.map((slot) => stateOf(slot, draining, isReserving))],
       busy: busy + worker.slots.filter(({ requests }) => requests.length > 0).length,
     });
   }
@@ -187,10 +190,11 @@ function phaseOf(exchange: Exchange, begun: boolean): RequestPhase {
   return begun ? 'running' : 'ahead';
 }
 
-function stateOf(slot: Slot<Exchange>, draining: boolean): SlotState {
+function stateOf(slot: Slot<Exchange>, draining: boolean, isReserving: boolean): SlotState {
   const first = slot.requests[0];
   if (slot.lost) return 'lost';
   if (first !== undefined && first.timedOutAt > 0) return 'stuck';
   if (draining) return 'draining';
-  return first === undefined ? 'idle' : 'busy';
+  if (first !== undefined) return 'busy';
+  return isReserving ? 'reserved' : 'idle';
 }

@@ -39,8 +39,8 @@ export class ProcessorWatch {
   check<R extends Dispatched>(dispatcher: Dispatcher<R>, pids: Iterable<number>, now: number): void {
     const { concurrency, last } = this;
     if (this.lines.length === 0) return;
-    const running = Array.from(dispatcher.running()).length;
-    if (running === 0 && concurrency.limit === Number.POSITIVE_INFINITY) {
+    const isIdle = dispatcher.running().next().done === true;
+    if (isIdle && concurrency.limit === Number.POSITIVE_INFINITY) {
       this.last = null;
       return;
     }

@@ -8,6 +8,7 @@ import type { FrontReport } from '../metrics/report.ts';
 import type { WorkerThreads } from '../metrics/thread-times.ts';
 import type { ServerView } from '../metrics/view.ts';
 import type { BootStep } from '../policy/boot.ts';
+import type { Reason } from '../policy/reasons.ts';
 import type { Setup } from './options.ts';
 
 /** A worker as it is started. */
@@ -50,6 +51,8 @@ export interface WorkerEvents {
   drained(serial: number): void;
   /** A request ran into --timeout and its thread has not come back. */
   stuck(serial: number): void;
+  /** It is to be ended now: what it runs fails. */
+  kill(serial: number, reason: Reason): void;
   /** Its app has failed as a whole: what it runs may finish. */
   appFailed(serial: number): void;
   /** How many requests it has answered by now. */

@@ -108,7 +108,10 @@ export function frontsSettings({ loaded, sockets, tls, logProcess }: Setup, runt
       bodyTimeoutMs: settings.body_timeout * 1000,
       responseTimeoutMs: settings.response_timeout * 1000,
       maxQueue: settings.max_queue,
-      processors: { numbers: limitingProcessors(), queues: loaded.nodeApp === null ? 1 : settings.workers },
+      processors: {
+        numbers: limitingProcessors(),
+        queues: loaded.nodeApp === null ? settings.fronts : settings.workers,
+      },
       limitRequestBody: settings.limit_request_body,
       ...headLimits(settings),
       forwardedAllowIps: settings.forwarded_allow_ips,

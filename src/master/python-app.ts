@@ -329,10 +329,19 @@ export class PythonApp implements AppKind, ControlHandler {
 
   hungUp(serial: number): void {
     const process = this.processes.get(serial);
-    if (process?.mold == null || process.pid === null) return;
+    if (process === undefined || process.pid === null) return;
+    if (process.mold === null) setTimeout(() => this.cutOff(process), TELL_LIMIT_MS);
     // A worker whose mold is dead has nobody else to tell of its end.
-    if (process.moldSerial !== process.mold.serial) this.ended(process, null, null);
+    else if (process.moldSerial !== process.mold.serial) this.ended(process, null, null);
     else this.awaitEnd(process);
+  }
+
+  /** A worker that lives has hung up, as one does whose app closes all descriptors: nobody can speak to it any more. */
+  private cutOff(process: PythonProcess): void {
+    const { number, serial } = process.facts;
+    if (!process.serving || !this.processes.has(serial)) return;
+    this.log.error(`Worker ${number} (pid:${process.pid}) has closed its connection to the master: it is killed`);
+    this.handler.workers.kill(serial, 'unresponsive');
   }
 
   /** Of a mold's child that is gone: the mold tells how it has ended, unless it has died as well, or is stopped. */

@@ -4,8 +4,11 @@
  */
 import type { Reason } from '../policy/reasons.ts';
 
-/** `idle`: nothing to run. `stuck`: its request ran into --timeout and does not come back. `lost`: not connected. */
-export const SLOT_STATES = ['idle', 'busy', 'draining', 'stuck', 'lost'] as const;
+/**
+ * `idle`: nothing to run. `reserved`: requests wait, but no processor has time for it. `stuck`: its request ran into --timeout
+ * and does not come back. `lost`: not connected.
+ */
+export const SLOT_STATES = ['idle', 'busy', 'reserved', 'draining', 'stuck', 'lost'] as const;
 export type SlotState = (typeof SLOT_STATES)[number];
 
 export type WorkerState = 'starting' | 'ready' | 'draining' | 'leaving';

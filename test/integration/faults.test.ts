@@ -173,6 +173,21 @@ for (const [path, what] of [
   });
 }
 
+it('an application that closes all descriptors: 502, and the worker is replaced', { skip }, async () => {
+  for (const workers of [1, 2]) {
+    await withServer({ app: APP, threads: 2, workers }, async (server) => {
+      const before = server.workers();
+      assert.equal((await server.get('/close-all')).status, 502);
+      await until(
+        () => server.workers().filter((pid) => before.includes(pid)).length === workers - 1,
+        'the end of the worker that nobody can speak to',
+      );
+      await workersBack(server, workers);
+      for (let i = 0; i < 5; i++) assert.equal((await server.get('/')).text(), 'ok');
+    });
+  }
+});
+
 it('a worker that dies in the middle of a stream: the stream is cut, not ended', { skip }, async () => {
   await withServer({ app: APP }, async (server) => {
     const connection = await server.connect();

@@ -48,13 +48,19 @@ test('what the hypervisor takes is not counted as the use of others', () => {
   assert.equal(concurrency.limit, 1);
 });
 
-test('workers with a queue each are taken to use as much as each other', () => {
-  const busy = limitOf(1, 2);
-  busy.observe(use(0, 0.45));
-  assert.equal(busy.limit, 1);
-  const quiet = limitOf(1, 2);
-  quiet.observe(use(0, 0.3));
-  assert.equal(quiet.limit, NONE);
+test('processes with a queue each share the limit, and are taken to use as much as each other', () => {
+  for (const [count, queues, limit] of [
+    [1, 2, 1],
+    [4, 2, 2],
+    [8, 3, 3],
+  ] as const) {
+    const busy = limitOf(count, queues);
+    busy.observe(use(0, (0.9 * count) / queues));
+    assert.equal(busy.limit, limit);
+    const quiet = limitOf(count, queues);
+    quiet.observe(use(0, (0.6 * count) / queues));
+    assert.equal(quiet.limit, NONE);
+  }
 });
 
 test('a limit that leaves processors idle is raised, and tried again later, ever more seldom', () => {

@@ -49,7 +49,7 @@ const PRESENT: Present = {
   queueDepth: 0,
   queueLimit: 1,
   connections: 0,
-  slots: { idle: 1, busy: 0, draining: 0, stuck: 0, lost: 0 },
+  slots: { idle: 1, busy: 0, reserved: 0, draining: 0, stuck: 0, lost: 0 },
   workers: [
     {
       number: 1,

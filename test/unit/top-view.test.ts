@@ -37,7 +37,7 @@ const STATUS = {
       age: 1e6,
       requests: 123456789,
       memory: MEMORY,
-      slots: ['idle', 'busy', 'draining', 'stuck', 'lost'],
+      slots: ['idle', 'busy', 'reserved', 'draining', 'stuck', 'lost'],
     },
   ],
   fronts: [],
@@ -53,7 +53,7 @@ test('in 80 columns no figure is cut, and what the characters of the threads mea
   for (const colors of [false, true]) {
     const lines = plain(80, colors);
     assert.ok(lines.includes("thread's ms  processor 12345  GIL 12345  no processor 12345  I/O and sleep 75321"));
-    assert.ok(lines.includes('threads: . idle  # busy  ~ draining  ! stuck  ? lost'));
+    assert.ok(lines.includes('threads: . idle  # busy  - reserved  ~ draining  ! stuck  ? lost'));
     assert.deepEqual(
       lines.filter((line) => line.endsWith('>')),
       [],
