@@ -32,6 +32,8 @@ export interface ProcessorUse {
 /** Shares of the processors' time. Of one processor in 100 ms, a tick of 10 ms is 0.1. */
 const FULL = 0.05;
 const SPARE = 0.1;
+/** How long they are full before there is a limit: a queue that is about to be gone needs none. */
+const FULL_MS = 150;
 /** Below this share it is something else that fills the processors: keeping slots in reserve would only give it more. */
 const LEAST_OWN = 0.7;
 /** A limit is too low when the processors were idle under it for so long, less this share of the time that it did well. */
@@ -51,6 +53,8 @@ export class ConcurrencyLimit {
   /** The limit while the processors are full. */
   private least: number;
   private retryMs = FIRST_RETRY_MS;
+  /** How long the processors have been full. */
+  private fullMs = 0;
   private lostMs = 0;
   /** How long `least` has been what it is, with full processors. */
   private provenMs = 0;
@@ -71,9 +75,12 @@ export class ConcurrencyLimit {
       if (this.limit === this.least) this.lostMs += Math.min(reservedMs, spare * elapsedMs);
       if (this.lostMs >= TOO_LOW_MS) this.raise();
       this.limit = Number.POSITIVE_INFINITY;
+      this.fullMs = 0;
       return;
     }
     if (spare > FULL) return;
+    this.fullMs += elapsedMs;
+    if (this.fullMs < FULL_MS) return;
     if (this.limit === this.least) {
       this.lostMs = Math.max(0, this.lostMs - TOLERATED * elapsedMs);
       this.provenMs += elapsedMs;
