@@ -71,7 +71,7 @@ it('shows workers and threads as they work, and follows them', { skip }, async (
       await page.waitForSelector('.worker', SOON);
       assert.equal((await page.$$('.worker')).length, 2);
       assert.equal((await page.$$('.worker .threads i')).length, 6);
-      assert.equal(await text(page, '#key'), 'idlebusy~draining!stuck?lost');
+      assert.equal(await text(page, '#key'), 'idlebusy–reserved~draining!stuck?lost');
       assert.equal(await text(page, '#app'), 'pathology.faults:application');
       assert.match(await text(page, '#facts'), new RegExp(`pid ${server.pid} · running`));
       const held = await server.connect();
