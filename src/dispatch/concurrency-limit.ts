@@ -74,8 +74,7 @@ export class ConcurrencyLimit {
       // That they were idle just while requests waited is not known, but may be.
       if (this.limit === this.least) this.lostMs += Math.min(reservedMs, spare * elapsedMs);
       if (this.lostMs >= TOO_LOW_MS) this.raise();
-      this.limit = Number.POSITIVE_INFINITY;
-      this.fullMs = 0;
+      this.lift();
       return;
     }
     if (spare > FULL) return;
@@ -88,6 +87,12 @@ export class ConcurrencyLimit {
       else if (this.provenMs >= LAST_RETRY_MS) this.retryMs = FIRST_RETRY_MS;
     }
     this.limit = this.least;
+  }
+
+  /** No limit until the processors are known to be full again. */
+  lift(): void {
+    this.limit = Number.POSITIVE_INFINITY;
+    this.fullMs = 0;
   }
 
   private raise(): void {

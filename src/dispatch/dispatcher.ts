@@ -115,7 +115,7 @@ export class Dispatcher<R extends Dispatched> {
     this.dispatch(now);
   }
 
-  /** For how long idle slots have been kept in reserve until now, in all: any of them, and summed over them. */
+  /** Milliseconds since the start in which any idle slot was kept in reserve, and the same summed over the slots. */
   reservedMs(now: number): { readonly any: number; readonly summed: number } {
     this.reserve(now);
     return { any: this.reservingMs, summed: this.reservedSlotMs };

@@ -3,7 +3,7 @@
  * time left. From /proc: proc_stat(5), proc_pid_stat(5). Where that cannot be read nothing is known, and nothing is limited.
  */
 import { readFileSync } from 'node:fs';
-import { ConcurrencyLimit, type UsableProcessors } from '../dispatch/concurrency-limit.ts';
+import { ConcurrencyLimit, type ProcessorUse, type UsableProcessors } from '../dispatch/concurrency-limit.ts';
 import type { Dispatched, Dispatcher } from '../dispatch/dispatcher.ts';
 
 /** The unit of both files, USER_HZ, on every system that Node runs on. */
@@ -46,16 +46,8 @@ export class ProcessorWatch {
     }
     if (last !== null && now - last.at < WINDOW_MS) return;
     this.last = this.read(pids, now, dispatcher.reservedMs(now).any);
-    if (last === null || this.last === null) return;
-    let ownMs = 0;
-    for (const [pid, ms] of this.last.ownMs) ownMs += ms - (last.ownMs.get(pid) ?? ms);
-    concurrency.observe({
-      elapsedMs: now - last.at,
-      idleMs: this.last.idleMs - last.idleMs,
-      stolenMs: this.last.stolenMs - last.stolenMs,
-      ownMs,
-      reservedMs: this.last.reservedMs - last.reservedMs,
-    });
+    if (this.last === null) concurrency.lift();
+    else if (last !== null) concurrency.observe(between(last, this.last));
     dispatcher.limitYoung(concurrency.limit, now);
   }
 
@@ -79,6 +71,18 @@ export class ProcessorWatch {
     }
     return { at, idleMs, stolenMs, ownMs, reservedMs };
   }
+}
+
+function between(last: Times, present: Times): ProcessorUse {
+  let ownMs = 0;
+  for (const [pid, ms] of present.ownMs) ownMs += ms - (last.ownMs.get(pid) ?? ms);
+  return {
+    elapsedMs: present.at - last.at,
+    idleMs: present.idleMs - last.idleMs,
+    stolenMs: present.stolenMs - last.stolenMs,
+    ownMs,
+    reservedMs: present.reservedMs - last.reservedMs,
+  };
 }
 
 function readText(path: string): string {

@@ -186,7 +186,10 @@ export class PythonApp implements AppKind, ControlHandler {
         return process.pid;
       },
       drain: () => this.drain(process),
-      leave: (quick) => process.control?.say({ op: 'leave', quick }),
+      leave: (quick) => {
+        process.serving = false;
+        process.control?.say({ op: 'leave', quick });
+      },
       reopenLogs: () => process.control?.say({ op: 'reopen' }),
       ping: () => process.control?.say({ op: 'ping' }),
       stacks: (answers, done) => {
