@@ -3,7 +3,7 @@ import { accessSync, constants } from 'node:fs';
 import { startDaemon, takeDaemon, tellStarter } from './daemon.ts';
 import { EXIT, type ExitCode, NunicornError } from './errors.ts';
 import { type Inheritance, takeInheritance } from './master/inheritance.ts';
-import { readInThread } from './settings/read-in-thread.ts';
+import { readCommandLine } from './settings/read-command-line.ts';
 
 /**
  * Returns when there is nothing to serve (`--help`, `--check-config`); otherwise the master runs, and ends the process itself.
@@ -29,7 +29,7 @@ async function read(
   inheritance: Inheritance,
   isDaemon: boolean,
 ): Promise<ExitCode> {
-  const outcome = await readInThread({ argv, env: process.env, cwd: startFolder(), columns });
+  const outcome = await readCommandLine({ argv, env: process.env, cwd: startFolder(), columns });
   if (outcome.kind === 'print') {
     console.log(outcome.text);
     return EXIT.OK;

@@ -4,7 +4,7 @@ import { NunicornError } from '../errors.ts';
 import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import { findPython } from '../settings/python.ts';
-import { readInThread } from '../settings/read-in-thread.ts';
+import { readCommandLine } from '../settings/read-command-line.ts';
 import type { Setting } from '../settings/setting.ts';
 import { SETTING_NAMES, SETTINGS, type SettingName, type Settings } from '../settings/table.ts';
 import { certificatesOf } from './certificates-of.ts';
@@ -27,7 +27,7 @@ export interface Reread {
  */
 export async function readAnew(before: Setup, owner: Owner | null, log: ErrorLog): Promise<Reread> {
   const { cwd } = before.loaded;
-  const outcome = await readInThread({ argv: process.argv.slice(2), env: process.env, cwd, columns: 0 });
+  const outcome = await readCommandLine({ argv: process.argv.slice(2), env: process.env, cwd, columns: 0 });
   if (outcome.kind !== 'serve') throw new NunicornError('the command line asks for no server');
   const { settings, needsRestart } = withoutRestart(before.loaded.settings, outcome.loaded.settings);
   const loaded: LoadedSettings = { ...outcome.loaded, settings };

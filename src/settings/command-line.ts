@@ -1,10 +1,12 @@
 /**
  * The command line. Words are first brought into one form (`--name=value`) with argparse's rules, which Gunicorn's users
- * know: unambiguous prefixes, `-w2`, `-w 2`, `-w=2`, `--`. yargs then parses that form.
+ * know: unambiguous prefixes, `-w2`, `-w 2`, `-w=2`, `--`. yargs' parser then reads that form; the rest of yargs, which every
+ * start would wait for, has nothing to do here.
  */
+import parser from 'yargs-parser';
 import { EXIT, NunicornError } from '../errors.ts';
 import { nearest } from './nearest.ts';
-import { AS_TYPED, failAs } from './parser.ts';
+import { AS_TYPED } from './parser.ts';
 import type { Setting } from './setting.ts';
 import { SETTING_NAMES, SETTINGS, type SettingName } from './table.ts';
 import type { ValueType } from './types.ts';
@@ -22,7 +24,7 @@ export interface CommandLine {
 /** What the flag table knows about one flag, e.g. `-w` or `--workers`. */
 interface Flag {
   readonly name: string;
-  /** The form that goes to yargs. */
+  /** The form that goes to the parser. */
   readonly long: string;
   readonly takes: 'value' | 'nothing' | 'optional';
   readonly origin: 'gunicorn' | 'nunicorn';
@@ -31,6 +33,7 @@ interface Flag {
 const REQUESTS = { help: ['-h', '--help'], version: ['-v', '--version'] } as const;
 
 const FLAGS: ReadonlyMap<string, Flag> = collectFlags();
+const PARSER_OPTIONS = parserOptions();
 
 function collectFlags(): ReadonlyMap<string, Flag> {
   const flags = new Map<string, Flag>();
@@ -47,15 +50,24 @@ function collectFlags(): ReadonlyMap<string, Flag> {
   return flags;
 }
 
+function parserOptions(): parser.Options {
+  const long = (names: readonly string[]): string[] => names.filter((name) => name.startsWith('--')).map(stripDashes);
+  const options = { string: [] as string[], boolean: [] as string[], configuration: AS_TYPED };
+  for (const name of SETTING_NAMES) {
+    const { flags, type }: Setting<unknown> = SETTINGS[name];
+    options[type.arity === 'flag' ? 'boolean' : 'string'].push(...long(flags).slice(0, 1));
+  }
+  return options;
+}
+
 /**
  * @param where for messages, e.g. `the command line` or `GUNICORN_CMD_ARGS`
  * @throws {NunicornError} with exit code 2 if the words cannot be understood
  */
-export async function parseCommandLine(words: readonly string[], where: string): Promise<CommandLine> {
+export function parseCommandLine(words: readonly string[], where: string): CommandLine {
   const { options, positionals, request } = normalize(words, where);
   if (request !== undefined) return { values: new Map(), positionals, request };
-  const { default: yargs } = await import('yargs');
-  const parsed = await define(yargs([...options])).parseAsync();
+  const parsed = parser([...options], PARSER_OPTIONS);
   const values = new Map<SettingName, string | readonly string[] | boolean>();
   for (const name of SETTING_NAMES) {
     const { flags, type, flagMeans = true }: Setting<unknown> = SETTINGS[name];
@@ -76,27 +88,7 @@ export function versionText(): string {
   return `nunicorn (version ${VERSION})`;
 }
 
-type Yargs = ReturnType<typeof import('yargs')['default']>;
-
-function define(parser: Yargs): Yargs {
-  let y = parser
-    .scriptName('nunicorn')
-    .help(false)
-    .version(false)
-    .exitProcess(false)
-    .fail(failAs('nunicorn'))
-    // The table says what values mean.
-    .parserConfiguration(AS_TYPED);
-  for (const name of SETTING_NAMES) {
-    const { flags, type }: Setting<unknown> = SETTINGS[name];
-    const long = flags.find((flag) => flag.startsWith('--'));
-    if (long === undefined) continue;
-    y = y.option(stripDashes(long), type.arity === 'flag' ? { boolean: true, default: undefined } : { string: true });
-  }
-  return y.strictOptions();
-}
-
-/** The shell has taken its quotes off; yargs takes off a pair that is part of the value. */
+/** The shell has taken its quotes off; the parser takes off a pair that is part of the value. */
 function quoted(value: string): string {
   return /^(["']).*\1$/s.test(value) ? `"${value}"` : value;
 }

@@ -4,7 +4,8 @@ import { delimiter, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { NunicornError } from '../errors.ts';
 import type { HookName } from './hook-names.ts';
-import { isNodeConfig, NODE_CONFIG_NAMES, readNodeConfig } from './node-config.ts';
+import { isNodeConfig, NODE_CONFIG_NAMES, readJsonConfig } from './node-config.ts';
+import { readNodeConfigInThread } from './node-config-thread.ts';
 import { findPython, PYTHON_PACKAGE_DIR } from './python.ts';
 
 /** A value that a configuration file gave to a name. */
@@ -79,7 +80,7 @@ export async function runConfigFile(
 ): Promise<ConfigFile> {
   const file = checkLocation(location, cwd);
   if (file !== undefined && isNodeConfig(file)) {
-    return await readNodeConfig(file, location);
+    return file.endsWith('.json') ? readJsonConfig(file, location) : readNodeConfigInThread(file, location, env);
   }
   const { path } = await findPython(python, env, cwd);
   const report = await runChild(path, location, env, cwd);

@@ -82,8 +82,8 @@ export async function loadSettings(
   cwd: string,
 ): Promise<LoadedSettings> {
   const warnings: string[] = [];
-  const commandLine = fileToCheck(await parseCommandLine(argv, describeSource(COMMAND_LINE)), cwd);
-  const layers: Layer[] = [...(await environmentLayers(env, warnings)), layerOf(COMMAND_LINE, commandLine)];
+  const commandLine = fileToCheck(parseCommandLine(argv, describeSource(COMMAND_LINE)), cwd);
+  const layers: Layer[] = [...environmentLayers(env, warnings), layerOf(COMMAND_LINE, commandLine)];
 
   const { location, ignored } = configLocation(lastText(layers, 'config'), cwd);
   if (ignored.length > 0) warnings.push(`${location} is read; ${ignored.join(' and ')} beside it is not`);
@@ -164,7 +164,7 @@ export function describeSource(source: Source): string {
   }
 }
 
-async function environmentLayers(env: NodeJS.ProcessEnv, warnings: string[]): Promise<Layer[]> {
+function environmentLayers(env: NodeJS.ProcessEnv, warnings: string[]): Layer[] {
   const layers: Layer[] = [];
   for (const variable of ARGS_VARIABLES) {
     const text = env[variable];
@@ -177,7 +177,7 @@ async function environmentLayers(env: NodeJS.ProcessEnv, warnings: string[]): Pr
       );
     }
     const source: Source = { kind: 'environment', variable };
-    const parsed = await parseCommandLine(words, variable);
+    const parsed = parseCommandLine(words, variable);
     if (parsed.request !== undefined) {
       throw new NunicornError(`${variable}: --${parsed.request} works on the command line only`, EXIT.USAGE);
     }
@@ -232,7 +232,9 @@ function rawOf(name: SettingName, value: FileValue, from: string): unknown {
   // A hook that is never called here.
   if (value.kind === 'other' && value.type === 'function' && 'status' in SETTINGS[name]) return name;
   if (value.kind === 'bad') throw new NunicornError(`invalid value for ${name}: ${value.problem} (from ${from})`);
-  throw new NunicornError(`invalid value for ${name}: a ${value.type} cannot be a setting's value (from ${from})`);
+  throw new NunicornError(
+    `invalid value for ${name}: a setting's value cannot be of type ${value.type} (from ${from})`,
+  );
 }
 
 /** DATABASE_HOST: a file computes its settings from such names. */

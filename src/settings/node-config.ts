@@ -26,6 +26,20 @@ export function isNodeConfig(path: string): boolean {
 export async function readNodeConfig(path: string, location: string): Promise<ConfigFile> {
   const before = { ...process.env };
   const config = await runNodeConfig(path, location);
+  return configFile(path, location, config, changes(before, process.env));
+}
+
+/** @throws {NunicornError} if the file holds no object */
+export function readJsonConfig(path: string, location: string): ConfigFile {
+  return configFile(path, location, settingsIn(parseJson(path, location), location), { set: {}, unset: [] });
+}
+
+function configFile(
+  path: string,
+  location: string,
+  config: Readonly<Record<string, unknown>>,
+  env: ConfigFile['env'],
+): ConfigFile {
   const values = Object.entries(config).map(([name, value]): [string, FileValue] => [name, fileValue(name, value)]);
   const lines = linesOf(path, Object.keys(config));
   const names = values.filter(([, { kind }]) => kind === 'hook').map(([name]) => name as HookName);
@@ -33,7 +47,7 @@ export async function readNodeConfig(path: string, location: string): Promise<Co
     values: new Map(values),
     onlySettings: true,
     lines,
-    env: changes(before, process.env),
+    env,
     nodeHooks: names.length === 0 ? null : { path, location, names },
   };
 }
@@ -49,16 +63,20 @@ export async function runNodeConfig(
   location: string,
   run = 1,
 ): Promise<Readonly<Record<string, unknown>>> {
-  const exported = path.endsWith('.json') ? parseJson(path, location) : await importFile(path, location, run);
+  const exported = await importFile(path, location, run);
   let config: unknown;
   try {
     config = typeof exported === 'function' ? await exported() : exported;
   } catch (error) {
     throw unusable(location, error);
   }
+  return settingsIn(config, location);
+}
+
+function settingsIn(config: unknown, location: string): Readonly<Record<string, unknown>> {
   if (typeof config === 'object' && config !== null && !Array.isArray(config)) return { ...config };
   throw new NunicornError(
-    `the configuration file ${location} could not be used: it needs an object of settings${path.endsWith('.json') ? '' : ' as its default export'}`,
+    `the configuration file ${location} could not be used: it needs an object of settings${location.endsWith('.json') ? '' : ' as its default export'}`,
   );
 }
 
@@ -90,7 +108,7 @@ async function importFile(path: string, location: string, run: number): Promise<
 }
 
 /** The stack of an error in the file says where; ours would only say how we got there. */
-function unusable(location: string, error: unknown): NunicornError {
+export function unusable(location: string, error: unknown): NunicornError {
   const own = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const lines = own.split('\n').filter((line) => !/^ +at .*(?:node:internal|dist\/src\/settings)/.test(line));
   return new NunicornError(`the configuration file ${location} could not be used: ${lines.join('\n')}`);
@@ -107,7 +125,18 @@ function fileValue(name: string, value: unknown): FileValue {
       problem: `the function takes ${value.length} arguments, but it is called as ${name}(${taken.join(', ')})`,
     };
   }
-  return value === undefined ? { kind: 'value', value: null } : { kind: 'value', value };
+  if (!isPlain(value)) return { kind: 'other', type: typeof value };
+  return { kind: 'value', value: value ?? null };
+}
+
+/** Whether it is the same in another thread. */
+function isPlain(value: unknown): boolean {
+  try {
+    structuredClone(value);
+    return true;
+  } catch {
+    return false; // it has a function or a symbol in it
+  }
 }
 
 /** The first line that has the name as a key, at whatever depth: good enough to lead a reader there. */

@@ -66,7 +66,7 @@ export async function parseSizeOptions(
     return { kind: 'import', files: imported, slo: parseSlo(slo) };
   }
 
-  const commandLine = await parseCommandLine(words, 'the command line');
+  const commandLine = parseCommandLine(words, 'the command line');
   if (commandLine.request !== undefined)
     throw new NunicornError(`--${commandLine.request} is for nunicorn itself: nunicorn size --help`, EXIT.USAGE);
   const loaded = await loadSettings(words, env, cwd);

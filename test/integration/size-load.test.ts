@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { it } from 'node:test';
 import { Generator } from '../../src/size/generator.ts';
 import type { LoadOptions, LoadResult } from '../../src/size/load/load.ts';
+import { measuring } from '../helpers/measuring.ts';
 import { ROOT } from '../helpers/paths.ts';
 
 const BARE_SERVER = join(ROOT, 'dist', 'src', 'size', 'load', 'bare-server.js');
@@ -19,7 +20,7 @@ async function withBareServer(test: (port: number) => Promise<void>): Promise<vo
   const child = spawn(process.execPath, [BARE_SERVER], { stdio: ['pipe', 'pipe', 'inherit'] });
   try {
     const [port] = await once(child.stdout, 'data');
-    await test(Number(String(port)));
+    await measuring(() => test(Number(String(port))));
   } finally {
     child.stdin.end();
     await once(child, 'close');

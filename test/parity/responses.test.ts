@@ -158,6 +158,15 @@ onOneServer('responses', { app: 'wsgi_matrix:application', workers: 1, threads: 
     differs: LENGTH_KNOWN,
   },
   { name: 'framing of a generator', run: (server) => asked(server, '/generator', { framing: true }) },
+  {
+    name: 'write() of a request that has ended',
+    run: async (server) => [...(await asked(server, '/write/keep')), ...(await asked(server, '/write/kept'))],
+    differs: {
+      nunicorn: 'an AssertionError in the app',
+      gunicorn: 'the bytes are dropped',
+      why: 'The app is told that nobody gets them',
+    },
+  },
   { name: 'framing of write()', run: (server) => asked(server, '/write', { framing: true }) },
   ...['/', '/list', '/generator/head', '/header/many', '/error/before', '/file/length', '/length/short'].map(
     (path): Scenario => ({ name: `HEAD ${path}`, run: (server) => asked(server, path, {}, 'HEAD') }),

@@ -531,7 +531,7 @@ del os.environ["GONE"]
     configFile('workers = None');
     await refused(load(['app']), 1, /invalid value for workers: None/);
     configFile('def workers(): pass');
-    await refused(load(['app']), 1, /workers: a function cannot be a setting's value/);
+    await refused(load(['app']), 1, /workers: a setting's value cannot be of type function/);
   });
 
   test('is named with the line of the assignment', async () => {
@@ -670,6 +670,23 @@ describe("the configuration file in Node's languages", () => {
       1,
       /on_exit: the function takes 2 arguments, but it is called as on_exit\(server\)/,
     );
+    configFile('export default { statsd_host: { a() {} } };', 'object.mjs');
+    await refused(load(['-c', 'object.mjs', 'app']), 1, /statsd_host: a setting's value cannot be of type object/);
+  });
+
+  test('may do what it likes to its process: that is a thread', async () => {
+    configFile('process.exit(5);', 'exits.mjs');
+    await refused(load(['-c', 'exits.mjs', 'app']), 1, /exits\.mjs could not be used: it ended with exit code 5/);
+    configFile('await new Promise(() => {});', 'never.mjs');
+    await refused(load(['-c', 'never.mjs', 'app']), 1, /never\.mjs could not be used: it ended with exit code 13/);
+    configFile(
+      'setTimeout(() => { throw new Error("late"); });\nawait new Promise(setImmediate);\nfor (;;) await new Promise(setImmediate);',
+      'late.mjs',
+    );
+    await refused(load(['-c', 'late.mjs', 'app']), 1, /late\.mjs could not be used: Error: late\n +at .*late\.mjs:1/);
+    configFile('setInterval(() => {}, 1000);\nprocess.env.KEPT = "no";\nexport default { threads: 3 };', 'left.mjs');
+    assert.equal((await load(['-c', 'left.mjs', 'app'])).settings.threads, 3);
+    assert.equal(process.env.KEPT, undefined);
   });
 });
 
