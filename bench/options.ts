@@ -7,35 +7,20 @@ import { SERVERS } from './servers.ts';
 const QUICK_SERVERS = 'nunicorn,gunicorn-sync,gunicorn-gthread,node-http';
 const CASES = SITES.flatMap(({ cases }) => cases.map(({ id }) => id));
 
-const { values } = parseArgs({
-  options: {
-    cases: { type: 'string' },
-    servers: { type: 'string' },
-    rounds: { type: 'string' },
-    seconds: { type: 'string' },
-    quick: { type: 'boolean', default: false },
-    out: { type: 'string' },
-    'server-cores': { type: 'string' },
-    'load-cores': { type: 'string' },
-    render: { type: 'string' },
-    help: { type: 'boolean', default: false },
-  },
-});
-
-export const options = {
-  cases: pick('cases', values.cases, CASES),
-  servers: pick('servers', values.servers ?? (values.quick ? QUICK_SERVERS : undefined), Object.keys(SERVERS)),
-  rounds: positive('rounds', values.rounds ?? (values.quick ? '2' : '5')),
-  seconds: positive('seconds', values.seconds ?? (values.quick ? '1' : '2')),
-  quick: values.quick,
-  out: values.out,
-  serverCores: values['server-cores'],
-  loadCores: values['load-cores'],
-  render: values.render,
-  help: values.help,
-  /** Only a whole run may replace the published page. */
-  whole: !values.quick && values.cases === undefined && values.servers === undefined,
+const OPTIONS = {
+  cases: { type: 'string' },
+  servers: { type: 'string' },
+  rounds: { type: 'string' },
+  seconds: { type: 'string' },
+  quick: { type: 'boolean', default: false },
+  out: { type: 'string' },
+  'server-cores': { type: 'string' },
+  'load-cores': { type: 'string' },
+  render: { type: 'string' },
+  help: { type: 'boolean', default: false },
 } as const;
+
+export const options = readOptions();
 
 export const USAGE = `npm run bench -- [options]
   --cases a,b         ${CASES.join(',')}
@@ -47,6 +32,29 @@ export const USAGE = `npm run bench -- [options]
   --server-cores C    as taskset takes them
   --load-cores C
   --render NAME       write NAME.md anew from NAME.json, measure nothing`;
+
+function readOptions() {
+  try {
+    const { values } = parseArgs({ options: OPTIONS });
+    return {
+      cases: pick('cases', values.cases, CASES),
+      servers: pick('servers', values.servers ?? (values.quick ? QUICK_SERVERS : undefined), Object.keys(SERVERS)),
+      rounds: positive('rounds', values.rounds ?? (values.quick ? '2' : '5')),
+      seconds: positive('seconds', values.seconds ?? (values.quick ? '1' : '2')),
+      quick: values.quick,
+      out: values.out,
+      serverCores: values['server-cores'],
+      loadCores: values['load-cores'],
+      render: values.render,
+      help: values.help,
+      /** Only a whole run may replace the published page. */
+      whole: !values.quick && values.cases === undefined && values.servers === undefined,
+    } as const;
+  } catch (error) {
+    console.error(`npm run bench: ${error instanceof Error ? error.message : error}; see npm run bench -- --help`);
+    process.exit(2);
+  }
+}
 
 function positive(name: string, text: string): number {
   const value = Number(text);

@@ -27,6 +27,8 @@ export interface WorkerFacts {
 export interface WorkerProcess {
   /** Null: not known yet. */
   readonly pid: number | null;
+  /** It may have clients, also when it is not ready yet: it is to drain before it ends. */
+  readonly accepts: boolean;
   /** It gets no more requests; `drained` when it runs none. */
   drain(): void;
   /** What it has to do at its end it does now, then it ends. `quick`: at a shutdown that does not wait for requests. */

@@ -27,7 +27,11 @@ export interface NodeAppOptions {
 interface NodeProcess {
   readonly facts: WorkerFacts;
   readonly cluster: ClusterWorker;
+  /** Those that it was started with. */
+  readonly options: NodeAppOptions;
   online: boolean;
+  /** It has been given the listening handles. */
+  accepts: boolean;
   ready: boolean;
   /** No request is left. */
   stopped: boolean;
@@ -86,7 +90,9 @@ export class NodeApp implements AppKind {
     const process: NodeProcess = {
       facts,
       cluster: forkWorker(this.options.env),
+      options: this.options,
       online: false,
+      accepts: false,
       ready: false,
       stopped: false,
       heardAt: now(),
@@ -116,6 +122,9 @@ export class NodeApp implements AppKind {
     return {
       get pid() {
         return child.process.pid ?? null;
+      },
+      get accepts() {
+        return process.accepts;
       },
       drain: () => this.drain(process),
       leave: (quick) => this.tell(process, { op: 'leave', quick }),
@@ -208,6 +217,9 @@ export class NodeApp implements AppKind {
       case 'online':
         this.online(process);
         return;
+      case 'loaded':
+        this.loaded(process);
+        return;
       case 'ready':
         this.isReady(process);
         return;
@@ -250,7 +262,7 @@ export class NodeApp implements AppKind {
 
   /** The worker hears from now on: what was said to a process that was still loading is lost. */
   private online(process: NodeProcess): void {
-    const { config, title, handles } = this.options;
+    const { config, title } = process.options;
     const { serial, number, requestLimit } = process.facts;
     process.online = true;
     this.handler.workers.reached(process.facts.serial, 'connected');
@@ -258,7 +270,13 @@ export class NodeApp implements AppKind {
     const front = { ...config.front, number, title: title(`worker ${number}`) };
     const start = { ...config, serial, front, requestLimit };
     this.tell(process, { op: 'start', config: start });
-    handles.forEach((handle, index) => {
+  }
+
+  /** Not before: one that is not wanted any more until then can be ended without ado. */
+  private loaded(process: NodeProcess): void {
+    if (this.stopping || !process.cluster.isConnected()) return;
+    process.accepts = true;
+    process.options.handles.forEach((handle, index) => {
       // Node sends these handles as they are; its types know only sockets and servers.
       const message: ToNodeWorker = { op: 'listen', index };
       process.cluster.process.send?.(message, handle as unknown as Socket);
@@ -291,7 +309,7 @@ export class NodeApp implements AppKind {
 
   private checkStopped(): void {
     if (!this.stopping || this.stoppedSaid) return;
-    for (const { ready, stopped } of this.processes.values()) if (ready && !stopped) return;
+    for (const { accepts, stopped } of this.processes.values()) if (accepts && !stopped) return;
     this.stoppedSaid = true;
     this.handler.stopped();
   }

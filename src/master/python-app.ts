@@ -185,6 +185,7 @@ export class PythonApp implements AppKind, ControlHandler {
       get pid() {
         return process.pid;
       },
+      accepts: false, // the fronts do, and pass nothing on to a worker that is not ready
       drain: () => this.drain(process),
       leave: (quick) => {
         process.serving = false;

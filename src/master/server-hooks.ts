@@ -140,6 +140,10 @@ class HookedWorker implements WorkerProcess {
     return this.process?.pid ?? null;
   }
 
+  get accepts(): boolean {
+    return this.process?.accepts ?? false;
+  }
+
   drain(): void {
     this.process?.drain();
   }

@@ -291,7 +291,7 @@ export class Workers implements WorkerEvents {
     }
     for (const worker of this.bySerial.values()) {
       worker.end ??= 'shutdown';
-      if (worker.state === 'starting') worker.process?.kill('SIGKILL');
+      if (worker.state === 'starting' && !worker.process?.accepts) worker.process?.kill('SIGKILL');
       else this.leave(worker, limitMs);
     }
     this.checkAllGone();
@@ -403,7 +403,8 @@ export class Workers implements WorkerEvents {
         `Worker ${worker.number} (pid:${worker.process?.pid}) did not boot within ${this.options.bootTimeoutMs / 1000} s ` +
           `(--boot-timeout): it hangs ${bootReport(worker.startedAt, worker.reached)}\n${stacks}`,
       );
-      worker.process?.kill('SIGKILL');
+      if (worker.process?.accepts) this.finish(worker);
+      else worker.process?.kill('SIGKILL');
     });
   }
 
@@ -501,12 +502,22 @@ export class Workers implements WorkerEvents {
   /** Ends a worker that is not ready and is not wanted any more. */
   private discard(worker: Worker, reason: Reason): void {
     worker.end = reason;
-    worker.process?.kill('SIGKILL');
+    if (!worker.process?.accepts) {
+      worker.process?.kill('SIGKILL');
+      return;
+    }
+    worker.seat.next = null; // nobody waits for its clients
+    this.finish(worker);
   }
 
   private drain(worker: Worker, reason: Reason): void {
     if (worker.state !== 'ready') return;
     worker.end ??= reason;
+    this.finish(worker);
+  }
+
+  /** It runs what it has begun, then it leaves. */
+  private finish(worker: Worker): void {
     worker.state = 'draining';
     worker.process?.drain();
     this.limitEnd(worker, this.options.gracefulTimeoutMs);

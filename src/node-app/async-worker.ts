@@ -20,7 +20,6 @@ export class AsyncWorker implements Engine {
   private readonly handler: EngineHandler;
   private readonly log: ErrorLog;
   private server: AsyncServer | null = null;
-  private readonly handles: unknown[] = [];
   private listening = 0;
   private broken = false;
 
@@ -55,7 +54,7 @@ export class AsyncWorker implements Engine {
       async (server) => {
         await handler.imported();
         this.server = server;
-        for (const handle of this.handles.splice(0)) this.attach(server, handle);
+        handler.loaded();
       },
       (error: unknown) => handler.bootFailed(error),
     );
@@ -70,8 +69,12 @@ export class AsyncWorker implements Engine {
   }
 
   listen(_index: number, handle: unknown): void {
-    if (this.server === null) this.handles.push(handle);
-    else this.attach(this.server, handle);
+    this.server?.listen(handle, () => {
+      this.listening++;
+      if (this.listening !== this.config.front.listeners.length) return;
+      this.handler.threads([process.pid]); // the main thread's number is the process's
+      if (!this.config.waitReady) this.handler.ready();
+    });
   }
 
   stop(graceful: boolean, idleMs: number): void {
@@ -102,14 +105,5 @@ export class AsyncWorker implements Engine {
     const byItself = await this.lifecycle.end();
     this.server?.close();
     return byItself;
-  }
-
-  private attach(server: AsyncServer, handle: unknown): void {
-    server.listen(handle, () => {
-      this.listening++;
-      if (this.listening !== this.config.front.listeners.length) return;
-      this.handler.threads([process.pid]); // the main thread's number is the process's
-      if (!this.config.waitReady) this.handler.ready();
-    });
   }
 }

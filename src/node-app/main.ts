@@ -32,6 +32,8 @@ export interface Engine {
 export interface EngineHandler {
   /** The app is imported. Resolves when clients may be served. */
   imported(): Promise<void>;
+  /** The engine may be given the listening handles. */
+  loaded(): void;
   ready(): void;
   bootFailed(error: unknown): void;
   requestLimitReached(): void;
@@ -85,6 +87,7 @@ async function start(config: NodeWorkerConfig): Promise<void> {
   }
   const handler: EngineHandler = {
     imported: async () => await hooks?.imported().catch(bootFailed),
+    loaded: () => tell({ op: 'loaded' }),
     ready: () => tell({ op: 'ready' }),
     bootFailed,
     requestLimitReached: () => tell({ op: 'request-limit' }),

@@ -33,7 +33,7 @@ export interface NodeWorkerConfig extends Omit<NodeAppConfig, 'front'> {
 
 export type ToNodeWorker =
   | { readonly op: 'start'; readonly config: NodeWorkerConfig }
-  /** Comes with the listening handle. */
+  /** Comes with the listening handle; after `loaded`. */
   | { readonly op: 'listen'; readonly index: number }
   /** `idleMs`: how long a connection may still be idle; a request that comes meanwhile is answered. */
   | { readonly op: 'stop'; readonly graceful: boolean; readonly idleMs: number }
@@ -48,6 +48,8 @@ export type ToNodeWorker =
 
 export type FromNodeWorker =
   | { readonly op: 'online' }
+  /** It may be given the listening handles. */
+  | { readonly op: 'loaded' }
   | { readonly op: 'ready' }
   /** The event loop turns. */
   | { readonly op: 'pong' }

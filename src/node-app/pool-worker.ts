@@ -89,9 +89,7 @@ export class PoolWorker implements Engine {
   private flushScheduled = false;
   private queueTimer: NodeJS.Timeout | null = null;
   private lastSerial = 0;
-  private readonly handles: { readonly index: number; readonly handle: unknown }[] = [];
   private everReady = false;
-  private serves = false;
   private listening = 0;
   private stoppedSaid = false;
   /** Called when the last thread has ended. */
@@ -153,10 +151,14 @@ export class PoolWorker implements Engine {
     return this.metrics?.report(this.access, asked, withRequests) ?? null;
   }
 
-  /** The handles are used when all threads, and the hooks, are ready. */
   listen(index: number, handle: unknown): void {
-    if (this.serves) this.attach(index, handle);
-    else this.handles.push({ index, handle });
+    const { listeners, backlog } = this.config.front;
+    const listener = listeners[index];
+    if (listener === undefined) return;
+    attachHandle(this.clients.createServer(listener), handle, backlog, () => {
+      this.listening++;
+      if (this.listening === listeners.length) this.handler.ready();
+    });
   }
 
   stop(graceful: boolean, idleMs: number): void {
@@ -234,13 +236,7 @@ export class PoolWorker implements Engine {
     }
     if (this.everReady || this.seats.some(({ current }) => current === null)) return;
     this.everReady = true;
-    void this.serve();
-  }
-
-  private async serve(): Promise<void> {
-    await this.handler.imported();
-    this.serves = true;
-    for (const { index, handle } of this.handles.splice(0)) this.attach(index, handle);
+    void this.handler.imported().then(() => this.handler.loaded());
   }
 
   private watchThread(thread: AppThread, worker: DispatchWorker<Exchange>): void {
@@ -357,16 +353,6 @@ export class PoolWorker implements Engine {
 
   private seatOf(thread: AppThread): Seat | undefined {
     return this.seats[thread.number - 1];
-  }
-
-  private attach(index: number, handle: unknown): void {
-    const { listeners, backlog } = this.config.front;
-    const listener = listeners[index];
-    if (listener === undefined) return;
-    attachHandle(this.clients.createServer(listener), handle, backlog, () => {
-      this.listening++;
-      if (this.listening === listeners.length) this.handler.ready();
-    });
   }
 
   // ---- requests

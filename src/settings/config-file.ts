@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { delimiter, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { NunicornError } from '../errors.ts';
@@ -105,6 +105,11 @@ function checkLocation(location: string, cwd: string): string | undefined {
   }
   if (!existsSync(resolve(cwd, path))) {
     throw new NunicornError(`--config '${location}': '${path}' doesn't exist (looked for in ${cwd})`);
+  }
+  if (statSync(resolve(cwd, path)).isDirectory()) {
+    throw new NunicornError(
+      `--config '${location}': '${path}' is a folder; name the file, as in ${join(path, DEFAULT_FILE)}`,
+    );
   }
   return resolve(cwd, path);
 }

@@ -462,7 +462,8 @@ export async function finishing(server: Server, test: (server: Server) => Promis
     const output = server.output;
     server.destroy();
     abandonLoads();
-    if (error instanceof Error && !error.message.includes('--- stderr of the server')) error.message += `\n${output}`;
+    // What a reporter prints is the stack, which holds the message of before.
+    if (error instanceof Error && !error.message.includes('--- stderr of the server')) error.stack += `\n${output}`;
     throw error;
   }
 }

@@ -64,6 +64,33 @@ describe('life of the workers', { skip }, () => {
     });
   });
 
+  it('HUP and SIGTERM while a worker is not ready yet: what it has begun is answered', async () => {
+    const app = `import { existsSync, writeFileSync } from 'node:fs';
+export default (_, response) => {
+  writeFileSync('running', '');
+  const timer = setInterval(() => {
+    if (!existsSync('go-on')) return;
+    clearInterval(timer);
+    response.end('went on');
+  }, 10);
+};
+`;
+    for (const signal of ['SIGHUP', 'SIGTERM'] as const) {
+      const files = { 'app.mjs': app };
+      const options: ServerOptions = { app: './app.mjs', chdir: '{home}', files, args: ['--wait-ready'] };
+      await finishing(await Server.spawn(options), async (server) => {
+        const connection = await until(async () => await server.connect().catch(() => null), 'a connection');
+        await connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+        await server.marked('running');
+        server.kill(signal);
+        await server.waitForLog(signal === 'SIGHUP' ? /Hang up: Master[\s\S]*Booting worker/ : /Handling signal: term/);
+        server.mark('go-on');
+        assert.equal((await connection.response()).text(), 'went on');
+        connection.close();
+      });
+    }
+  });
+
   it('--stagger boots one worker after the other', async () => {
     const options: ServerOptions = { app: './node/hooks.mjs', workers: 3, args: ['--wait-ready', '--stagger'] };
     await finishing(await Server.spawn(options), async (server) => {

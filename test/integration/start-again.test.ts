@@ -47,6 +47,12 @@ it("where the server's folder has been removed a worker says so, and those that 
   skip: !NUNICORN_RUNS,
 }, async () => {
   await withServer({ app: PYTHON, workers: 2 }, async (server) => {
+    // The front has connected to both.
+    const held = server.get('/hold?one', '', 30_000);
+    await server.marked('one.started');
+    await server.get('/');
+    server.mark('one.open');
+    await held;
     for (const name of readdirSync(server.temporary)) rmSync(join(server.temporary, name), { recursive: true });
     const [first = 0] = server.workers();
     process.kill(first, 'SIGKILL');

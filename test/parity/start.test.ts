@@ -222,6 +222,18 @@ onNewServers('exit codes', { app: APP }, [
     },
     differs: { nunicorn: 'exit code 3', gunicorn: 'starts it for ever', why: 'It will not get better' },
   },
+  {
+    name: 'an ASGI application',
+    options: { app: 'pathology.not_callable:asgi' },
+    run: async (server) => {
+      const ready = await server.ready().then(
+        () => true,
+        () => false,
+      );
+      return ready ? [`answers with ${(await server.get('/')).status}`] : ends(server, FAILURE);
+    },
+    differs: { nunicorn: 'exit code 4', gunicorn: 'answers each request with 500', why: 'It will not get better' },
+  },
   fails('an app that is no expression', 'wsgi_matrix:1+', [], {
     nunicorn: 'is refused before anything is started',
     gunicorn: 'by the worker',

@@ -27,6 +27,13 @@ MODULE = """
 
         wrong = 1
 
+    class Asgi:
+        async def __call__(self, scope, receive, send):
+            pass
+
+    async def asgi(scope, receive, send):
+        pass
+
     def application(environ, start_response):
         return [b'default']
 
@@ -50,6 +57,7 @@ MODULE = """
     def exits():
         raise SystemExit(5)
 
+    bound = Asgi().__call__
     partial = functools.partial(strict, name='partial')
     site = Site()
     nothing = None
@@ -115,6 +123,12 @@ class Loading(unittest.TestCase):
 
 
 class TestLoadApp(Loading):
+    def test_an_asgi_application_is_refused(self):
+        for uri in ("shop:asgi", "shop:Asgi()", "shop:bound"):
+            with self.subTest(uri), self.assertRaisesRegex(AppLoadError, "is a coroutine function, as ASGI app.* a2wsgi"):
+                load_app(uri)
+        self.assertIsInstance(load_app("shop:Site()"), load_app("shop:Site"))
+
     def test_a_module_alone_means_application(self):
         self.assertEqual(load_app("shop")(None, None), [b"default"])
 

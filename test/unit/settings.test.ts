@@ -302,6 +302,7 @@ describe('the command line', () => {
     [['--forwarded-allow-ips', 'fd00::1/64'], /host bits/],
     [['--forwarded-allow-ips', 'proxy'], /'proxy' is not an IP address/],
     [['-c', 'missing.py'], /'missing.py' doesn't exist/],
+    [['-c', '/tmp'], /'\/tmp' is a folder; name the file, as in \/tmp\/gunicorn\.conf\.py/],
     [['-c', 'egg:thing'], /PATH, file:PATH or python:MODULE is needed/],
     [['-c', 'settings.toml'], /gunicorn\.conf\.py or nunicorn\.config\.\{ts,js,mjs,json\} is needed/],
   ];

@@ -22,6 +22,7 @@ const OPTIONS: WorkersOptions = {
 
 const PROCESS: WorkerProcess = {
   pid: null,
+  accepts: false,
   drain: nothing,
   leave: nothing,
   reopenLogs: nothing,
@@ -129,4 +130,39 @@ test('a worker that was ready when it was not wanted any more takes no seat', ()
     },
     process,
   );
+});
+
+test('a worker that is not ready and not wanted any more is killed, one that may have clients drains first', () => {
+  for (const accepts of [false, true]) {
+    const told: string[] = [];
+    const process: WorkerProcess = {
+      ...PROCESS,
+      accepts,
+      drain: () => told.push('drain'),
+      leave: () => told.push('leave'),
+      kill: (signal) => told.push(signal),
+    };
+    withWorkers(
+      OPTIONS,
+      ({ workers, spawned }) => {
+        workers.reload(OPTIONS);
+        mock.timers.tick(0);
+        if (accepts) {
+          assert.deepEqual(spawned, [1, 2], 'the next one need not wait');
+          workers.ready(1); // too late
+          workers.drained(1);
+        }
+        assert.deepEqual(told, accepts ? ['drain', 'leave'] : ['SIGKILL']);
+        workers.ended(1, 0, null, false);
+        mock.timers.tick(0);
+        assert.deepEqual(spawned, [1, 2]);
+        workers.ready(2);
+        assert.deepEqual(
+          workers.views().map(({ serial, state }) => [serial, state]),
+          [[2, 'ready']],
+        );
+      },
+      process,
+    );
+  }
 });

@@ -7,6 +7,9 @@ import sys
 import traceback
 
 
+_CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
+
+
 class AppLoadError(Exception):
     """The app's name cannot be resolved: a worker exits with 4, as gunicorn's does."""
 
@@ -106,4 +109,16 @@ def load_app(uri):
         raise AppLoadError("Failed to find application object: %r" % expression)
     if not callable(app):
         raise AppLoadError("Application object must be callable: %r is %s." % (expression, type(app).__name__))
+    if is_coroutine_function(app) or is_coroutine_function(type(app).__call__):
+        raise AppLoadError(
+            "Application object must be a WSGI application: %r is a coroutine function, as ASGI applications are."
+            " Name the project's WSGI application (Django: PROJECT.wsgi:application),"
+            " or wrap it, for example with a2wsgi.ASGIMiddleware." % expression
+        )
     return app
+
+
+def is_coroutine_function(function):
+    """inspect.iscoroutinefunction, without what that module takes to import."""
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & _CO_COROUTINE)
