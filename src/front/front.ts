@@ -2,6 +2,7 @@
  * A front: takes requests from clients, has them run by the workers it was given, and sends the answers back. Deadlines, full
  * queues and dead workers are answered here, so that a client always gets an answer.
  */
+import { dirname } from 'node:path';
 import type { AnswerHandler } from '../bridge/frames.ts';
 import { readStacks } from '../bridge/stacks.ts';
 import { openBegun, WorkerLink } from '../bridge/worker-link.ts';
@@ -25,6 +26,8 @@ const AHEAD_LIMIT_MS = 5;
 const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
 /** How often the master hears that the event loop turns. */
 const ALIVE_MS = 1000;
+/** A worker that has lived for so long without its files is not about to end. */
+const UNREACHABLE_MS = 1000;
 /** How long a worker has to tell where a thread stands. */
 const STACK_MS = 150;
 /** What a dead worker had sent is in the socket's buffer; something else may hold the socket's other end open. */
@@ -54,6 +57,8 @@ export class Front {
   private readonly metrics: FrontMetrics | null;
   private readonly stallWatch = new StallWatch();
   private readonly processorWatch: ProcessorWatch;
+  /** Workers whose files are gone, by serial, and since when that is known. */
+  private readonly unreachable = new Map<number, { readonly address: WorkerAddress; readonly since: number }>();
   private stoppedSaid = false;
   private aliveSaidAt = 0;
   /** Requests that were interrupted and whose stack is awaited. */
@@ -120,7 +125,11 @@ export class Front {
   addWorker(address: WorkerAddress): void {
     const { serial, threads } = address;
     const begun = openBegun(address.begunPath);
-    if (begun === null) return; // killed as soon as it was ready: its end is what the master tells next
+    if (begun === null) {
+      // Killed as soon as it was ready, and its end is what the master tells next; or somebody has cleared its folder.
+      this.unreachable.set(serial, { address, since: now() });
+      return;
+    }
     const link = new WorkerLink(address.socketPath, begun, threads, this.config.token, {
       answersOf: (number) => this.answersOf(serial, number),
       piecesHandled: () => this.flush(),
@@ -157,6 +166,7 @@ export class Front {
 
   /** The worker's process has ended: what it had begun fails, what it had not begun runs elsewhere. */
   workerExit(serial: number): void {
+    this.unreachable.delete(serial);
     const attached = this.attached.get(serial);
     if (attached === undefined) return;
     this.dispatcher.drain(attached.worker);
@@ -461,6 +471,14 @@ export class Front {
     const stall = this.stallWatch.check(this.dispatcher, time);
     if (stall !== null)
       this.log.critical(`Requests waited beside free threads. This is a defect of nunicorn; it was mended. ${stall}`);
+    for (const [serial, { address, since }] of this.unreachable) {
+      if (time - since < UNREACHABLE_MS) continue;
+      this.unreachable.delete(serial);
+      this.log.critical(
+        `Worker ${address.number} (pid:${address.pid}) gets no requests: ${dirname(address.begunPath)} has been removed. ` +
+          'Restart the server, with --worker-tmp-dir in a folder that nothing clears',
+      );
+    }
     if (time - this.aliveSaidAt >= ALIVE_MS) {
       this.aliveSaidAt = time;
       this.tell({ op: 'alive', served: Array.from(this.attached, ([serial, { served }]) => [serial, served]) });

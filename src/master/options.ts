@@ -134,7 +134,9 @@ export function frontsSettings({ loaded, sockets, tls, logProcess }: Setup, runt
   };
 }
 
-export function workersOptions({ settings }: LoadedSettings): WorkersOptions {
+export function workersOptions({ settings, nodeApp }: LoadedSettings): WorkersOptions {
+  // Where a thread is replaced after so many, its worker stays.
+  const counts = nodeApp === null || (settings.worker_class === 'async' && settings.threads === 1);
   return {
     count: settings.workers,
     stagger: settings.stagger,
@@ -142,8 +144,8 @@ export function workersOptions({ settings }: LoadedSettings): WorkersOptions {
     bootTimeoutMs: settings.boot_timeout * 1000,
     pingLimitMs: settings.timeout * 1000,
     recycling: {
-      maxRequests: settings.max_requests,
-      maxRequestsJitter: settings.max_requests_jitter,
+      maxRequests: counts ? settings.max_requests : 0,
+      maxRequestsJitter: counts ? settings.max_requests_jitter : 0,
       maxLifetimeMs: settings.max_lifetime * 1000,
       maxLifetimeJitterMs: settings.max_lifetime_jitter * 1000,
       minWorkerLifetimeMs: settings.min_worker_lifetime * 1000,

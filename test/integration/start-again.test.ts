@@ -63,6 +63,19 @@ it("where the server's folder has been removed a worker says so, and those that 
   });
 });
 
+it("where the server's folder has been removed a new front says that it cannot reach the workers", {
+  skip: !NUNICORN_RUNS,
+}, async () => {
+  await withServer({ app: PYTHON }, async (server) => {
+    for (const name of readdirSync(server.temporary)) rmSync(join(server.temporary, name), { recursive: true });
+    const [front = 0] = server.fronts();
+    process.kill(front, 'SIGKILL');
+    await server.waitForLog(
+      /Worker 1 \(pid:\d+\) gets no requests: \S+\/nunicorn-\w+ has been removed\. Restart the server/,
+    );
+  });
+});
+
 /** Longer than one variable of the environment may be (execve(2)): Node throws the error of such a start. */
 const TOO_LONG = 'raw_env = ["LONG=" + "x" * 200_000]\n';
 
