@@ -226,11 +226,13 @@ onNewServers('exit codes', { app: APP }, [
     name: 'an ASGI application',
     options: { app: 'pathology.not_callable:asgi' },
     run: async (server) => {
-      const ready = await server.ready().then(
-        () => true,
-        () => false,
-      );
-      return ready ? [`answers with ${(await server.get('/')).status}`] : ends(server, FAILURE);
+      const answered = async (): Promise<boolean> =>
+        await server.get('/').then(
+          ({ status }) => status === 500,
+          () => false,
+        );
+      await until(async () => server.hasExited || (await answered()), 'the end, or an answer');
+      return server.hasExited ? ends(server, FAILURE) : ['answers with 500'];
     },
     differs: { nunicorn: 'exit code 4', gunicorn: 'answers each request with 500', why: 'It will not get better' },
   },
