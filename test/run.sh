@@ -132,8 +132,8 @@ mapfile -t files < <(compiled test/unit "$@"; compiled test/integration "$@"; co
 [ ${#files[@]} -gt 0 ] || fail "no test file matches: $*"
 # The limit is a last resort, for all of this together: each test has deadlines of its own.
 left_s=$((TIME_LIMIT_S - SECONDS))
-# Tests often wait: one more at a time than there are processors.
-at_a_time=$(($(nproc) + 1))
+# Tests often wait: one more at a time than there are processors, but each has processes and ports of its own.
+at_a_time=$(($(nproc) < 4 ? $(nproc) + 1 : 4))
 say "node --test, ${#files[@]} files, $at_a_time at a time, at most $left_s s"
 export PATH="$PATH:/usr/sbin"
 if [ -n "${NUNICORN_TEST_NODE:-}" ]; then
