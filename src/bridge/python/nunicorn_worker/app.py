@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 
-
 _CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
 
 
