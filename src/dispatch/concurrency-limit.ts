@@ -42,6 +42,12 @@ const TOLERATED = 0.05;
 /** Until fewer are tried again after that had left time to spare; twice as long each time. */
 const FIRST_RETRY_MS = 3000;
 const LAST_RETRY_MS = 60_000;
+/** A window in which the server used less than this share was a rest: it tells nothing of the load before it or behind it. */
+const RESTING = 0.05;
+/** For so long the limit outlasts its load while the server rests: what comes next is taken to be of the same kind. */
+const REMEMBERED_MS = 30_000;
+/** So many windows in a row with work that does not fill the processors end the limit. A load begins and ends in such a one. */
+const UNFILLED_WINDOWS = 2;
 
 export class ConcurrencyLimit {
   /** How many may have just begun; infinity: there is no limit. */
@@ -56,6 +62,10 @@ export class ConcurrencyLimit {
   /** How long the processors have been full. */
   private fullMs = 0;
   private lostMs = 0;
+  /** How long since the processors were full. */
+  private restMs = 0;
+  /** Windows in a row in which the server worked and did not fill the processors. */
+  private unfilledWindows = 0;
   /** How long `least` has been what it is, with full processors. */
   private provenMs = 0;
 
@@ -73,11 +83,17 @@ export class ConcurrencyLimit {
     if (spare >= SPARE || own < LEAST_OWN) {
       // That they were idle just while requests waited is not known, but may be.
       if (this.limit === this.least) this.lostMs += Math.min(reservedMs, spare * elapsedMs);
-      if (this.lostMs >= TOO_LOW_MS) this.raise();
-      this.lift();
+      this.restMs += elapsedMs;
+      this.unfilledWindows = own < RESTING ? 0 : this.unfilledWindows + 1;
+      if (this.lostMs >= TOO_LOW_MS) {
+        this.raise();
+        this.lift();
+      } else if (this.unfilledWindows >= UNFILLED_WINDOWS || this.restMs >= REMEMBERED_MS) this.lift();
       return;
     }
+    this.unfilledWindows = 0;
     if (spare > FULL) return;
+    this.restMs = 0;
     this.fullMs += elapsedMs;
     if (this.fullMs < FULL_MS) return;
     if (this.limit === this.least) {

@@ -39,10 +39,39 @@ test('as many as there are processors may begin when they are full, until they a
     concurrency.observe(use(0.07 * count, 0.93 * count));
     assert.equal(concurrency.limit, count, 'between full and spare it stays');
     concurrency.observe(use(0.2 * count, 0.8 * count));
+    assert.equal(concurrency.limit, count, 'a load begins and ends in a window like this');
+    concurrency.observe(use(0.2 * count, 0.8 * count));
     assert.equal(concurrency.limit, NONE);
     fill(concurrency, use(0, count));
     assert.equal(concurrency.limit, count, 'nothing was waiting then: the limit was not to blame');
   }
+});
+
+test('the limit outlasts a rest, but not for ever', () => {
+  const concurrency = limitOf(1);
+  fill(concurrency, use(0, 1));
+  for (const resting of [use(1, 0), use(0, 0), use(0.5, 0.02)]) {
+    concurrency.observe(use(0.6, 0.4));
+    for (let time = 0; time < 80; time++) concurrency.observe(resting);
+    assert.equal(concurrency.limit, 1, 'whatever else the processors do meanwhile');
+    concurrency.observe(use(0.3, 0.7));
+    concurrency.observe(use(0, 1));
+    assert.equal(concurrency.limit, 1, 'and holds when the next load begins');
+  }
+  // A request now and then, never two windows in a row with work.
+  for (let time = 0; time < 300; time++) {
+    assert.equal(concurrency.limit, 1);
+    concurrency.observe(time % 2 === 0 ? use(0.9, 0.1) : use(1, 0));
+  }
+  assert.equal(concurrency.limit, NONE);
+});
+
+test('a limit kept over a rest is off as soon as it costs', () => {
+  const concurrency = limitOf(1);
+  fill(concurrency, use(0, 1));
+  for (let time = 0; time < 80; time++) concurrency.observe(use(1, 0));
+  concurrency.observe(use(0.5, 0.04, 0.5));
+  assert.equal(concurrency.limit, NONE);
 });
 
 test('nothing is limited where something else fills the processors', () => {
