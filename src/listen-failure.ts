@@ -7,6 +7,10 @@ const REASONS: Readonly<Record<string, string>> = {
   EADDRINUSE: 'another process listens there (EADDRINUSE); stop it, or name another address',
   EADDRNOTAVAIL: 'this machine has no such address (EADDRNOTAVAIL); 0.0.0.0 is every address it has',
   EACCES: 'not permitted (EACCES); ports below 1024 need root, or CAP_NET_BIND_SERVICE',
+  EEXIST: 'part of the path is a file and no folder (EEXIST)',
+  ENOTDIR: 'part of the path is a file and no folder (ENOTDIR)',
+  EROFS:
+    'the file system is mounted read-only (EROFS); under systemd ReadWritePaths= or RuntimeDirectory= allows a folder',
 };
 
 /** @param code the system's, such as EADDRINUSE */

@@ -3,6 +3,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { EXIT, NunicornError } from '../errors.ts';
+import { listenFailure } from '../listen-failure.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { checkSocketPath } from '../settings/address.ts';
 import { listenWithMode } from '../socket-mode.ts';
@@ -46,8 +47,7 @@ export class ControlSocket {
         listenWithMode(this.server, this.path, this.mode);
       });
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      throw new NunicornError(`--control-socket ${this.path}: ${why}`, EXIT.ERROR);
+      throw new NunicornError(`--control-socket ${this.path}: ${this.reason(error)}`, EXIT.ERROR);
     }
     this.log.info(`Control socket listening at ${this.path}`);
   }
@@ -56,6 +56,11 @@ export class ControlSocket {
     this.server.close();
     for (const socket of this.connections) socket.destroy();
     rmSync(this.path, { force: true });
+  }
+
+  private reason(error: unknown): string {
+    if (!(error instanceof Error)) return String(error);
+    return 'code' in error ? listenFailure(String(error.code), { kind: 'unix', path: this.path }) : error.message;
   }
 
   private accept(socket: Socket): void {

@@ -50,7 +50,8 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
     throw new NunicornError('nunicorn top: --interval takes 0.1 seconds or more', EXIT.USAGE);
   const client = await ControlClient.open(socketPath(options.socket, 'top'));
   try {
-    if (options.once || !process.stdout.isTTY) {
+    // A dumb terminal cannot go back to the first line.
+    if (options.once || !process.stdout.isTTY || process.env.TERM === 'dumb') {
       const status = (await client.send('show status')) as Status;
       // Who reads from a pipe wants whole lines.
       const width = process.stdout.columns ?? Number.POSITIVE_INFINITY;
@@ -85,7 +86,7 @@ async function watch(client: ControlClient, intervalMs: number): Promise<ExitCod
   try {
     while (!over) {
       const status = (await client.send('show status')) as Status;
-      const view = { columns: stdout.columns, rows: stdout.rows, colors: process.env.NO_COLOR === undefined };
+      const view = { columns: stdout.columns, rows: stdout.rows, colors: !process.env.NO_COLOR };
       stdout.write(
         HOME +
           topView(status, view)

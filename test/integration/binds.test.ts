@@ -149,7 +149,9 @@ async function refusal(options: Omit<ServerOptions, 'app'>): Promise<string> {
   }
 }
 
-it('a Unix socket in a folder that is not there, or with a path that is cut', { skip: !NUNICORN_RUNS }, async () => {
+it('a Unix socket below a file, in a folder that is not there, or with a path that is cut', {
+  skip: !NUNICORN_RUNS,
+}, async () => {
   assert.match(
     await refusal({ bind: ['unix:{home}/not there/app.sock'] }),
     /Can't listen at .*: there is no folder .*\/not there; under systemd RuntimeDirectory=NAME makes \/run\/NAME/,
@@ -166,6 +168,8 @@ it('a Unix socket in a folder that is not there, or with a path that is cut', { 
     await refusal({ args: ['--control-socket', `/tmp/${'x'.repeat(107)}`] }),
     /--control-socket .*: '\/tmp\/x*' is too long for a Unix socket/,
   );
+  for (const options of [{ bind: ['unix:/dev/null/app.sock'] }, { args: ['--control-socket', '/dev/null/ctl.sock'] }])
+    assert.match(await refusal(options), /\/dev\/null\/\w+.sock: part of the path is a file and no folder \(E/);
 });
 
 /** One that every user may run. */
@@ -183,6 +187,8 @@ it('what only root may is refused in one line to other users', { skip: needsRoot
     const path = join(folder, 'app.sock');
     const foreign = new RegExp(`Can't listen at unix:${path}: this user may not make or remove files in ${folder}`);
     assert.match(await refusal({ by, env, args, bind: [`unix:${path}`] }), foreign);
+    const control = new RegExp(`--control-socket ${path}: this user may not make or remove files in ${folder}`);
+    assert.match(await refusal({ by, env, args: [...args, '--control-socket', path] }), control);
     // A socket file that another user's server has left behind.
     assert.equal(spawnSync(PYTHON, ['-c', MAKE_SOCKET, path]).status, 0);
     assert.match(await refusal({ by, env, args, bind: [`unix:${path}`] }), foreign);
