@@ -1,10 +1,12 @@
 /** Start of a front's process. Loads only what serves requests. */
+
 import { NunicornError } from '../errors.ts';
 import { attachHandle, type ListeningHandle } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
 import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
 import type { Statsd } from '../metrics/statsd.ts';
+import { tellParent } from '../parent.ts';
 import { Front } from './front.ts';
 import type { FrontMetrics } from './front-metrics.ts';
 import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
@@ -27,7 +29,7 @@ let listening = 0;
 let refused = false;
 
 function tell(message: ToMaster): void {
-  if (process.connected) process.send?.(message);
+  tellParent(message);
 }
 
 async function openAccess({ access }: FrontConfig, log: ErrorLog): Promise<Access | null> {

@@ -1,8 +1,10 @@
 /** Start of the process in which hooks of the master run that are functions of a nunicorn.config file. */
+
 import { EXIT } from '../errors.ts';
 import { openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
 import { appStack } from '../node-app/app-stack.ts';
+import { tellParent } from '../parent.ts';
 import { type HookFunctions, loadFunctions } from './functions.ts';
 import { HookFailed, MasterHooks } from './master-hooks.ts';
 import type { FromHooks, HooksConfig, ToHooks } from './messages.ts';
@@ -13,7 +15,7 @@ let runs = 0;
 let fromRawEnv: readonly string[] = [];
 
 function tell(message: FromHooks): void {
-  if (process.connected) process.send?.(message);
+  tellParent(message);
 }
 
 async function start(config: HooksConfig): Promise<void> {

@@ -1,4 +1,5 @@
 /** Start of a worker of a Node app. */
+
 import { EXIT, NunicornError } from '../errors.ts';
 import type { FrontConfig } from '../front/messages.ts';
 import { removeRemains } from '../front/remains.ts';
@@ -8,6 +9,7 @@ import { type ErrorLog, openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import type { Statsd } from '../metrics/statsd.ts';
+import { tellParent } from '../parent.ts';
 import { bootStack } from './app-stack.ts';
 import { AsyncWorker } from './async-worker.ts';
 import { Lifecycle } from './lifecycle.ts';
@@ -49,7 +51,7 @@ export interface EngineHandler {
 const SERVED_MS = 1000;
 
 function tell(message: FromNodeWorker): void {
-  if (process.connected) process.send?.({ nunicorn: message } satisfies Envelope);
+  tellParent({ nunicorn: message } satisfies Envelope);
 }
 
 let engine: Engine | null = null;

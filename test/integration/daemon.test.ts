@@ -55,7 +55,7 @@ it('--daemon returns 0 when the workers serve; pid file, log, rest and stop work
     assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^Umask:\t0022$/m);
     for (const fd of [0, 1, 2]) assert.equal(readlinkSync(`/proc/${pid}/fd/${fd}`), '/dev/null');
     const second = await command(...args);
-    assert.equal(second.code, 1);
+    assert.equal(second.code, 1, second.stderr);
     assert.match(second.stderr, new RegExp(`Error: Already running on PID ${pid}`));
     process.kill(pid, 'SIGWINCH');
     const children = `/proc/${pid}/task/${pid}/children`;
@@ -78,7 +78,7 @@ it('--daemon with an app that does not boot returns its exit code', { skip }, as
   writeFileSync(join(folder, 'app.py'), 'raise RuntimeError("no")');
   const log = join(folder, 'log');
   const { code, stderr } = await command('--bind', `127.0.0.1:${await freePort()}`, '--error-logfile', log);
-  assert.equal(code, 3);
+  assert.equal(code, 3, stderr);
   assert.match(stderr, /Error: the server did not start \(exit code 3\): --error-logfile names a file that says why/);
   assert.match(readFileSync(log, 'utf8'), /RuntimeError: no/);
 });

@@ -3,6 +3,7 @@
  * after the other, and answers each with a `LoadResult`. It ends with its parent, and then ends the servers that it was told
  * of: should the parent be killed, nobody else would.
  */
+import { tellParent } from '../../parent.ts';
 import { type LoadOptions, runLoad } from './load.ts';
 
 export type ToGenerator =
@@ -15,7 +16,7 @@ const servers = new Set<number>();
 process.on('message', (message: ToGenerator) => {
   switch (message.op) {
     case 'run':
-      void runLoad(message.options).then((result) => process.send?.(result));
+      void runLoad(message.options).then(tellParent);
       break;
     case 'server':
       if (message.runs) servers.add(message.pid);
