@@ -189,13 +189,14 @@ function install(version: string): string {
 it('an upgrade of nunicorn itself: a new version takes over under load, and no request fails', { skip }, async () => {
   const current = join(folder, 'current');
   symlinkSync(install('1.0.0-old'), current);
+  // Before the load: while it copies, this process is deaf, and idle connections are closed.
+  symlinkSync(install('2.0.0-new'), `${current}.next`);
   // Node and the path of this package come first: the copy takes its place.
   const by = ['sh', '-c', `node=$1; shift 2; exec "$node" ${current}/bin/nunicorn.js "$@"`, 'sh'];
   await withServer({ app: 'app', chdir: folder, workers: 2, threads: 2, by }, async (server) => {
     assert.match(server.log, /Starting nunicorn 1\.0\.0-old\n/);
     let next = 0;
     await underLoad(server, async () => {
-      symlinkSync(install('2.0.0-new'), `${current}.next`);
       renameSync(`${current}.next`, current);
       next = await upgrade(server, server.pid);
       assert.match(server.log, /Starting nunicorn 2\.0\.0-new\n/);

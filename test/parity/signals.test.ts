@@ -427,7 +427,8 @@ onNewServers('reload', CHANGING, [
       const answer = isAlive(before) ? 'the old worker stays' : 'the old worker leaves';
       const next = Number(readFileSync(file, 'utf8'));
       process.kill(next, 'SIGTERM');
-      await until(() => !isAlive(next), 'the end of the new master', 30_000);
+      // Gunicorn's worker may miss a signal that comes while it starts: it is killed after --graceful-timeout.
+      await until(() => !isAlive(next), 'the end of the new master', 60_000);
       return [answer];
     },
     differs: {

@@ -113,7 +113,7 @@ onNewServers(
         await server.exit(40_000);
         if (server.kind === 'nunicorn') await until(() => manager.has(/MAINPID=/), 'MAINPID', LONG_MS);
         process.kill(next, 'SIGTERM');
-        await until(() => !isAlive(next), 'the end of the new master', LONG_MS);
+        await until(() => !isAlive(next), 'the end of the new master', 2 * LONG_MS);
         return [manager.take().some((message) => message.includes(`MAINPID=${next}`)) ? 'MAINPID' : 'no MAINPID'];
       },
       differs: {
