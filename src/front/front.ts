@@ -352,11 +352,13 @@ export class Front {
     const time = now();
     const attached = this.attached.get(slot.worker.serial);
     if (attached !== undefined) this.metrics?.answered(slot, attached, appUs, time);
+    const wasStuck = isStuck(slot);
     this.dispatcher.answered(slot, appUs, time);
     if (attached === undefined) return;
+    const { serial, requestLimit } = attached.address;
+    if (wasStuck && !attached.worker.slots.some(isStuck)) this.tell({ op: 'recovered', serial });
     attached.served++;
-    if (attached.served === attached.address.requestLimit)
-      this.tell({ op: 'request-limit', serial: attached.address.serial });
+    if (attached.served === requestLimit) this.tell({ op: 'request-limit', serial });
     if (attached.draining) this.checkDrained(attached);
   }
 
@@ -564,6 +566,11 @@ export class Front {
     this.metrics?.over(exchange);
     if (exchange.status > 0) this.access?.write(accessRecord(exchange));
   }
+}
+
+/** Whether it runs a request that was interrupted and given up. */
+function isStuck({ requests }: Slot<Exchange>): boolean {
+  return requests[0]?.timedOutAt === GIVEN_UP;
 }
 
 /** Whether a request of a thread that is no more had begun, by the id of what that thread began last. */

@@ -105,6 +105,8 @@ export type ToMaster =
   | { readonly op: 'drained'; readonly serial: number }
   /** A request ran into --timeout in this worker and the thread has not come back. */
   | { readonly op: 'stuck'; readonly serial: number }
+  /** All such threads of it have come back after all. */
+  | { readonly op: 'recovered'; readonly serial: number }
   /** The worker has answered as many requests as its limit says. */
   | { readonly op: 'request-limit'; readonly serial: number }
   /** Once a second: the front's event loop turns. With it, how many requests each worker (serial) has answered by now. */

@@ -75,7 +75,8 @@ async function act(message: ToHooks): Promise<void> {
 }
 
 // The master says when it is time to go; a supervisor may signal all processes at once.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => {});
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const)
+  process.on(signal, () => {});
 process.on('disconnect', () => process.exit(EXIT.ERROR)); // the master is gone without a word
 let queue = Promise.resolve();
 process.on('message', (message: ToHooks) => {

@@ -53,6 +53,8 @@ export interface WorkerEvents {
   drained(serial: number): void;
   /** A request ran into --timeout and its thread has not come back. */
   stuck(serial: number): void;
+  /** Every such thread of it has come back: it is still replaced, but can leave by itself. */
+  recovered(serial: number): void;
   /** It is to be ended now: what it runs fails. */
   kill(serial: number, reason: Reason): void;
   /** Its app has failed as a whole: what it runs may finish. */

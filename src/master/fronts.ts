@@ -39,6 +39,7 @@ export interface FrontsHandler {
   failed(): void;
   drained(serial: number): void;
   stuck(serial: number): void;
+  recovered(serial: number): void;
   requestLimitReached(serial: number): void;
   /** How many requests a worker has answered by now. */
   served(serial: number, requests: number): void;
@@ -348,6 +349,9 @@ export class Fronts {
         return;
       case 'stuck':
         this.handler.stuck(message.serial);
+        return;
+      case 'recovered':
+        this.handler.recovered(message.serial);
         return;
       case 'request-limit':
         this.handler.requestLimitReached(message.serial);

@@ -118,6 +118,7 @@ export class PythonApp implements AppKind, ControlHandler {
         frontEnded: (id, restarted) => handler.frontEnded(id, restarted),
         drained: (serial) => workers.drained(serial),
         stuck: (serial) => workers.stuck(serial),
+        recovered: (serial) => workers.recovered(serial),
         served: (serial, requests) => workers.served(serial, requests),
         requestLimitReached: (serial) => workers.requestLimitReached(serial),
       },

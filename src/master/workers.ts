@@ -186,6 +186,11 @@ export class Workers implements WorkerEvents {
     if (worker !== undefined) this.giveUp(worker, 'timeout');
   }
 
+  recovered(serial: number): void {
+    const worker = this.bySerial.get(serial);
+    if (worker !== undefined && worker.end !== 'unresponsive') worker.stuck = false;
+  }
+
   appFailed(serial: number): void {
     const worker = this.bySerial.get(serial);
     if (worker === undefined) return;

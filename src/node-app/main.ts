@@ -54,6 +54,9 @@ function tell(message: FromNodeWorker): void {
   tellParent({ nunicorn: message } satisfies Envelope);
 }
 
+// Without a listener Node opens its debugger, a port for whoever can reach it. That logs are to be reopened the master says.
+process.on('SIGUSR1', () => {});
+
 let engine: Engine | null = null;
 let log: SwitchableLog | null = null;
 let access: Access | null = null;

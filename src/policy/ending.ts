@@ -6,7 +6,8 @@
  *      └──── time is up ─────┴─ time is up, or a thread is stuck ──▶ SIGABRT ──ABORT_MS──▶ SIGKILL
  *
  * A request that runs into --timeout begins further to the left: see deadline.ts. Its thread is stuck when it is given up; then
- * the worker drains, so that the requests beside it finish, and is replaced at once: see replacement.ts.
+ * the worker drains, so that the requests beside it finish, and is replaced at once: see replacement.ts. If the thread comes back
+ * meanwhile, it leaves as any other does.
  */
 
 /** What a worker may take from SIGABRT on to write where it is, and to run the hook that the app has for this. */

@@ -1,5 +1,7 @@
 // A request that does not come back: the client gets 504 at the deadline, its neighbours lose nothing.
 import { strict as assert } from 'node:assert';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
@@ -72,6 +74,34 @@ it('a Python loop is interrupted and its worker lives on', { skip }, async () =>
       assert.equal(await pid(server), worker, `${threads} thread(s)`);
     });
   }
+});
+
+it('an event loop of the app ends at the deadline, whatever it runs', { skip }, async () => {
+  for (const threads of [1, 4]) {
+    await withServer({ app: APP, threads, args: ['--timeout', '1'] }, async (server) => {
+      const worker = await pid(server);
+      await assert504(server, '/callback');
+      assert.equal(await pid(server), worker, `${threads} thread(s)`);
+      assert.doesNotMatch(server.log, /Exception in callback/);
+    });
+  }
+});
+
+it('a worker whose thread comes back after all leaves in order', { skip }, async () => {
+  await withServer({ app: APP, threads: 2, args: ['--timeout', '1', '--graceful-timeout', '20'] }, async (server) => {
+    const worker = await pid(server);
+    const late = assert504(server, '/fifo?late');
+    await server.marked('late.made');
+    // Keeps the worker until the other one is back.
+    const neighbour = server.get('/ticks?35', '', 20_000);
+    await late;
+    await server.waitForLog(/Worker 1 \(pid:\d+\) is replaced: a request that ran into --timeout does not come back/);
+    writeFileSync(join(server.home, 'late'), '');
+    assert.equal((await neighbour).complete, true);
+    await server.waitForLog(new RegExp(`Worker exiting \\(pid: ${worker}\\)`));
+    await assertRecovered(server, 1);
+    assert.doesNotMatch(server.log, /Fatal Python error|SIGABRT/);
+  });
 });
 
 it('neighbours of a request that hangs finish', { skip }, async () => {

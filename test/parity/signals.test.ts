@@ -52,6 +52,24 @@ async function workersAre(server: Server, count: number): Promise<string> {
   return `${count} workers`;
 }
 
+const CHAINS = `import os, signal
+before = signal.getsignal(signal.SIGTERM)
+def handler(number, frame):
+    open(os.environ["HOME"] + "/cleaned-up", "w").close()
+    before(number, frame)
+signal.signal(signal.SIGTERM, handler)
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+`;
+const EXITS = `import atexit, os
+importer = os.getpid()
+atexit.register(lambda: os.getpid() == importer and open(os.environ["HOME"] + "/exited", "w").close())
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+`;
+
 onNewServers('signals', APP, [
   ...(['SIGTERM', 'SIGINT', 'SIGQUIT'] as const).map((signal) =>
     scenario({
@@ -99,6 +117,42 @@ onNewServers('signals', APP, [
       nunicorn: 'running requests have 2 s',
       gunicorn: 'workers are stopped at once',
       why: 'Most requests are done by then',
+    },
+  }),
+  ...[1, 2].map((workers) =>
+    scenario({
+      name: `SIGUSR1 to every process of ${workers} worker${workers === 1 ? '' : 's'} while a request runs`,
+      options: { app: 'pathology.faults:application', workers },
+      run: async (server) => {
+        const before = server.workers();
+        const connection = await server.connect();
+        await connection.send('GET /hold?c HTTP/1.1\r\nHost: test\r\n\r\n');
+        await server.marked('c.started');
+        for (const { pid } of server.processes()) process.kill(pid, 'SIGUSR1');
+        await server.waitForLog(/Handling signal: usr1/);
+        server.mark('c.open');
+        const response = await connection.response();
+        connection.close();
+        return [`${response.status} ${response.text()}`, `the same workers: ${`${server.workers()}` === `${before}`}`];
+      },
+    }),
+  ),
+  scenario({
+    name: 'SIGTERM, an app whose handler calls the one before it',
+    options: { app: 'chains:application', chdir: '{home}', files: { 'chains.py': CHAINS } },
+    run: async (server) => {
+      server.kill('SIGTERM');
+      const how = await ends(server, /Shutting down|SIGTERM/);
+      return [...how, `cleaned up: ${server.hasMark('cleaned-up')}`];
+    },
+  }),
+  scenario({
+    name: 'SIGTERM, an app with exit handlers under --preload',
+    options: { app: 'exits:application', chdir: '{home}', files: { 'exits.py': EXITS }, args: ['--preload'] },
+    run: async (server) => {
+      server.kill('SIGTERM');
+      const how = await ends(server, /Shutting down/);
+      return [...how, `of the process that imported it: ${server.hasMark('exited')}`];
     },
   }),
   scenario({

@@ -19,8 +19,12 @@ _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
-class RequestTimeout(BaseException):
-    """Raised in the app when its request has run into --timeout. Not an Exception, so that few handlers swallow it."""
+class RequestTimeout(KeyboardInterrupt):
+    """Raised in the app when its request has run into --timeout.
+
+    Not an Exception, so that few handlers swallow it. A KeyboardInterrupt, because that is what libraries are prepared for that
+    something from outside ends: psycopg cancels the query and can use its connection again, asyncio leaves the event loop.
+    """
 
 
 class Interruptible:

@@ -65,7 +65,7 @@ class _Response:
 
 def main() -> None:
     redirect_failed_stdio()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # the master alone says when this process ends
     process = json.loads(sys.stdin.buffer.readline())
     set_title(process["title"])

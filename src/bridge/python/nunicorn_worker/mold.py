@@ -4,6 +4,7 @@ With --preload it has imported the app. Where the configuration sets hooks of th
 master: what they leave behind is there in each worker.
 """
 
+import atexit
 import gc
 import os
 import select
@@ -109,6 +110,8 @@ class Mold:
         if op == "leave":
             if self._process["master_hooks"]:
                 leave(self._exit_code)  # what hooks have registered with atexit is run
+            if self._process["preload"]:
+                atexit._run_exitfuncs()  # the app's; unlike at the interpreter's end its threads are not waited for
             self._flush()
             os._exit(0)
         elif op == "reopen":
@@ -198,6 +201,7 @@ class Mold:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, *_FOR_MASTER):
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the worker has a handler for it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_MASTER)
         os.setsid()
         os.close(self._wakeup)

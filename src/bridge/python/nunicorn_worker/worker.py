@@ -133,6 +133,8 @@ class Worker:
         log.info("Booting worker with pid: %d", os.getpid())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._signalled)
+        # Who has rotated logs may send it to every process of a server. The master, which hears it too, has all reopen them.
+        signal.signal(signal.SIGUSR1, lambda *_: None)
         if any(hook is not hooks.nothing for hook in (self._cfg.worker_abort, self._cfg.worker_exit)):
             signal.signal(signal.SIGABRT, self._aborted)
         try:
@@ -244,7 +246,9 @@ class Worker:
     # ----
 
     def _signalled(self, number, _frame):
-        self._ask_to_leave("sent " + signal.Signals(number).name)
+        # The master knows already where the app's own handler calls this one, see `leaving`.
+        if self._view.ask_to_leave is not None:
+            self._ask_to_leave("sent " + signal.Signals(number).name)
         self._view.ask_to_leave = None
         self._view.alive = False
         if number != signal.SIGTERM:
