@@ -48,12 +48,17 @@ interface Connection {
   open: boolean;
 }
 
-/** Opens what a worker notes of what its threads have begun. Null: the worker has ended, and its file is gone with it. */
-export function openBegun(path: string): number | null {
+/** `gone`: the worker has ended, and its file is gone with it, or somebody has cleared its folder. `full`: too much is open. */
+export type NotOpened = 'gone' | 'full';
+
+/** Opens what a worker notes of what its threads have begun. */
+export function openBegun(path: string): number | NotOpened {
   try {
     return openSync(path, 'r');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return 'gone';
+    if (code === 'EMFILE' || code === 'ENFILE') return 'full';
     throw error;
   }
 }

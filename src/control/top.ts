@@ -54,7 +54,7 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
     if (options.once || !process.stdout.isTTY || process.env.TERM === 'dumb') {
       const status = (await client.send('show status')) as Status;
       // Who reads from a pipe wants whole lines.
-      const width = process.stdout.columns ?? Number.POSITIVE_INFINITY;
+      const width = process.stdout.columns || Number.POSITIVE_INFINITY;
       console.log(topView(status, { columns: width, rows: ONCE_ROWS, colors: false }).join('\n'));
       return EXIT.OK;
     }
@@ -86,7 +86,8 @@ async function watch(client: ControlClient, intervalMs: number): Promise<ExitCod
   try {
     while (!over) {
       const status = (await client.send('show status')) as Status;
-      const view = { columns: stdout.columns, rows: stdout.rows, colors: !process.env.NO_COLOR };
+      // A terminal that does not know its size says 0.
+      const view = { columns: stdout.columns || 80, rows: stdout.rows || 24, colors: !process.env.NO_COLOR };
       stdout.write(
         HOME +
           topView(status, view)

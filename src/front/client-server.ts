@@ -17,7 +17,7 @@ import { NEW_CLIENT_MS } from '../policy/stopping.ts';
 import { answerBufferBytes } from './answer-buffer.ts';
 import { BodyPieces } from './body-pieces.ts';
 import type { ClientConnection, Pipelined } from './client-connection.ts';
-import { clientDescriptors } from './descriptors.ts';
+import { type ClientDescriptors, clientDescriptors, descriptorShortage } from './descriptors.ts';
 import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
 import { rawErrorAnswer } from './error-page.ts';
 import { Exchange } from './exchange.ts';
@@ -97,7 +97,7 @@ export class ClientServer {
   private bodyBytesInMemory = 0;
   /** Pieces of answers that the clients have not taken, all together. */
   private owedBytes = 0;
-  private readonly descriptors = clientDescriptors();
+  private descriptors: ClientDescriptors;
   private spoolFiles = 0;
   /** Connections of other protocols. */
   private handedOver = 0;
@@ -115,6 +115,7 @@ export class ClientServer {
     this.parts = parts;
     this.environ = new EnvironBuilder(config.policy, config.limits);
     this.trusted = trustCheck(config.forwardedAllowIps);
+    this.descriptors = this.newDescriptors();
     const { connections } = this;
     const over = this.over.bind(this);
     const taken = this.taken.bind(this);
@@ -138,6 +139,7 @@ export class ClientServer {
     this.parts = parts;
     this.environ = new EnvironBuilder(config.policy, config.limits);
     this.trusted = trustCheck(config.forwardedAllowIps);
+    this.descriptors = this.newDescriptors();
     this.servedBefore.push(...this.servers.splice(0));
   }
 
@@ -147,6 +149,14 @@ export class ClientServer {
     afterAccepting(this.config.backlog, () => {
       for (const server of before) closeServer(server);
     });
+  }
+
+  private newDescriptors(): ClientDescriptors {
+    const { workerDescriptors } = this.config;
+    const descriptors = clientDescriptors(workerDescriptors);
+    const shortage = descriptorShortage(workerDescriptors, descriptors);
+    if (shortage !== null) this.log.warning(shortage);
+    return descriptors;
   }
 
   get isStopping(): boolean {

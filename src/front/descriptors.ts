@@ -1,7 +1,9 @@
-/** How many descriptors a front may use for its clients. What is left is for the workers, who could not be reached without. */
+/** How many descriptors a front may use for its clients. The others are for its workers, who could not be reached without. */
 import { readFileSync } from 'node:fs';
 
 const MAX_RESERVE = 500;
+/** What the process itself has open: logs, listening sockets, what Node needs. */
+const OWN = 32;
 
 /** What the process may have open; Infinity where the system does not say (only Linux does). Node has raised it to the hard limit. */
 function descriptorLimit(): number {
@@ -21,7 +23,19 @@ export interface ClientDescriptors {
   readonly forRefusals: number;
 }
 
-export function clientDescriptors(limit = descriptorLimit()): ClientDescriptors {
-  const reserve = limit === Number.POSITIVE_INFINITY ? 0 : Math.min(MAX_RESERVE, Math.ceil(limit / 4));
-  return { limit, forClients: limit - reserve, forRefusals: limit - reserve / 2 };
+/** `forWorkers`: what the connections to its workers take. */
+export function clientDescriptors(forWorkers: number, limit = descriptorLimit()): ClientDescriptors {
+  const spare = limit === Number.POSITIVE_INFINITY ? 0 : Math.min(MAX_RESERVE, Math.ceil(limit / 4)) / 2;
+  // Twice: a worker's connections are there beside those of its replacement.
+  const forRefusals = limit - Math.max(spare, OWN + 2 * forWorkers);
+  return { limit, forClients: Math.max(1, forRefusals - spare), forRefusals: Math.max(1, forRefusals) };
+}
+
+/** A line for the log where the workers leave little to the clients, else null. */
+export function descriptorShortage(forWorkers: number, { limit, forClients }: ClientDescriptors): string | null {
+  if (forClients >= limit / 2) return null;
+  return (
+    `Of ${limit} descriptors (ulimit -n, LimitNOFILE= of systemd) ${Math.floor(forClients)} are left for clients: ` +
+    `the threads of the workers need ${forWorkers}, and as many when they are replaced`
+  );
 }

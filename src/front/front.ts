@@ -5,7 +5,7 @@
 import { dirname } from 'node:path';
 import type { AnswerHandler } from '../bridge/frames.ts';
 import { readStacks } from '../bridge/stacks.ts';
-import { openBegun, WorkerLink } from '../bridge/worker-link.ts';
+import { type NotOpened, openBegun, WorkerLink } from '../bridge/worker-link.ts';
 import { now } from '../clock.ts';
 import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
 import { StallWatch } from '../dispatch/stall-watch.ts';
@@ -57,8 +57,8 @@ export class Front {
   private readonly metrics: FrontMetrics | null;
   private readonly stallWatch = new StallWatch();
   private readonly processorWatch: ProcessorWatch;
-  /** Workers whose files are gone, by serial, and since when that is known. */
-  private readonly unreachable = new Map<number, { readonly address: WorkerAddress; readonly since: number }>();
+  /** Workers that cannot be connected to, by serial, and since when that is known. */
+  private readonly unreachable = new Map<number, Unreachable>();
   private stoppedSaid = false;
   private aliveSaidAt = 0;
   /** Requests that were interrupted and whose stack is awaited. */
@@ -125,9 +125,8 @@ export class Front {
   addWorker(address: WorkerAddress): void {
     const { serial, threads } = address;
     const begun = openBegun(address.begunPath);
-    if (begun === null) {
-      // Killed as soon as it was ready, and its end is what the master tells next; or somebody has cleared its folder.
-      this.unreachable.set(serial, { address, since: now() });
+    if (typeof begun === 'string') {
+      this.unreachable.set(serial, { address, since: now(), why: begun });
       return;
     }
     const link = new WorkerLink(address.socketPath, begun, threads, this.config.token, {
@@ -473,13 +472,20 @@ export class Front {
     const stall = this.stallWatch.check(this.dispatcher, time);
     if (stall !== null)
       this.log.critical(`Requests waited beside free threads. This is a defect of nunicorn; it was mended. ${stall}`);
-    for (const [serial, { address, since }] of this.unreachable) {
+    for (const [serial, { address, since, why }] of this.unreachable) {
       if (time - since < UNREACHABLE_MS) continue;
       this.unreachable.delete(serial);
-      this.log.critical(
-        `Worker ${address.number} (pid:${address.pid}) gets no requests: ${dirname(address.begunPath)} has been removed. ` +
-          'Restart the server, with --worker-tmp-dir in a folder that nothing clears',
-      );
+      const what = `Worker ${address.number} (pid:${address.pid}) gets no requests`;
+      // Killed as soon as it was ready, it would have ended by now.
+      if (why === 'gone') {
+        this.log.critical(
+          `${what}: ${dirname(address.begunPath)} has been removed. ` +
+            'Restart the server, with --worker-tmp-dir in a folder that nothing clears',
+        );
+      } else {
+        this.log.error(`${what} yet: no descriptor is left with which to reach it (ulimit -n)`);
+        this.addWorker(address);
+      }
     }
     if (time - this.aliveSaidAt >= ALIVE_MS) {
       this.aliveSaidAt = time;
@@ -566,6 +572,12 @@ export class Front {
     this.metrics?.over(exchange);
     if (exchange.status > 0) this.access?.write(accessRecord(exchange));
   }
+}
+
+interface Unreachable {
+  readonly address: WorkerAddress;
+  readonly since: number;
+  readonly why: NotOpened;
 }
 
 /** Whether it runs a request that was interrupted and given up. */

@@ -57,8 +57,18 @@ export class PidFile {
 function writeFailure(error: unknown, path: string): string {
   const { code, message = String(error) } = error as NodeJS.ErrnoException;
   if (code === 'ENOENT') return `there is no folder ${dirname(resolve(path))}`;
+  if (code === 'EISDIR') return 'there is a folder of this name';
   if (code === 'EACCES') return `this user may not make files in ${dirname(resolve(path))} (EACCES)`;
   return message;
+}
+
+/** Its end has not been taken note of: who is to do that may be slow, as the first process of a container. */
+function isZombie(pid: number): boolean {
+  try {
+    return /\) [ZX] [^)]*$/.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
+  }
 }
 
 function readPid(path: string): number | null {
@@ -73,7 +83,7 @@ function readPid(path: string): number | null {
 function lives(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return true;
+    return !isZombie(pid);
   } catch (error) {
     return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }

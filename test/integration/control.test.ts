@@ -241,6 +241,35 @@ it('top --once shows workers, rates and listeners', { skip }, async () => {
   });
 });
 
+/** Runs a command in a terminal of 0 x 0, as a serial console is, until its output holds a text; then it presses q. */
+const UNSIZED = `
+import os, pty, sys
+wanted, command = sys.argv[1].encode(), sys.argv[2:]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(command[0], command)
+output = b""
+while wanted not in output:
+    output += os.read(terminal, 65536)
+os.write(terminal, b"q")
+try:
+    while os.read(terminal, 65536):
+        pass
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+`;
+
+it('top in a terminal that does not know its size, and on a dumb one', { skip }, async () => {
+  await withServer(OPTIONS, async (server) => {
+    const top = [process.execPath, NUNICORN, 'top', '-s', socketOf(server)];
+    for (const TERM of ['xterm', 'dumb']) {
+      const { code, err } = await run('python3', ['-c', UNSIZED, 'requests ', ...top], { TERM });
+      assert.equal(code, 0, err);
+    }
+  });
+});
+
 it('says what is wrong: no socket, no server, an unknown command, no -s', { skip }, async () => {
   await withServer(OPTIONS, async (server) => {
     const wrong = async (code: number, message: RegExp, args: readonly string[]): Promise<void> => {

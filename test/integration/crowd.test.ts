@@ -55,6 +55,35 @@ it('clients that take all descriptors keep no worker from being replaced', { ski
   });
 });
 
+it('many threads have descriptors of their own, also while all workers are replaced', { skip }, async () => {
+  // Each front's: 2 x 2 x (20 + 2) for the workers, and 32 of its own.
+  const descriptors = 200;
+  const args = ['--header-timeout', '60', '--keep-alive', '60'];
+  const options = { app: 'wsgi_matrix:application', descriptors, args, workers: 2, threads: 20 };
+  await withServer(options, async (server) => {
+    await server.waitForLog(/\[WARNING\] Of 200 descriptors \(.*\) 55 are left for clients: .* need 44, and as many/);
+    const crowd: Connection[] = [];
+    for (let at = 0; at < descriptors; at++) crowd.push(await server.connect());
+    await until(
+      () => crowd.filter((connection) => connection.pending.startsWith('HTTP/1.1 503 ')).length >= 20,
+      () => `clients to be turned away with 503\n${server.output}`,
+    );
+    const [first] = crowd;
+    assert(first !== undefined);
+    assert.equal(await ask(first), 'hello');
+    const [before, fronts] = [server.workers(), server.fronts()];
+    server.kill('SIGHUP');
+    await until(
+      () => server.workers().length === 2 && server.workers().every((pid) => !before.includes(pid)),
+      () => `new workers\n${server.output}`,
+      BUSY_MS,
+    );
+    assert.deepEqual(server.fronts(), fronts);
+    for (const connection of crowd) connection.reset();
+    await until(async () => (await server.get('/list').catch(() => null))?.text() === 'hello', 'a client to be served');
+  });
+});
+
 it('a body for which no file can be opened is a 503, and the others are served', { skip }, async () => {
   const args = ['--header-timeout', '60', '--body-timeout', '60'];
   await withServer({ app: 'wsgi_matrix:application', descriptors: DESCRIPTORS, args }, async (server) => {

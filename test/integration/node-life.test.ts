@@ -66,19 +66,22 @@ for (const kind of KINDS) {
       });
     });
 
-    it('USR1 opens the access log anew', async () => {
+    it('USR1 to all processes opens the access log anew, and no debugger', async () => {
       await withServer({ app: APP, args: [...kind, '--access-logfile', '{home}/access.log'] }, async (server) => {
         const file = join(server.home, 'access.log');
         const lines = (): string => (existsSync(file) ? readFileSync(file, 'utf8') : '');
         await server.get('/first');
         await until(() => lines().includes('"GET /first '), 'the first line');
         renameSync(file, `${file}.1`);
-        server.kill('SIGUSR1');
+        const workers = server.workers();
+        for (const { pid } of server.processes()) process.kill(pid, 'SIGUSR1');
         await until(async () => {
           await server.get('/second');
           return lines().includes('"GET /second ');
         }, 'a line in the new file');
         assert.ok(!lines().includes('/first'));
+        assert.deepEqual(server.workers(), workers);
+        assert.doesNotMatch(server.output, /Debugger listening/);
       });
     });
   });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import fs, {
   chmodSync,
   existsSync,
@@ -150,4 +151,30 @@ test('removing what is gone is no error, nor is removing twice', () => {
   rmSync(path);
   file.remove();
   file.remove();
+});
+
+test('a process that has ended and was not taken note of does not hold it', {
+  skip: process.platform !== 'linux',
+}, async () => {
+  const parent = spawn('python3', ['-c', ZOMBIE], { stdio: ['pipe', 'pipe', 'inherit'] });
+  try {
+    const [pid] = await once(parent.stdout, 'data');
+    writeFileSync(path, pid as Buffer);
+    new PidFile(path);
+    assert.equal(readFileSync(path, 'utf8'), OWN);
+  } finally {
+    parent.kill();
+  }
+});
+
+const ZOMBIE = `import os, sys
+pid = os.fork() or os._exit(0)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+print(pid, flush=True)
+sys.stdin.read()
+`;
+
+test('a folder of that name is named as such', () => {
+  mkdirSync(path);
+  assert.match(refusal(), /the pid file '.*server.pid' cannot be written: there is a folder of this name$/);
 });

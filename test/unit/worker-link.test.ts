@@ -146,7 +146,7 @@ async function connected(threads: number) {
     stack: () => {},
   };
   const begun = openBegun(join(folder, 'begun'));
-  assert.ok(begun !== null);
+  assert.ok(typeof begun === 'number');
   const made = new WorkerLink(path(), begun, threads, TOKEN, handler);
   link = made;
   const slots: Peer[] = [];
