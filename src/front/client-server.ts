@@ -704,7 +704,7 @@ function isGone(socket: Socket, listener: ListenerFacts): boolean {
 
 /** Calls `then` when all of the response has been given to the socket. */
 function whenFinished(response: Response, then: () => void): void {
-  if (response.writableFinished) then();
+  if (response.isFinished) then();
   else response.once('finish', then);
 }
 

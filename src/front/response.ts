@@ -17,6 +17,7 @@ interface Internals {
 /** A response that can also leave at once. node:http makes one for each request. */
 export class Response extends ServerResponse<Request> {
   private closes = false;
+  private leftAtOnce = false;
 
   /** As node:http's own, but for a listener of each response on `close`: the front hears of it from the connection. */
   override assignSocket(socket: Socket): void {
@@ -43,6 +44,11 @@ export class Response extends ServerResponse<Request> {
     return this.closes || (this as unknown as Internals)._last;
   }
 
+  /** Whether `finish` has been emitted. From Node 26 on `writableFinished` does not know of what left at once. */
+  get isFinished(): boolean {
+    return this.leftAtOnce || this.writableFinished;
+  }
+
   /**
    * Sends head and body, and ends the response as `end` would: node:http hears of it by `finish` and closes the connection,
    * or goes on with the next response. Its own way checks each header once more and goes through a stream.
@@ -64,6 +70,7 @@ export class Response extends ServerResponse<Request> {
     internals._last = close && !closeNow;
     this.closes = close;
     this.finished = true;
+    this.leftAtOnce = true;
     this.emit('finish');
     if (closeNow) socket.destroy();
   }
