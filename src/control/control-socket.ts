@@ -1,5 +1,5 @@
 /** The control socket (--control-socket): a Unix socket of the operator's, to ask the master and to tell it. */
-import { mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { EXIT, NunicornError } from '../errors.ts';
@@ -60,7 +60,11 @@ export class ControlSocket {
 
   private reason(error: unknown): string {
     if (!(error instanceof Error)) return String(error);
-    return 'code' in error ? listenFailure(String(error.code), { kind: 'unix', path: this.path }) : error.message;
+    const code = 'code' in error ? String(error.code) : '';
+    const folder = dirname(this.path);
+    if (code === 'EACCES' && !existsSync(folder)) return `this user may not make the folder ${folder} (EACCES)`;
+    const why = listenFailure(code, { kind: 'unix', path: this.path });
+    return why === code ? error.message : why;
   }
 
   private accept(socket: Socket): void {

@@ -84,6 +84,7 @@ export class ConcurrencyLimit {
       // That they were idle just while requests waited is not known, but may be.
       if (this.limit === this.least) this.lostMs += Math.min(reservedMs, spare * elapsedMs);
       this.restMs += elapsedMs;
+      if (this.limit === Number.POSITIVE_INFINITY) this.fullMs = 0;
       this.unfilledWindows = own < RESTING ? 0 : this.unfilledWindows + 1;
       if (this.lostMs >= TOO_LOW_MS) {
         this.raise();

@@ -17,7 +17,7 @@ import { NEW_CLIENT_MS } from '../policy/stopping.ts';
 import { answerBufferBytes } from './answer-buffer.ts';
 import { BodyPieces } from './body-pieces.ts';
 import type { ClientConnection, Pipelined } from './client-connection.ts';
-import { type ClientDescriptors, clientDescriptors, descriptorShortage } from './descriptors.ts';
+import { type ClientDescriptors, clientDescriptors, descriptorLimit, descriptorShortage } from './descriptors.ts';
 import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
 import { rawErrorAnswer } from './error-page.ts';
 import { Exchange } from './exchange.ts';
@@ -72,6 +72,7 @@ const MAX_BODIES_IN_MEMORY_BYTES = 32 * 1024 * 1024;
 const QUICK_CLIENT_MS = 1000;
 /** How long an idle connection may live on when the server stops: a request may be under way, and is answered. */
 const STOP_GRACE_MS = 100;
+const SHORTAGE_LOG_MS = 1000;
 /** With as many requests waiting behind the one that is served, or heads of this size together, no more is read of a connection. */
 const MAX_PIPELINED = 100;
 const MAX_PIPELINED_BYTES = 64 * 1024;
@@ -97,7 +98,10 @@ export class ClientServer {
   private bodyBytesInMemory = 0;
   /** Pieces of answers that the clients have not taken, all together. */
   private owedBytes = 0;
-  private descriptors: ClientDescriptors;
+  private descriptors: ClientDescriptors = clientDescriptors(0, descriptorLimit());
+  /** The most that was reserved for workers so far. */
+  private mostReserved = 0;
+  private shortageTimer: NodeJS.Timeout | null = null;
   private spoolFiles = 0;
   /** Connections of other protocols. */
   private handedOver = 0;
@@ -115,7 +119,6 @@ export class ClientServer {
     this.parts = parts;
     this.environ = new EnvironBuilder(config.policy, config.limits);
     this.trusted = trustCheck(config.forwardedAllowIps);
-    this.descriptors = this.newDescriptors();
     const { connections } = this;
     const over = this.over.bind(this);
     const taken = this.taken.bind(this);
@@ -139,7 +142,6 @@ export class ClientServer {
     this.parts = parts;
     this.environ = new EnvironBuilder(config.policy, config.limits);
     this.trusted = trustCheck(config.forwardedAllowIps);
-    this.descriptors = this.newDescriptors();
     this.servedBefore.push(...this.servers.splice(0));
   }
 
@@ -151,12 +153,20 @@ export class ClientServer {
     });
   }
 
-  private newDescriptors(): ClientDescriptors {
-    const { workerDescriptors } = this.config;
-    const descriptors = clientDescriptors(workerDescriptors);
-    const shortage = descriptorShortage(workerDescriptors, descriptors);
-    if (shortage !== null) this.log.warning(shortage);
-    return descriptors;
+  /** Descriptors that the connections to workers take from now on, beside those of the clients. */
+  reserveDescriptors(forWorkers: number): void {
+    this.descriptors = clientDescriptors(forWorkers, this.descriptors.limit);
+    if (forWorkers <= this.mostReserved) return;
+    this.mostReserved = forWorkers;
+    // Workers come one after the other.
+    this.shortageTimer ??= setTimeout(() => {
+      this.shortageTimer = null;
+      const shortage = descriptorShortage(
+        this.mostReserved,
+        clientDescriptors(this.mostReserved, this.descriptors.limit),
+      );
+      if (shortage !== null) this.log.warning(shortage);
+    }, SHORTAGE_LOG_MS).unref();
   }
 
   get isStopping(): boolean {

@@ -6,7 +6,7 @@ const MAX_RESERVE = 500;
 const OWN = 32;
 
 /** What the process may have open; Infinity where the system does not say (only Linux does). Node has raised it to the hard limit. */
-function descriptorLimit(): number {
+export function descriptorLimit(): number {
   try {
     const limit = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'))?.[1];
     return limit === undefined ? Number.POSITIVE_INFINITY : Number(limit);
@@ -24,11 +24,12 @@ export interface ClientDescriptors {
 }
 
 /** `forWorkers`: what the connections to its workers take. */
-export function clientDescriptors(forWorkers: number, limit = descriptorLimit()): ClientDescriptors {
+export function clientDescriptors(forWorkers: number, limit: number): ClientDescriptors {
   const spare = limit === Number.POSITIVE_INFINITY ? 0 : Math.min(MAX_RESERVE, Math.ceil(limit / 4)) / 2;
-  // Twice: a worker's connections are there beside those of its replacement.
-  const forRefusals = limit - Math.max(spare, OWN + 2 * forWorkers);
-  return { limit, forClients: Math.max(1, forRefusals - spare), forRefusals: Math.max(1, forRefusals) };
+  // A worker's connections are there beside those of its replacement; but clients keep half of what may be needed for that.
+  const rest = Math.max(0, limit - OWN - forWorkers);
+  const forRefusals = Math.max(2, limit - Math.max(spare, OWN + forWorkers + Math.min(forWorkers, rest / 2)));
+  return { limit, forClients: Math.max(1, forRefusals - spare), forRefusals };
 }
 
 /** A line for the log where the workers leave little to the clients, else null. */

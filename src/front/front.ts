@@ -148,16 +148,19 @@ export class Front {
       draining: false,
       drainedSaid: false,
     });
+    this.reserveDescriptors();
   }
 
   /** The worker gets no more requests; the master hears `drained` when it runs none. */
   drainWorker(serial: number): void {
+    this.unreachable.delete(serial);
     const attached = this.attached.get(serial);
     if (attached === undefined) {
       this.tell({ op: 'drained', serial });
       return;
     }
     attached.draining = true;
+    this.reserveDescriptors();
     this.dispatcher.drain(attached.worker);
     for (const slot of attached.worker.slots) if (slot.requests.length > 1 && !slot.held) this.takeBack(attached, slot);
     this.checkDrained(attached);
@@ -171,6 +174,7 @@ export class Front {
     this.dispatcher.drain(attached.worker);
     attached.link.drainDead(DEAD_WORKER_MS, () => {
       this.attached.delete(serial);
+      this.reserveDescriptors();
       const begun = attached.link.begun();
       const wasStuck = attached.worker.slots.some((slot) => (slot.requests[0]?.timedOutAt ?? 0) > 0);
       const failed = this.dispatcher.removeWorker(attached.worker, (exchange) => hasBegun(exchange, begun), now());
@@ -458,6 +462,13 @@ export class Front {
     this.dispatcher.takenBack(slot, ids, now());
     this.flush();
     if (attached.draining) this.checkDrained(attached);
+  }
+
+  /** For each thread one, one for what is said beside, and the file of what has begun. */
+  private reserveDescriptors(): void {
+    let forWorkers = 0;
+    for (const { worker, draining } of this.attached.values()) if (!draining) forWorkers += worker.slots.length + 2;
+    this.clients.reserveDescriptors(forWorkers);
   }
 
   private *pids(): Generator<number> {

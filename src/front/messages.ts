@@ -63,8 +63,6 @@ export interface FrontConfig {
   readonly responseTimeoutMs: number;
   readonly maxQueue: number;
   readonly processors: UsableProcessors;
-  /** What the connections to its workers take. */
-  readonly workerDescriptors: number;
   readonly limitRequestBody: number;
   readonly limits: HeadLimits;
   /** Request line and headers together, a bound on memory. */

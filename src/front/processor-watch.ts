@@ -42,6 +42,7 @@ export class ProcessorWatch {
     const isIdle = dispatcher.running().next().done === true;
     if (isIdle && concurrency.limit === Number.POSITIVE_INFINITY) {
       this.last = null;
+      concurrency.lift();
       return;
     }
     if (last !== null && now - last.at < WINDOW_MS) return;

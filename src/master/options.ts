@@ -112,9 +112,6 @@ export function frontsSettings({ loaded, sockets, tls, logProcess }: Setup, runt
         numbers: limitingProcessors(),
         queues: loaded.nodeApp === null ? settings.fronts : settings.workers,
       },
-      // One for each thread, one for what is said beside, and the file of what has begun.
-      workerDescriptors:
-        loaded.nodeApp === null ? Math.ceil(settings.workers / settings.fronts) * (settings.threads + 2) : 0,
       limitRequestBody: settings.limit_request_body,
       ...headLimits(settings),
       forwardedAllowIps: settings.forwarded_allow_ips,

@@ -1,6 +1,6 @@
 // A request that does not come back: the client gets 504 at the deadline, its neighbours lose nothing.
 import { strict as assert } from 'node:assert';
-import { writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
@@ -96,7 +96,8 @@ it('a worker whose thread comes back after all leaves in order', { skip }, async
     const neighbour = server.get('/ticks?35', '', 20_000);
     await late;
     await server.waitForLog(/Worker 1 \(pid:\d+\) is replaced: a request that ran into --timeout does not come back/);
-    writeFileSync(join(server.home, 'late'), '');
+    // Without a reader it fails instead of waiting for one.
+    closeSync(openSync(join(server.home, 'late'), constants.O_WRONLY | constants.O_NONBLOCK));
     assert.equal((await neighbour).complete, true);
     await server.waitForLog(new RegExp(`Worker exiting \\(pid: ${worker}\\)`));
     await assertRecovered(server, 1);

@@ -66,6 +66,15 @@ test('the limit outlasts a rest, but not for ever', () => {
   assert.equal(concurrency.limit, NONE);
 });
 
+test('short loads with rests between them do not add up', () => {
+  const concurrency = limitOf(1);
+  for (let time = 0; time < 20; time++) {
+    concurrency.observe(use(0, 1));
+    concurrency.observe(use(0.5, 0.5));
+    assert.equal(concurrency.limit, NONE);
+  }
+});
+
 test('a limit kept over a rest is off as soon as it costs', () => {
   const concurrency = limitOf(1);
   fill(concurrency, use(0, 1));

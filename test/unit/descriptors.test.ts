@@ -14,12 +14,12 @@ it('where the system does not say how many there are, there is no limit', () => 
 
 it('what the workers need, also while they are replaced, is not for clients', () => {
   const many = clientDescriptors(336, 1024);
-  assert.deepEqual(many, { limit: 1024, forClients: 192, forRefusals: 320 });
-  assert.match(descriptorShortage(336, many) ?? '', /^Of 1024 descriptors .* 192 are left for clients: .* need 336/);
+  assert.deepEqual(many, { limit: 1024, forClients: 200, forRefusals: 328 });
+  assert.match(descriptorShortage(336, many) ?? '', /^Of 1024 descriptors .* 200 are left for clients: .* need 336/);
   assert.equal(descriptorShortage(8, clientDescriptors(8, 1024)), null);
   assert.deepEqual(
     clientDescriptors(40, 64),
-    { limit: 64, forClients: 1, forRefusals: 1 },
+    { limit: 64, forClients: 1, forRefusals: 2 },
     'some client there must be',
   );
 });

@@ -5,6 +5,7 @@ master: what they leave behind is there in each worker.
 """
 
 import atexit
+import contextlib
 import gc
 import os
 import select
@@ -111,7 +112,10 @@ class Mold:
             if self._process["master_hooks"]:
                 leave(self._exit_code)  # what hooks have registered with atexit is run
             if self._process["preload"]:
-                atexit._run_exitfuncs()  # the app's; unlike at the interpreter's end its threads are not waited for
+                # The app's; unlike at the interpreter's end its threads are not waited for. Python 3.9 raises what the last one
+                # has raised, and has printed it.
+                with contextlib.suppress(BaseException):
+                    atexit._run_exitfuncs()
             self._flush()
             os._exit(0)
         elif op == "reopen":

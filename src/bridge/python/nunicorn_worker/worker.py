@@ -112,6 +112,7 @@ class Worker:
         self._cfg, self._log = self._setup.cfg, self._setup.log
         self._view = view or WorkerView(self._setup.server, process["age"], process["number"])
         self._view.pid = os.getpid()
+        self._told_to_leave = False
         self._view.ask_to_leave = lambda: self._ask_to_leave("asked to leave by a hook")
 
     def run(self):
@@ -227,6 +228,7 @@ class Worker:
 
     def leaving(self, quick):
         """The master wants the worker to go; `quick`: at once."""
+        self._told_to_leave = True
         self._view.ask_to_leave = None
         self._view.alive = False
         # A handler that the app has put in the place of ours is how it hears of its end: gunicorn's master sends the signal.
@@ -247,7 +249,7 @@ class Worker:
 
     def _signalled(self, number, _frame):
         # The master knows already where the app's own handler calls this one, see `leaving`.
-        if self._view.ask_to_leave is not None:
+        if not self._told_to_leave:
             self._ask_to_leave("sent " + signal.Signals(number).name)
         self._view.ask_to_leave = None
         self._view.alive = False
