@@ -178,7 +178,9 @@ export class Workers implements WorkerEvents {
     const worker = this.bySerial.get(serial);
     if (worker === undefined) return;
     this.log.info(`Worker (pid:${worker.process?.pid}) was ${why}: it finishes what it runs and is replaced`);
-    this.wish(worker, 'signal');
+    // Its turn comes when it is ready: until then there is nothing that could take its place.
+    if (worker.state === 'starting') worker.wish = 'signal';
+    else this.wish(worker, 'signal');
   }
 
   stuck(serial: number): void {

@@ -90,6 +90,17 @@ test('a worker that has served enough while a reload fails is replaced all the s
   });
 });
 
+test('a worker that is asked to leave while it boots is replaced when it is ready', () => {
+  withWorkers(OPTIONS, ({ workers, spawned }) => {
+    workers.askedToLeave(1, 'sent SIGTERM');
+    assert.deepEqual(spawned, [1]);
+    workers.ready(1);
+    assert.deepEqual(spawned, [1, 2]);
+    workers.ready(2);
+    assert.deepEqual(spawned, [1, 2], 'once');
+  });
+});
+
 test('a worker that is ready while its stacks are written for a boot that takes too long stays', () => {
   const killed: string[] = [];
   let written: (stacks: string) => void = nothing;
