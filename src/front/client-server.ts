@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, type ServerOptions } from 'node:htt
 import { Server as NetServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
-import { BODY_IN_FILE, PATH_ENCODED } from '../bridge/frames.ts';
+import { PATH_ENCODED } from '../bridge/frames.ts';
 import { now } from '../clock.ts';
 import { afterAccepting } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
@@ -15,7 +15,7 @@ import { escapeValue } from '../log/escape.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import { NEW_CLIENT_MS } from '../policy/stopping.ts';
 import { answerBufferBytes } from './answer-buffer.ts';
-import { BodyPieces } from './body-pieces.ts';
+import { BodyReader } from './body-reader.ts';
 import type { ClientConnection, Pipelined } from './client-connection.ts';
 import { type ClientDescriptors, clientDescriptors, descriptorLimit, descriptorShortage } from './descriptors.ts';
 import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts';
@@ -28,7 +28,6 @@ import type { ProxyHeader } from './proxy-protocol.ts';
 import { Request } from './request.ts';
 import { finishWithPage } from './respond.ts';
 import { Response } from './response.ts';
-import { SpoolFile } from './spool.ts';
 import { type TrustCheck, trustCheck } from './trusted-peers.ts';
 
 declare module 'node:net' {
@@ -64,12 +63,6 @@ export interface ClientServerParts {
   readonly firstBytes: FirstBytes | null;
 }
 
-/** A body up to this size is kept in memory, a larger one in a file. */
-const MAX_BODY_IN_MEMORY_BYTES = 256 * 1024;
-/** Bodies in memory, all together; beyond that every body goes to a file. */
-const MAX_BODIES_IN_MEMORY_BYTES = 32 * 1024 * 1024;
-/** A client that is slower than MAX_BODY_IN_MEMORY_BYTES in this time holds no thread: its body goes to a file. */
-const QUICK_CLIENT_MS = 1000;
 /** How long an idle connection may live on when the server stops: a request may be under way, and is answered. */
 const STOP_GRACE_MS = 100;
 const SHORTAGE_LOG_MS = 1000;
@@ -88,6 +81,7 @@ export class ClientServer {
   private parts: ClientServerParts;
   /** Of the present and of earlier settings: those that have had connections since the last sweep, and that hold some. */
   private readonly guards = new Set<FirstBytes>();
+  private readonly bodies: BodyReader;
   private readonly servers: HttpServer[] = [];
   /** The servers of the settings before, until those of the present ones listen. */
   private servedBefore: HttpServer[] = [];
@@ -95,14 +89,12 @@ export class ClientServer {
   private trusted: TrustCheck;
   private stopping = false;
   private stopIdleMs = STOP_GRACE_MS;
-  private bodyBytesInMemory = 0;
   /** Pieces of answers that the clients have not taken, all together. */
   private owedBytes = 0;
   private descriptors: ClientDescriptors = clientDescriptors(0, descriptorLimit());
   /** The most that was reserved for workers so far. */
   private mostReserved = 0;
   private shortageTimer: NodeJS.Timeout | null = null;
-  private spoolFiles = 0;
   /** Connections of other protocols. */
   private handedOver = 0;
   private crowdedSaidAt = Number.NEGATIVE_INFINITY;
@@ -119,6 +111,15 @@ export class ClientServer {
     this.parts = parts;
     this.environ = new EnvironBuilder(config.policy, config.limits);
     this.trusted = trustCheck(config.forwardedAllowIps);
+    this.bodies = new BodyReader(
+      {
+        takesOpenBodies: handler.takesOpenBodies === true,
+        bodyRead: (exchange) => handler.requestRead(exchange),
+        refuse: (exchange, status, message) => this.refuse(exchange, status, message),
+        mayOpenFile: () => this.mayOpenFile(),
+      },
+      log,
+    );
     const { connections } = this;
     const over = this.over.bind(this);
     const taken = this.taken.bind(this);
@@ -185,7 +186,7 @@ export class ClientServer {
 
   /** Of clients: connections and bodies in files. */
   private get openDescriptors(): number {
-    let open = this.connections.size + this.spoolFiles + this.handedOver;
+    let open = this.connections.size + this.bodies.files + this.handedOver;
     for (const guard of this.guards) open += guard.size;
     return open;
   }
@@ -295,13 +296,7 @@ export class ClientServer {
   over(exchange: Exchange): void {
     if (exchange.phase === 'over') return;
     exchange.phase = 'over';
-    this.bodyBytesInMemory -= exchange.bodyBytesInMemory;
-    exchange.bodyBytesInMemory = 0;
-    exchange.body = null;
-    if (exchange.spool !== null) {
-      this.spoolFiles--;
-      exchange.spool.remove();
-    }
+    this.bodies.drop(exchange);
     const connection = exchange.connection;
     if (connection.current === exchange) {
       connection.current = null;
@@ -485,6 +480,12 @@ export class ClientServer {
     linger(socket);
   }
 
+  private mayOpenFile(): boolean {
+    if (this.openDescriptors <= this.descriptors.forClients) return true;
+    this.sayCrowded('A request was turned away with 503: no file can be opened for it', this.descriptors.limit);
+    return false;
+  }
+
   private sayCrowded(what: string, limit: number): void {
     if (now() - this.crowdedSaidAt < CROWDED_LOG_MS) return;
     this.crowdedSaidAt = now();
@@ -565,83 +566,7 @@ export class ClientServer {
       return;
     }
     if (expectsContinue) response.writeContinue();
-    this.readBody(exchange, limit);
-  }
-
-  private readBody(exchange: Exchange, limit: number): void {
-    const request = exchange.request;
-    const pieces = new BodyPieces();
-    let bytes = 0;
-    const goOn = (): void => {
-      request.resume();
-    };
-    const spoolFailed = (error: NodeJS.ErrnoException): void => {
-      if (exchange.phase !== 'reading') return;
-      const full = error.code === 'ENOSPC' || error.code === 'EDQUOT';
-      this.log.error(`A request's body could not be kept in ${this.config.spoolFolder}: ${error.message}`);
-      this.refuse(
-        exchange,
-        full ? 507 : 503,
-        full ? 'No space left for the request' : 'The request could not be stored',
-      );
-    };
-    exchange.pieceAt = now();
-    const read = (piece: Buffer): void => {
-      if (exchange.phase !== 'reading') return;
-      exchange.pieceAt = now();
-      bytes += piece.length;
-      if (limit > 0 && bytes > limit) {
-        this.refuse(exchange, 413, `The request's body is larger than ${limit} bytes`);
-        return;
-      }
-      if (exchange.spool === null) {
-        pieces.add(piece);
-        exchange.bodyBytesInMemory += piece.length;
-        this.bodyBytesInMemory += piece.length;
-        const fits = this.bodyBytesInMemory <= MAX_BODIES_IN_MEMORY_BYTES;
-        if (fits && bytes <= MAX_BODY_IN_MEMORY_BYTES) return;
-        if (fits && this.handler.takesOpenBodies && exchange.pieceAt - exchange.startedAt < QUICK_CLIENT_MS) {
-          request.pause();
-          request.off('data', read);
-          request.off('end', readAll);
-          exchange.bodyOpen = true;
-          this.bodyRead(exchange, pieces.take());
-          return;
-        }
-        if (this.openDescriptors > this.descriptors.forClients) {
-          this.sayCrowded('A request was turned away with 503: no file can be opened for it', this.descriptors.limit);
-          this.refuse(exchange, 503, 'Too many connections');
-          return;
-        }
-        exchange.spool = new SpoolFile(this.config.spoolFolder, spoolFailed);
-        this.spoolFiles++;
-        piece = pieces.take();
-        this.bodyBytesInMemory -= exchange.bodyBytesInMemory;
-        exchange.bodyBytesInMemory = 0;
-      }
-      if (!exchange.spool.write(piece, goOn)) request.pause();
-    };
-    const readAll = (): void => {
-      if (exchange.phase !== 'reading') return;
-      const spool = exchange.spool;
-      if (spool === null) {
-        this.bodyRead(exchange, pieces.take());
-        return;
-      }
-      spool.finish(() => {
-        if (exchange.phase !== 'reading') return;
-        exchange.body = Buffer.from(spool.path);
-        exchange.flags |= BODY_IN_FILE;
-        this.handler.requestRead(exchange);
-      });
-    };
-    request.on('data', read);
-    request.on('end', readAll);
-  }
-
-  private bodyRead(exchange: Exchange, body: Buffer): void {
-    exchange.body = body;
-    this.handler.requestRead(exchange);
+    this.bodies.read(exchange, limit, this.config.spoolFolder);
   }
 
   private nextId(): number {

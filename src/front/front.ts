@@ -7,23 +7,18 @@ import type { AnswerHandler } from '../bridge/frames.ts';
 import { readStacks } from '../bridge/stacks.ts';
 import { type NotOpened, openBegun, WorkerLink } from '../bridge/worker-link.ts';
 import { now } from '../clock.ts';
-import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
-import { StallWatch } from '../dispatch/stall-watch.ts';
+import type { Dispatcher, DispatchWorker, Slot } from '../dispatch/dispatcher.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
-import { accessRecord } from './access-record.ts';
-import { ClientServer, type ClientServerParts, type HttpServer } from './client-server.ts';
+import type { ClientServer, ClientServerParts, HttpServer } from './client-server.ts';
 import type { Exchange } from './exchange.ts';
 import type { FrontMetrics } from './front-metrics.ts';
+import { Intake, type Runner, SWEEP_MS } from './intake.ts';
 import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
-import { ProcessorWatch } from './processor-watch.ts';
 import { cut, finishWithPage, sendHead, sendWhole } from './respond.ts';
 
-/** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
-const AHEAD_LIMIT_MS = 5;
-const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
 /** How often the master hears that the event loop turns. */
 const ALIVE_MS = 1000;
 /** A worker that has lived for so long without its files is not about to end. */
@@ -46,20 +41,14 @@ interface Attached {
 export class Front {
   private config: FrontConfig;
   private readonly log: ErrorLog;
-  private access: Access | null;
   private readonly tell: (message: ToMaster) => void;
+  private readonly intake: Intake;
   private readonly dispatcher: Dispatcher<Exchange>;
   private readonly clients: ClientServer;
   private readonly attached = new Map<number, Attached>();
-  private readonly unflushed = new Set<WorkerLink>();
-  private flushScheduled = false;
-  private queueTimer: NodeJS.Timeout | null = null;
   private readonly metrics: FrontMetrics | null;
-  private readonly stallWatch = new StallWatch();
-  private readonly processorWatch: ProcessorWatch;
   /** Workers that cannot be connected to, by serial, and since when that is known. */
   private readonly unreachable = new Map<number, Unreachable>();
-  private stoppedSaid = false;
   private aliveSaidAt = 0;
   /** Requests that were interrupted and whose stack is awaited. */
   private readonly stuckStacks = new Map<number, (stack: string) => void>();
@@ -75,42 +64,29 @@ export class Front {
   ) {
     this.config = config;
     this.log = log;
-    this.access = access;
     this.tell = tell;
-    this.dispatcher = new Dispatcher<Exchange>({
-      maxQueue: config.maxQueue,
-      send: (slot, exchange) => this.send(slot, exchange),
-      reserving: () => this.watchQueue(),
-    });
-    this.processorWatch = new ProcessorWatch(config.processors);
-    this.clients = new ClientServer(
-      config,
-      {
-        requestRead: (exchange) => this.requestRead(exchange),
-        clientLeft: (exchange) => this.clientLeft(exchange),
-        exchangeOver: (exchange) => this.exchangeOver(exchange),
-        connected: () => this.metrics?.connected(),
-        notUnderstood: (status) => this.metrics?.notUnderstood(status),
-      },
-      log,
-      parts,
-    );
     this.metrics = metrics;
+    const runner: Runner = {
+      oneAtATime: true,
+      send: (slot, exchange) => this.send(slot, exchange),
+      takeBack: (slot) => this.takeBack(slot),
+      cancel: (exchange) => this.cancel(exchange),
+      fail: (exchange, status, message, outcome, extraHeaders) =>
+        this.fail(exchange, status, message, outcome, extraHeaders),
+      sweep: (time) => this.sweep(time),
+      stopped: () => this.stopped(),
+      pids: () => this.pids(),
+    };
+    this.intake = new Intake(config, runner, {}, log, access, parts, metrics);
+    this.dispatcher = this.intake.dispatcher;
+    this.clients = this.intake.clients;
     metrics?.watch(this.dispatcher, this.clients, this.attached);
-    const sweep = (): void => this.sweep();
-    setInterval(() => {
-      this.metrics?.turned(now());
-      // What came while this process could not run is read first: a client that has sent something is not idle.
-      setImmediate(sweep);
-    }, SWEEP_MS);
   }
 
   /** New settings: for requests from now on, and once the new listening sockets are there, for connections. */
   reconfigure(config: FrontConfig, access: Access | null, parts: ClientServerParts): void {
     this.config = config;
-    this.access = access;
-    this.dispatcher.maxQueue = config.maxQueue;
-    this.clients.reconfigure(config, parts);
+    this.intake.reconfigure(config, access, parts);
   }
 
   /** All listening sockets of the present settings are there: those of earlier ones are let go. */
@@ -131,7 +107,7 @@ export class Front {
     }
     const link = new WorkerLink(address.socketPath, begun, threads, this.config.token, {
       answersOf: (number) => this.answersOf(serial, number),
-      piecesHandled: () => this.flush(),
+      piecesHandled: this.intake.flush,
       slotLost: (number, defect) => this.slotLost(serial, number, defect),
       stack: (_, id, stack) => this.stuckStacks.get(id)?.(stack),
       takenBack: (number, ids) => this.takenBack(serial, number, ids),
@@ -162,7 +138,7 @@ export class Front {
     attached.draining = true;
     this.reserveDescriptors();
     this.dispatcher.drain(attached.worker);
-    for (const slot of attached.worker.slots) if (slot.requests.length > 1 && !slot.held) this.takeBack(attached, slot);
+    for (const slot of attached.worker.slots) if (slot.requests.length > 1 && !slot.held) this.takeBack(slot);
     this.checkDrained(attached);
   }
 
@@ -179,95 +155,43 @@ export class Front {
       const wasStuck = attached.worker.slots.some((slot) => (slot.requests[0]?.timedOutAt ?? 0) > 0);
       const failed = this.dispatcher.removeWorker(attached.worker, (exchange) => hasBegun(exchange, begun), now());
       attached.link.close();
-      this.unflushed.delete(attached.link);
+      this.intake.forget(attached.link);
       for (const exchange of failed) {
         if (wasStuck && exchange.phase !== 'over') this.metrics?.killedInnocent();
         this.failed(exchange, `was lost with its worker (pid:${attached.address.pid})`);
       }
-      this.flush();
+      this.intake.flush();
     });
   }
 
   stop(graceful: boolean): void {
-    this.clients.stop();
-    if (!graceful) {
-      this.clients.refuseUnread(503, 'The server is shutting down', OUTCOME.shutdown);
-      for (const request of this.dispatcher.sent())
-        this.fail(request, 503, 'The server is shutting down', OUTCOME.shutdown);
-      for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
-        this.dispatcher.cancel(next, now());
-        this.fail(next, 503, 'The server is shutting down', OUTCOME.shutdown);
-      }
-    }
-    this.sweep();
+    this.intake.stop(graceful);
   }
 
   /** `asked`: the number of the master's question, if it is an answer. */
   report(asked: number | null, withRequests: boolean): void {
-    if (this.metrics !== null)
-      this.tell({ op: 'report', report: this.metrics.report(this.access, asked, withRequests) });
-  }
-
-  reopenLogs(): void {
-    this.log.reopen();
-    this.access?.reopen();
-  }
-
-  async closeLogs(): Promise<void> {
-    await this.access?.close();
+    const report = this.intake.report(asked, withRequests);
+    if (report !== null) this.tell({ op: 'report', report });
   }
 
   // ---- requests
 
-  private requestRead(exchange: Exchange): void {
-    exchange.phase = 'dispatched';
-    exchange.queuedAt = now();
-    this.metrics?.read(exchange);
-    if (!this.dispatcher.arrive(exchange, exchange.queuedAt)) {
-      exchange.outcome = OUTCOME.queue_full;
-      finishWithPage(exchange, 503, 'Too many requests are waiting', undefined, ['Retry-After', '1']);
-      this.clients.over(exchange);
-    }
-  }
-
-  private clientLeft(exchange: Exchange): void {
-    exchange.outcome = OUTCOME.client_left;
-    this.metrics?.clientLeft();
-    if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange, now())) return;
-    const slot = exchange.slot;
+  private cancel(exchange: Exchange): void {
+    const { slot } = exchange;
     if (slot === null) return;
-    const link = this.attached.get(slot.worker.serial)?.link;
-    link?.cancel(slot.number, exchange.id);
+    this.attached.get(slot.worker.serial)?.link.cancel(slot.number, exchange.id);
     this.readOn(exchange);
   }
 
-  private send(slot: Slot<Exchange>, exchange: Exchange): void {
+  private send(slot: Slot<Exchange>, exchange: Exchange): WorkerLink | null {
     const attached = this.attached.get(slot.worker.serial);
-    if (attached === undefined) return;
+    if (attached === undefined) return null;
     exchange.workerPid = attached.address.pid;
     exchange.worker = attached.address.number;
     exchange.thread = slot.number + 1;
-    const link = attached.link;
-    link.send(slot.number, exchange);
-    if (slot.requests.length === 1) {
-      // The thread is idle: nothing to wait for.
-      link.flush();
-      return;
-    }
-    this.watchQueue();
-    this.unflushed.add(link);
-    // All that is sent ahead in this turn of the event loop leaves together, still within the same turn.
-    if (!this.flushScheduled) {
-      this.flushScheduled = true;
-      setImmediate(() => this.flush());
-    }
+    attached.link.send(slot.number, exchange);
+    return attached.link;
   }
-
-  private readonly flush = (): void => {
-    this.flushScheduled = false;
-    for (const link of this.unflushed) link.flush();
-    this.unflushed.clear();
-  };
 
   // ---- answers
 
@@ -393,11 +317,17 @@ export class Front {
   // ---- what goes wrong
 
   /** Answers a request that got no answer, or cuts the answer that had begun. */
-  private fail(exchange: Exchange, status: number, message: string, outcome: number): void {
+  private fail(
+    exchange: Exchange,
+    status: number,
+    message: string,
+    outcome: number,
+    extraHeaders?: readonly string[],
+  ): void {
     if (exchange.phase === 'over') return;
     exchange.outcome = outcome;
     this.readOn(exchange);
-    finishWithPage(exchange, status, message);
+    finishWithPage(exchange, status, message, undefined, extraHeaders);
     this.clients.over(exchange);
   }
 
@@ -421,7 +351,7 @@ export class Front {
     // A worker that dies is mostly noticed here, before the master says so: which of the two it is, is not known yet.
     const what = `was lost: its worker (pid:${attached.address.pid}) died, or its thread lost the connection to this front`;
     for (const exchange of failed) this.failed(exchange, what);
-    this.flush();
+    this.intake.flush();
     if (attached.draining) this.checkDrained(attached);
   }
 
@@ -430,29 +360,12 @@ export class Front {
     if (slot?.held) this.dispatcher.restoreSlot(slot, now());
   }
 
-  private checkQueue(): void {
-    this.queueTimer = null;
-    const time = now();
-    if (this.dispatcher.isReserving) this.dispatcher.dispatch(time);
-    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, time)) {
-      const attached = this.attached.get(slot.worker.serial);
-      if (attached !== undefined) this.takeBack(attached, slot);
-    }
-    for (const { worker } of this.attached.values()) {
-      for (const slot of worker.slots) if (slot.requests.length > 1) this.watchQueue();
-    }
-    if (this.dispatcher.isReserving) this.watchQueue();
-  }
-
-  /** There is something ahead, or waiting beside idle slots, that must not be so for long. */
-  private watchQueue(): void {
-    this.queueTimer ??= setTimeout(() => this.checkQueue(), AHEAD_LIMIT_MS);
-  }
-
-  private takeBack(attached: Attached, slot: Slot<Exchange>): void {
-    attached.link.flush();
+  private takeBack(slot: Slot<Exchange>): void {
+    const link = this.attached.get(slot.worker.serial)?.link;
+    if (link === undefined) return;
+    link.flush();
     this.dispatcher.takeBack(slot);
-    attached.link.takeBack(slot.number);
+    link.takeBack(slot.number);
   }
 
   private takenBack(serial: number, number: number, ids: ReadonlySet<number>): void {
@@ -460,7 +373,7 @@ export class Front {
     const slot = attached?.worker.slots[number];
     if (attached === undefined || slot === undefined) return;
     this.dispatcher.takenBack(slot, ids, now());
-    this.flush();
+    this.intake.flush();
     if (attached.draining) this.checkDrained(attached);
   }
 
@@ -475,14 +388,7 @@ export class Front {
     for (const { address } of this.attached.values()) yield address.pid;
   }
 
-  /** Time limits, ten times a second. */
-  private sweep(): void {
-    const time = now();
-    this.clients.sweep(time);
-    this.processorWatch.check(this.dispatcher, this.pids(), time);
-    const stall = this.stallWatch.check(this.dispatcher, time);
-    if (stall !== null)
-      this.log.critical(`Requests waited beside free threads. This is a defect of nunicorn; it was mended. ${stall}`);
+  private sweep(time: number): void {
     for (const [serial, { address, since, why }] of this.unreachable) {
       if (time - since < UNREACHABLE_MS) continue;
       this.unreachable.delete(serial);
@@ -503,22 +409,15 @@ export class Front {
       this.tell({ op: 'alive', served: Array.from(this.attached, ([serial, { served }]) => [serial, served]) });
       this.report(null, false);
     }
-    for (;;) {
-      const oldest = this.dispatcher.oldestQueued;
-      if (oldest === null || this.config.queueTimeoutMs === 0 || time - oldest.queuedAt < this.config.queueTimeoutMs)
-        break;
-      this.dispatcher.cancel(oldest, time);
-      this.fail(oldest, 504, 'No worker was free in time', OUTCOME.queue_timeout);
-    }
     for (const { slot, request } of this.dispatcher.running()) {
       this.checkDeadline(slot, request, time);
       this.askForHeldAnswer(slot, request, time);
     }
-    if (this.clients.isStopping && this.clients.isEmpty && !this.stoppedSaid) {
-      this.stoppedSaid = true;
-      this.report(null, false); // nothing that was counted is lost
-      this.tell({ op: 'stopped' });
-    }
+  }
+
+  private stopped(): void {
+    this.report(null, false); // nothing that was counted is lost
+    this.tell({ op: 'stopped' });
   }
 
   /** A worker that expects to be done in a moment may hold an answer that is ready; it sends it when it is asked. */
@@ -526,8 +425,7 @@ export class Front {
     if (exchange.phase !== 'dispatched' || exchange.askedFor || slot.held || time - slot.runningSince < SWEEP_MS)
       return;
     exchange.askedFor = true;
-    const attached = this.attached.get(slot.worker.serial);
-    if (attached !== undefined) this.takeBack(attached, slot);
+    this.takeBack(slot);
   }
 
   private checkDeadline(slot: Slot<Exchange>, exchange: Exchange, time: number): void {
@@ -577,11 +475,6 @@ export class Front {
     if (busy) return;
     attached.drainedSaid = true;
     this.tell({ op: 'drained', serial: attached.address.serial });
-  }
-
-  private exchangeOver(exchange: Exchange): void {
-    this.metrics?.over(exchange);
-    if (exchange.status > 0) this.access?.write(accessRecord(exchange));
   }
 }
 

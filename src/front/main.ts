@@ -143,10 +143,11 @@ function act(message: Exclude<ToFront, { op: 'start' | 'config' }>, handle: unkn
       front.report(message.asked, message.requests);
       return;
     case 'reopen-logs':
-      front.reopenLogs();
+      log?.reopen();
+      access?.reopen();
       return;
     case 'end':
-      void Promise.all([front.closeLogs(), statsd?.close()]).then(() => process.exit(0));
+      void Promise.all([access?.close(), statsd?.close()]).then(() => process.exit(0));
   }
 }
 

@@ -4,14 +4,12 @@
  * one is started, and when it is ready the one before it gets no more and ends when it runs nothing.
  */
 import { after, now } from '../clock.ts';
-import { Dispatcher, type DispatchWorker, type Slot } from '../dispatch/dispatcher.ts';
-import { StallWatch } from '../dispatch/stall-watch.ts';
+import type { Dispatcher, DispatchWorker, Slot } from '../dispatch/dispatcher.ts';
 import { NunicornError } from '../errors.ts';
-import { accessRecord } from '../front/access-record.ts';
-import { ClientServer, type ClientServerParts } from '../front/client-server.ts';
+import type { ClientServer, ClientServerParts } from '../front/client-server.ts';
 import type { Exchange } from '../front/exchange.ts';
 import type { FrontMetrics } from '../front/front-metrics.ts';
-import { ProcessorWatch } from '../front/processor-watch.ts';
+import { Intake, type Runner } from '../front/intake.ts';
 import { cut, finishWithPage, sendComplete, sendHead } from '../front/respond.ts';
 import { attachHandle } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
@@ -30,10 +28,6 @@ import type { Engine, EngineHandler } from './main.ts';
 import type { NodeWorkerConfig } from './messages.ts';
 import { type FromThread, requestsAtATime, type ThreadAnswer, toWire } from './thread-messages.ts';
 import { Tunnel } from './tunnel.ts';
-
-const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
-/** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
-const AHEAD_LIMIT_MS = 5;
 
 /** Under async, after an error that nobody caught: how long the thread's other requests have to be answered. */
 const LAST_ANSWERS_MS = 5000;
@@ -64,7 +58,7 @@ export class PoolWorker implements Engine {
   private readonly config: NodeWorkerConfig;
   private readonly handler: EngineHandler;
   private readonly log: ErrorLog;
-  private readonly access: Access | null;
+  private readonly intake: Intake;
   private readonly clients: ClientServer;
   private readonly dispatcher: Dispatcher<Exchange>;
   /** What a thread runs at a time. */
@@ -82,16 +76,9 @@ export class PoolWorker implements Engine {
   };
   /** Connections that the app has taken over, by the id of the request that did it. */
   private readonly tunnels = new Map<number, Tunnel>();
-  private readonly unflushed = new Set<AppThread>();
-  private readonly stallWatch = new StallWatch();
-  private readonly processorWatch: ProcessorWatch | null;
-  private readonly sweeper: NodeJS.Timeout;
-  private flushScheduled = false;
-  private queueTimer: NodeJS.Timeout | null = null;
   private lastSerial = 0;
   private everReady = false;
   private listening = 0;
-  private stoppedSaid = false;
   /** Called when the last thread has ended. */
   private ended: (() => void) | null = null;
 
@@ -107,48 +94,33 @@ export class PoolWorker implements Engine {
     this.config = config;
     this.handler = handler;
     this.log = log;
-    this.access = access;
     this.atATime = requestsAtATime(config);
-    this.dispatcher = new Dispatcher<Exchange>({
-      maxQueue: config.front.maxQueue,
-      gather: this.atATime === 1,
-      sendsAhead: this.atATime === 1,
-      send: (slot, exchange) => this.send(slot, exchange),
-      reserving: () => this.watchQueue(),
-    });
-    // Under async a thread waits for many at a time.
-    this.processorWatch = this.atATime === 1 ? new ProcessorWatch(config.front.processors) : null;
-    this.clients = new ClientServer(
-      config.front,
-      {
-        requestRead: (exchange) => this.requestRead(exchange),
-        clientLeft: (exchange) => this.clientLeft(exchange),
-        exchangeOver: (exchange) => this.exchangeOver(exchange),
-        connected: () => this.metrics?.connected(),
-        notUnderstood: (status) => this.metrics?.notUnderstood(status),
-        takesOpenBodies: true,
-        endIsLeaving: true,
-      },
-      log,
-      parts,
-    );
     this.metrics = metrics;
+    const runner: Runner = {
+      oneAtATime: this.atATime === 1, // under async a thread waits for many at a time
+      send: (slot, exchange) => this.send(slot, exchange),
+      takeBack: (slot) => this.takeBack(slot),
+      cancel: (exchange) => this.cancel(exchange),
+      fail: (exchange, status, message, outcome, extraHeaders) =>
+        this.fail(exchange, status, message, outcome, extraHeaders),
+      sweep: (time) => this.sweep(time),
+      stopped: () => this.handler.stopped(),
+      pids: () => [],
+    };
+    const policy = { takesOpenBodies: true, endIsLeaving: true };
+    this.intake = new Intake(config.front, runner, policy, log, access, parts, metrics);
+    this.dispatcher = this.intake.dispatcher;
+    this.clients = this.intake.clients;
     metrics?.watch(this.dispatcher, this.clients, this.attached);
     for (let number = 1; number <= config.threads; number++) {
       const seat: Seat = { number, backoff: new Backoff(), current: null, next: null, restart: null };
       this.seats.push(seat);
       seat.next = this.startThread(seat);
     }
-    const sweep = (): void => this.sweep();
-    this.sweeper = setInterval(() => {
-      this.metrics?.turned(now());
-      // What came while this process could not run is read first: a client that has sent something is not idle.
-      setImmediate(sweep);
-    }, SWEEP_MS);
   }
 
   report(asked: number | null, withRequests: boolean): FrontReport | null {
-    return this.metrics?.report(this.access, asked, withRequests) ?? null;
+    return this.intake.report(asked, withRequests);
   }
 
   listen(index: number, handle: unknown): void {
@@ -162,17 +134,7 @@ export class PoolWorker implements Engine {
   }
 
   stop(graceful: boolean, idleMs: number): void {
-    this.clients.stop(idleMs);
-    if (!graceful) {
-      this.clients.refuseUnread(503, 'The server is shutting down', OUTCOME.shutdown);
-      for (const request of this.dispatcher.sent())
-        this.fail(request, 503, 'The server is shutting down', OUTCOME.shutdown);
-      for (let next = this.dispatcher.oldestQueued; next !== null; next = this.dispatcher.oldestQueued) {
-        this.dispatcher.cancel(next, now());
-        this.fail(next, 503, 'The server is shutting down', OUTCOME.shutdown);
-      }
-    }
-    this.sweep();
+    this.intake.stop(graceful, idleMs);
   }
 
   reopenLogs(): void {
@@ -193,7 +155,7 @@ export class PoolWorker implements Engine {
   }
 
   async end(): Promise<boolean> {
-    clearInterval(this.sweeper);
+    this.intake.close();
     await new Promise<void>((done) => {
       this.ended = done;
       for (const { restart } of this.seats) if (restart !== null) clearTimeout(restart);
@@ -258,7 +220,7 @@ export class PoolWorker implements Engine {
     if (thread.dispatched === null || thread.draining) return;
     thread.draining = true;
     this.dispatcher.drain(thread.dispatched);
-    for (const slot of thread.dispatched.slots) this.takeBack(thread, slot);
+    for (const slot of thread.dispatched.slots) this.takeBack(slot);
     if (thread.dispatched.outstanding === 0) this.endThread(thread);
   }
 
@@ -313,7 +275,7 @@ export class PoolWorker implements Engine {
   private threadEnded(thread: AppThread, code: number): void {
     this.threads.delete(thread.serial);
     this.attached.delete(thread.serial);
-    this.unflushed.delete(thread);
+    this.intake.forget(thread);
     for (const tunnel of this.tunnels.values()) if (tunnel.thread === thread) tunnel.close();
     const { dispatched } = thread;
     let hasBegun = thread.served > 0;
@@ -357,69 +319,26 @@ export class PoolWorker implements Engine {
 
   // ---- requests
 
-  private requestRead(exchange: Exchange): void {
-    exchange.phase = 'dispatched';
-    exchange.queuedAt = now();
-    this.metrics?.read(exchange);
-    if (!this.dispatcher.arrive(exchange, exchange.queuedAt)) {
-      this.fail(exchange, 503, 'Too many requests are waiting', OUTCOME.queue_full, ['Retry-After', '1']);
-    }
-  }
-
-  private clientLeft(exchange: Exchange): void {
-    exchange.outcome = OUTCOME.client_left;
+  private cancel(exchange: Exchange): void {
     this.stopFeed(exchange);
-    this.metrics?.clientLeft();
-    if (exchange.phase === 'reading' || this.dispatcher.cancel(exchange, now())) return;
     this.threadOf(exchange.slot)?.say({ op: 'cancel', id: exchange.id, why: null });
   }
 
-  private send(slot: Slot<Exchange>, exchange: Exchange): void {
+  private send(slot: Slot<Exchange>, exchange: Exchange): AppThread | null {
     const thread = this.threadOf(slot);
-    if (thread === undefined) return;
+    if (thread === undefined) return null;
     exchange.workerPid = process.pid;
     exchange.worker = this.config.front.number;
     exchange.thread = thread.number;
     thread.send(exchange);
     if (exchange.bodyOpen) this.feed(exchange, thread);
-    if (slot.requests.length === 1) {
-      thread.flush(); // it is idle: nothing to wait for
-      return;
-    }
-    this.watchQueue();
-    this.unflushed.add(thread);
-    if (this.flushScheduled) return;
-    this.flushScheduled = true;
-    setImmediate(this.flush);
-  }
-
-  private readonly flush = (): void => {
-    this.flushScheduled = false;
-    for (const thread of this.unflushed) thread.flush();
-    this.unflushed.clear();
-  };
-
-  /** There is something ahead, or waiting beside idle slots, that must not be so for long. */
-  private watchQueue(): void {
-    this.queueTimer ??= setTimeout(() => this.checkQueue(), AHEAD_LIMIT_MS);
-  }
-
-  private checkQueue(): void {
-    this.queueTimer = null;
-    const time = now();
-    if (this.dispatcher.isReserving) this.dispatcher.dispatch(time);
-    for (const slot of this.dispatcher.overdueAhead(AHEAD_LIMIT_MS, time)) {
-      const thread = this.threadOf(slot);
-      if (thread !== undefined) this.takeBack(thread, slot);
-    }
-    for (const { slots } of this.dispatcher.workers) {
-      for (const slot of slots) if (slot.requests.length > 1) this.watchQueue();
-    }
-    if (this.dispatcher.isReserving) this.watchQueue();
+    return thread;
   }
 
   /** What was sent ahead and has not begun runs elsewhere. */
-  private takeBack(thread: AppThread, slot: Slot<Exchange>): void {
+  private takeBack(slot: Slot<Exchange>): void {
+    const thread = this.threadOf(slot);
+    if (thread === undefined) return;
     const ids = slot.requests.slice(1).flatMap(({ id }) => (thread.takeBack(id) ? [id] : []));
     if (ids.length === 0) return;
     this.dispatcher.takeBack(slot);
@@ -645,27 +564,10 @@ export class PoolWorker implements Engine {
     this.fail(exchange, 502, 'The thread that ran this request has died', OUTCOME.worker_lost);
   }
 
-  private sweep(): void {
-    const time = now();
-    this.clients.sweep(time);
-    this.processorWatch?.check(this.dispatcher, [], time);
-    const stall = this.stallWatch.check(this.dispatcher, time);
-    if (stall !== null)
-      this.log.critical(`Requests waited beside free threads. This is a defect of nunicorn; it was mended. ${stall}`);
-    const { queueTimeoutMs } = this.config.front;
-    for (;;) {
-      const oldest = this.dispatcher.oldestQueued;
-      if (oldest === null || queueTimeoutMs === 0 || time - oldest.queuedAt < queueTimeoutMs) break;
-      this.dispatcher.cancel(oldest, time);
-      this.fail(oldest, 504, 'No thread was free in time', OUTCOME.queue_timeout);
-    }
+  private sweep(time: number): void {
     for (const { slot, request } of this.dispatcher.running()) this.checkDeadline(slot, request, time);
     if (this.atATime > 1) for (const thread of this.threads.values()) this.checkAlive(thread, time);
     for (const feed of this.feeds.values()) this.checkFeed(feed, time);
-    if (!this.stoppedSaid && this.clients.isStopping && this.clients.isEmpty) {
-      this.stoppedSaid = true;
-      this.handler.stopped();
-    }
   }
 
   private checkDeadline(slot: Slot<Exchange>, exchange: Exchange, time: number): void {
@@ -707,11 +609,6 @@ export class PoolWorker implements Engine {
     thread.pingedAt = GIVEN_UP;
     const text = `thread ${thread.number} has not answered for ${timeoutMs / 1000} s and is ended`;
     this.endStuck(thread, `WORKER TIMEOUT (pid:${process.pid}): ${text}`);
-  }
-
-  private exchangeOver(exchange: Exchange): void {
-    this.metrics?.over(exchange);
-    if (exchange.status > 0) this.access?.write(accessRecord(exchange));
   }
 }
 
