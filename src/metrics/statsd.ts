@@ -2,6 +2,7 @@
  * Metrics to a statsd server, through hot-shots: Gunicorn's names and types, and nunicorn's own under the same prefix. Fronts
  * send what they answer, the master the rest. Lines are gathered into datagrams; what a server that is gone does not get is lost.
  */
+import { createRequire } from 'node:module';
 import { getSystemErrorName } from 'node:util';
 import type { StatsD } from 'hot-shots';
 import { NunicornError } from '../errors.ts';
@@ -52,8 +53,8 @@ export class Statsd {
     });
     if (first !== null && needsUnixDgram(first)) {
       throw new NunicornError(
-        `--statsd-host ${textOf(address)}: Node needs the package unix-dgram for Unix sockets, and it is not there: ` +
-          'npm install unix-dgram, with a C++ compiler, make and Python; or use HOST:PORT',
+        `--statsd-host ${textOf(address)}: Node needs the package unix-dgram for Unix sockets, and ` +
+          `${whyNoUnixDgram()}, with a C++ compiler, make and Python; or use HOST:PORT`,
       );
     }
     return new Statsd(client as Client, prefix);
@@ -92,6 +93,17 @@ export class Statsd {
 
 function needsUnixDgram(error: Error): boolean {
   return error.message.includes('unix_dgram');
+}
+
+/** hot-shots does not say why it could not load it. */
+function whyNoUnixDgram(): string {
+  try {
+    createRequire(import.meta.resolve('hot-shots'))('unix-dgram');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ERR_DLOPEN_FAILED')
+      return `it was built for another version of Node than ${process.version}: install nunicorn again with this one`;
+  }
+  return 'it is not there: npm install unix-dgram';
 }
 
 /** unix-dgram's errors have negative numbers of the system as their codes. */
