@@ -1,7 +1,9 @@
 /** Why an address could not be listened at, and what would help: for the last line of a start. */
 import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import type { Address } from './settings/address.ts';
+import { NunicornError } from './errors.ts';
+import type { ListenerFacts } from './front/messages.ts';
+import { type Address, formatAddress } from './settings/address.ts';
 
 const REASONS: Readonly<Record<string, string>> = {
   EADDRINUSE: 'another process listens there (EADDRINUSE); stop it, or name another address',
@@ -12,6 +14,16 @@ const REASONS: Readonly<Record<string, string>> = {
   EROFS:
     'the file system is mounted read-only (EROFS); under systemd ReadWritePaths= or RuntimeDirectory= allows a folder',
 };
+
+/** @param code the system's, such as EADDRINUSE */
+export function cannotListen(code: string, address: Address): NunicornError {
+  return new NunicornError(`Can't listen at ${formatAddress(address)}: ${listenFailure(code, address)}`);
+}
+
+/** As `cannotListen`, of a socket that is bound: two may be bound to an address until one of them listens. */
+export function cannotListenAfterBind(code: string, { kind, host, port, path }: ListenerFacts): NunicornError {
+  return cannotListen(code, kind === 'unix' ? { kind, path } : { kind, host, port });
+}
 
 /** @param code the system's, such as EADDRINUSE */
 export function listenFailure(code: string, address: Address): string {

@@ -78,9 +78,23 @@ function create(address: string, port: number, type: 4 | 6 | -1): ListeningHandl
 /** Connections that this process has accepted. */
 let accepted = 0;
 
-/** Has `server` accept from a handle that came from the master, past node:cluster. */
-export function attachHandle(server: net.Server, handle: unknown, backlog: number, listening: () => void): void {
-  server.once('listening', listening);
+/**
+ * Has `server` accept from a handle that came from the master, past node:cluster. `failed` is called with the system's code if
+ * another process, bound there too, was quicker to listen.
+ */
+export function attachHandle(
+  server: net.Server,
+  handle: unknown,
+  backlog: number,
+  listening: () => void,
+  failed: (code: string) => void,
+): void {
+  const refused = ({ code = 'unknown' }: NodeJS.ErrnoException): void => failed(code);
+  server.once('error', refused);
+  server.once('listening', () => {
+    server.off('error', refused);
+    listening();
+  });
   // Before those who look at a connection first and pass it on later.
   server.prependListener('connection', () => {
     accepted++;

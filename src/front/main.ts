@@ -9,7 +9,7 @@ import type { Statsd } from '../metrics/statsd.ts';
 import { tellParent } from '../parent.ts';
 import { Front } from './front.ts';
 import type { FrontMetrics } from './front-metrics.ts';
-import type { FrontConfig, ToFront, ToMaster } from './messages.ts';
+import type { FrontConfig, ListenerFacts, ToFront, ToMaster } from './messages.ts';
 import { loadParts } from './parts.ts';
 import { removeRemains } from './remains.ts';
 
@@ -108,6 +108,12 @@ function take(taken: Promise<void>): void {
   });
 }
 
+async function failed(code: string, listener: ListenerFacts): Promise<void> {
+  const { cannotListenAfterBind } = await import('../listen-failure.ts');
+  log?.error(cannotListenAfterBind(code, listener).message);
+  process.exit(1);
+}
+
 function act(message: Exclude<ToFront, { op: 'start' | 'config' }>, handle: unknown): void {
   if (front === null || config === null) return;
   switch (message.op) {
@@ -117,12 +123,13 @@ function act(message: Exclude<ToFront, { op: 'start' | 'config' }>, handle: unkn
         (handle as ListeningHandle).close();
         return;
       }
-      attachHandle(front.createServer(listener), handle, config.backlog, () => {
+      const isListening = (): void => {
         listening++;
         if (listening !== config?.listeners.length) return;
         front?.listening();
         tell({ op: 'listening' });
-      });
+      };
+      attachHandle(front.createServer(listener), handle, config.backlog, isListening, (code) => failed(code, listener));
       return;
     }
     case 'worker':

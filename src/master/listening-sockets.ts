@@ -4,7 +4,7 @@ import { fstatSync, lchownSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NunicornError } from '../errors.ts';
 import type { ListenerFacts } from '../front/messages.ts';
-import { listenFailure } from '../listen-failure.ts';
+import { cannotListen } from '../listen-failure.ts';
 import { adopt, BindError, bindTcp, bindUnix, type ListeningHandle, type SocketName } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { type Address, formatAddress, parseAddress } from '../settings/address.ts';
@@ -130,7 +130,7 @@ async function bindAddress(
         await sleep(RETRY_MS);
         continue;
       }
-      throw new NunicornError(`Can't listen at ${where}: ${listenFailure(error.code, address)}`);
+      throw cannotListen(error.code, address);
     }
   }
 }

@@ -150,10 +150,10 @@ export class AsyncServer {
   }
 
   /** Has it accept from a listening handle. The first one becomes the server's own. */
-  listen(handle: unknown, listening: () => void): void {
+  listen(handle: unknown, listening: () => void, failed: (code: string) => void): void {
     const acceptor = this.acceptors.length === 0 ? this.server : this.forwarder();
     this.acceptors.push(acceptor);
-    attachHandle(acceptor, handle, this.config.backlog, listening);
+    attachHandle(acceptor, handle, this.config.backlog, listening, failed);
   }
 
   /**

@@ -68,13 +68,17 @@ export class AsyncWorker implements Engine {
     return this.server?.report(asked, withRequests) ?? null;
   }
 
-  listen(_index: number, handle: unknown): void {
-    this.server?.listen(handle, () => {
+  listen(index: number, handle: unknown): void {
+    const { listeners } = this.config.front;
+    const listener = listeners[index];
+    if (listener === undefined) return;
+    const listening = (): void => {
       this.listening++;
-      if (this.listening !== this.config.front.listeners.length) return;
+      if (this.listening !== listeners.length) return;
       this.handler.threads([process.pid]); // the main thread's number is the process's
       if (!this.config.waitReady) this.handler.ready();
-    });
+    };
+    this.server?.listen(handle, listening, (code) => this.handler.listenFailed(code, listener));
   }
 
   stop(graceful: boolean, idleMs: number): void {

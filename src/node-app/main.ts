@@ -1,7 +1,7 @@
 /** Start of a worker of a Node app. */
 
 import { EXIT, NunicornError } from '../errors.ts';
-import type { FrontConfig } from '../front/messages.ts';
+import type { FrontConfig, ListenerFacts } from '../front/messages.ts';
 import { removeRemains } from '../front/remains.ts';
 import type { WorkerHooks } from '../hooks/worker-hooks.ts';
 import type { Access } from '../log/access.ts';
@@ -38,6 +38,8 @@ export interface EngineHandler {
   loaded(): void;
   ready(): void;
   bootFailed(error: unknown): void;
+  /** The system does not let it listen; `code` is the system's. */
+  listenFailed(code: string, listener: ListenerFacts): void;
   requestLimitReached(): void;
   appFailed(): void;
   /** The system's numbers of the threads that run the app. */
@@ -95,6 +97,8 @@ async function start(config: NodeWorkerConfig): Promise<void> {
     loaded: () => tell({ op: 'loaded' }),
     ready: () => tell({ op: 'ready' }),
     bootFailed,
+    listenFailed: async (code, listener) =>
+      bootFailed((await import('../listen-failure.ts')).cannotListenAfterBind(code, listener)),
     requestLimitReached: () => tell({ op: 'request-limit' }),
     appFailed: () => tell({ op: 'app-failed' }),
     stuck: () => tell({ op: 'stuck' }),

@@ -127,10 +127,13 @@ export class PoolWorker implements Engine {
     const { listeners, backlog } = this.config.front;
     const listener = listeners[index];
     if (listener === undefined) return;
-    attachHandle(this.clients.createServer(listener), handle, backlog, () => {
+    const listening = (): void => {
       this.listening++;
       if (this.listening === listeners.length) this.handler.ready();
-    });
+    };
+    attachHandle(this.clients.createServer(listener), handle, backlog, listening, (code) =>
+      this.handler.listenFailed(code, listener),
+    );
   }
 
   stop(graceful: boolean, idleMs: number): void {
