@@ -304,6 +304,10 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   said(serial: number, message: FromPython): void {
+    if (message.op === 'files') {
+      this.handler.files(message.files);
+      return;
+    }
     const mold = this.molds.bySerial(serial);
     if (mold !== null) {
       mold.said(message);
@@ -328,7 +332,6 @@ export class PythonApp implements AppKind, ControlHandler {
       this.handler.threads({ serial, number, pid: process.pid ?? 0, threadIds: message.ids, gilAddress });
     } else if (message.op === 'stacks') process.stacksAsked.answered(message.text);
     else if (message.op === 'pong') this.handler.workers.pong(serial);
-    else if (message.op === 'files') this.handler.files(message.files);
     else if (message.op === 'leaving') this.handler.workers.askedToLeave(serial, message.why);
   }
 

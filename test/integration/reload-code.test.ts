@@ -60,6 +60,45 @@ for (const args of [['--reload-engine', 'poll'], [], ['--preload']]) {
   });
 }
 
+for (const args of [['--reload-engine', 'poll'], [], ['--preload']]) {
+  it(`new code that cannot be imported is mended in another file: it is served ${args.join(' ')}`, {
+    skip,
+  }, async () => {
+    await withServer({ app: 'app', chdir: folder, args: ['--reload', ...args] }, async (server) => {
+      let from = 0;
+      const fails = async (error: RegExp) => {
+        await server.waitForLog(error, { from, ms: LONG_MS });
+        await server.waitForLog(/did not boot/, { from, ms: LONG_MS });
+        from = server.log.length;
+      };
+      const imports = (module: string) => writeFileSync(join(folder, 'app.py'), `from ${module} import application\n`);
+      const answers = (version: string) =>
+        `def application(environ, start_response):\n    start_response("200 OK", [])\n    return [b"${version}"]\n`;
+      await serves(server, 'one');
+      await until(
+        () => {
+          writeFileSync(join(folder, 'app.py'), 'from part import application\n');
+          return server.log.includes('ImportError');
+        },
+        () => `the change to be seen\n${server.output}`,
+        LONG_MS,
+      );
+      await fails(/ImportError/);
+      writeFileSync(join(folder, 'added.py'), 'raise LookupError("no such setting")\n');
+      imports('added');
+      await fails(/LookupError/);
+      writeFileSync(join(folder, 'added.py'), 'this is no Python\n');
+      await fails(/SyntaxError/);
+      writeFileSync(join(folder, 'added.py'), answers('two'));
+      await serves(server, 'two');
+      imports('missing');
+      await fails(/ModuleNotFoundError/);
+      writeFileSync(join(folder, 'missing.py'), answers('three'));
+      await serves(server, 'three');
+    });
+  });
+}
+
 it('--reload-extra-file takes patterns, also for files that come later', { skip }, async () => {
   const args = ['--reload', '--reload-extra-file', join(folder, 'templates', '**', '*.html')];
   await withServer({ app: 'app', chdir: folder, args }, async (server) => {

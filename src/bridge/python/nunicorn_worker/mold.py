@@ -97,7 +97,7 @@ class Mold:
             self._setup.log.info("Signal %s is for the master, which another user runs", _name(number))
 
     def _import_app(self):
-        code = self._setup.load_app()
+        code = self._setup.load_app(self._master)
         if code:
             leave(code)
         if threading.active_count() > 1:

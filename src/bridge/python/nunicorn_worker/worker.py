@@ -70,10 +70,11 @@ class Setup:
             sys.stderr.write("\nError: %s\n" % error)
             os._exit(EXIT_BOOT_ERROR)
         self.uri = process["app"]
+        self._reload = process["reload"]
         self.app = AppView(process["app"], self.cfg, lambda: find_app(process["app"], process["settings"]))
         self.server = ServerView(self.cfg, self.log, process["master_pid"], self.app)
 
-    def load_app(self):
+    def load_app(self, master):
         """Imports the app. If there is none to be had the log says why; returns the exit code then, else 0."""
         if self.cfg.spew:
             from . import spew
@@ -82,15 +83,23 @@ class Setup:
         try:
             self.app.wsgi()
         except AppLoadError as error:
+            self._tell_files(master, error)
             self.log.error(str(error))
             return EXIT_APP_LOAD_ERROR
         except BaseException as error:  # an app that calls sys.exit() at import fails to boot all the same
+            self._tell_files(master, error)
             self.log.exception("Exception in worker process")
             advice = advice_on(error, self.uri)
             if advice:
                 self.log.error(advice)
             return EXIT_BOOT_ERROR
         return 0
+
+    def _tell_files(self, master, error):
+        if self._reload:
+            from .files_in_use import tell_files_of_failure
+
+            tell_files_of_failure(master, error)
 
 
 def become_user(process):
@@ -141,7 +150,7 @@ class Worker:
         try:
             self._cfg.post_fork(self._setup.server, view)
             become_user(self._process)
-            code = self._setup.load_app()
+            code = self._setup.load_app(self._master)
             if code:
                 return code
             self._master.say(op="imported")
