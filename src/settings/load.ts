@@ -2,7 +2,7 @@
  * Brings the settings together. Later sources win, a list replaces a list: defaults (some from the environment), the
  * configuration file, GUNICORN_CMD_ARGS, NUNICORN_CMD_ARGS, the command line.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { EXIT, NunicornError } from '../errors.ts';
@@ -90,6 +90,8 @@ export async function loadSettings(
   const file =
     location === undefined ? undefined : await runConfigFile(location, lastText(layers, 'python') ?? null, env, cwd);
   if (location !== undefined && file !== undefined) layers.unshift(fileLayer(location, file, warnings));
+  const paste = lastText(layers, 'paste');
+  if (paste !== undefined) layers.unshift(pasteLayer(paste, cwd));
 
   const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
   const { values, sources } = merge(layers, env, context);
@@ -362,7 +364,7 @@ interface NamedApp {
 
 function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknown>, cwd: string): NamedApp {
   const paste = values.get('paste');
-  if (typeof paste === 'string') return { app: pasteUri(paste, cwd), nodeApp: null };
+  if (typeof paste === 'string') return { app: resolve(cwd, paste), nodeApp: null };
   const [positional, ...more] = commandLine.positionals;
   if (more.length > 0) {
     throw new NunicornError(
@@ -388,12 +390,12 @@ function countsGiven(values: ReadonlyMap<SettingName, unknown>): [ValueOf<'worke
   return [values.get('workers') as ValueOf<'workers'>, values.get('threads') as ValueOf<'threads'>];
 }
 
-/** The absolute path of the file, and #NAME if it was given. */
-function pasteUri(paste: string, cwd: string): string {
-  const uri = resolve(cwd, paste);
-  const [file = ''] = uri.split('#');
-  if (!existsSync(file)) throw new NunicornError(`--paste '${paste}': '${file}' not found`);
-  return uri;
+/** A file that describes an app may configure logging too. */
+function pasteLayer(paste: string, cwd: string): Layer {
+  const [location = ''] = resolve(cwd, paste).split('#');
+  if (!existsSync(location)) throw new NunicornError(`--paste '${paste}': '${location}' not found`);
+  const hasLoggers = /^\[loggers\]/m.test(readFileSync(location, 'utf8'));
+  return { sourceOf: () => ({ kind: 'file', location }), values: new Map(hasLoggers ? [['logconfig', location]] : []) };
 }
 
 /** Settings whose value follows from others. */

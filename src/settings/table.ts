@@ -79,7 +79,7 @@ export const SETTINGS = {
     default: null,
     defaultText: 'none',
     metavar: 'FILE',
-    help: 'Serve the application that a PasteDeploy file describes: FILE.ini or FILE.ini#NAME. Needs PasteDeploy in the Python of the application.',
+    help: 'Serve the application that a PasteDeploy file describes: FILE.ini or FILE.ini#NAME. Needs PasteDeploy in the Python of the application. A file with a section [loggers] is logconfig too, unless that is set.',
     origin: 'gunicorn',
   }),
   raw_paste_global_conf: setting({

@@ -23,6 +23,14 @@ for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
       });
     });
 
+    it('configures the logging of the application, where the file has loggers', async () => {
+      const args = ['--paste', `${join(FIXTURES, 'paste_loggers.ini')}#main`];
+      await withServer({ kind, app: 'not:used', args }, async (server) => {
+        assert.equal(JSON.parse((await server.get('/')).text()).local.name, 'main');
+        await server.waitForLog(/^root INFO paste_app main is made$/m);
+      });
+    });
+
     it('serves the one that #NAME names', async () => {
       const args = ['--paste', `${join(FIXTURES, 'paste.ini')}#admin`];
       await withServer({ kind, app: 'not:used', args }, async (server) => {
