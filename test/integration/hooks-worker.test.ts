@@ -55,6 +55,42 @@ describe('hooks of a worker', () => {
     });
   });
 
+  it('give the app the request that pre_request has made of it', async () => {
+    await withConfig(
+      `
+def pre_request(worker, req):
+    if req.path.startswith("/old/"):
+        req.query = "name=" + req.path[5:]
+        req.path = "/environ/b%20c"
+        req.uri = req.uri + "#changed"
+        req.method = "PUT"
+        req.scheme = "https"
+        req.headers.remove(("X-GONE", "1"))
+        req.headers += [("X-ADDED", "1"), ("X-ADDED", "2"), ("Kept-As-It-Is", "3"), ("CONTENT-TYPE", "text/new")]
+`,
+      async (path) => {
+        const environs: Record<string, unknown>[] = [];
+        for (const kind of KINDS as Kind[]) {
+          await withServer({ kind, app: 'wsgi_matrix:application', args: ['-c', path] }, async (server) => {
+            const { body } = await server.get('/old/a%20b?c=d', 'X-Gone: 1\r\nX-Here: 1\r\n');
+            const { REMOTE_PORT, SERVER_PORT, HTTP_HOST, SERVER_SOFTWARE, ...environ } = JSON.parse(String(body));
+            environs.push(environ);
+          });
+        }
+        const names = ['REQUEST_METHOD', 'PATH_INFO', 'QUERY_STRING', 'RAW_URI', 'wsgi.url_scheme', 'CONTENT_TYPE'];
+        for (const environ of environs) {
+          assert.deepEqual(
+            names.map((name) => environ[name]),
+            ['PUT', '/environ/b c', 'name=a%20b', '/old/a%20b?c=d#changed', 'https', 'text/new'],
+          );
+          const headers = Object.keys(environ).filter((name) => name.startsWith('HTTP_'));
+          assert.deepEqual(headers.sort(), ['HTTP_CONNECTION', 'HTTP_Kept_As_It_Is', 'HTTP_X_ADDED', 'HTTP_X_HERE']);
+          assert.equal(environ.HTTP_X_ADDED, '1,2');
+        }
+      },
+    );
+  });
+
   it('worker.alive = False ends the worker after its request, and another takes its place', async () => {
     await onEach(CONFIG, {}, async (server, lines) => {
       const [before = 0] = server.workers();

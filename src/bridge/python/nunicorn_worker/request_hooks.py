@@ -20,7 +20,9 @@ def around_request(app: Any, worker: WorkerView) -> Any:
     if post_request is nothing:
 
         def run(environ: dict[str, Any], start_response: Any) -> Any:
-            pre_request(worker, RequestView(environ, worker.nr + 1))
+            request = RequestView(environ, worker.nr + 1)
+            pre_request(worker, request)
+            request.keep_headers()
             worker.nr += 1  # after the hook, as gunicorn counts
             return app(environ, start_response)
 
@@ -32,6 +34,7 @@ def around_request(app: Any, worker: WorkerView) -> Any:
         unfinished = _Request(worker, request, post_request)
         try:
             pre_request(worker, request)
+            request.keep_headers()
             worker.nr += 1
             unfinished.environ, unfinished.response = environ, ResponseView(answer, request)
             result = app(environ, start_response)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,65 +102,93 @@ class WorkerView:
         """Gunicorn's heartbeat. Here the fronts watch each request, and nothing has to be said."""
 
 
+_PLAIN_HEADERS = ("CONTENT_TYPE", "CONTENT_LENGTH")
+# What gunicorn takes from the request when it makes the environ, which is after pre_request.
+_ENVIRON_KEYS = {"method": "REQUEST_METHOD", "uri": "RAW_URI", "query": "QUERY_STRING", "scheme": "wsgi.url_scheme"}
+
+
 class RequestView:
-    """A request, made from its environ, each attribute when it is asked for."""
+    """A request, made from its environ, each attribute when it is asked for. The app gets what pre_request changes."""
 
     def __init__(self, environ: dict[str, Any], number: int) -> None:
         self._environ = environ
         self.req_number = number
 
-    @property
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name in _ENVIRON_KEYS:
+            self._environ[_ENVIRON_KEYS[name]] = value
+        elif name == "path":
+            path = value.removeprefix(self._environ["SCRIPT_NAME"])
+            self._environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1")
+
+    def keep_headers(self) -> None:
+        """Puts the headers into the environ, if pre_request has changed them."""
+        headers = vars(self).get("headers")
+        if headers is None or headers == self._headers_of_environ():
+            return
+        environ, values = self._environ, {}
+        for name, value in headers:
+            values.setdefault(_environ_key(name), []).append(value)
+        for key in [key for key in environ if key.startswith("HTTP_") or key in _PLAIN_HEADERS]:
+            del environ[key]
+        environ.update((key, ",".join(same) if len(same) > 1 else same[0]) for key, same in values.items())
+
+    @cached_property
     def method(self) -> str:
         return self._environ["REQUEST_METHOD"]
 
-    @property
+    @cached_property
     def uri(self) -> str:
         """The target as it was sent."""
         return self._environ["RAW_URI"]
 
-    @property
+    @cached_property
     def path(self) -> str:
         return self._split().path
 
-    @property
+    @cached_property
     def query(self) -> str:
         return self._split().query
 
-    @property
+    @cached_property
     def fragment(self) -> str:
         return self._split().fragment
 
-    @property
+    @cached_property
     def version(self) -> tuple[int, int]:
         major, minor = self._environ["SERVER_PROTOCOL"].partition("/")[2].split(".")
         return int(major), int(minor)
 
-    @property
+    @cached_property
     def scheme(self) -> str:
         return self._environ["wsgi.url_scheme"]
 
-    @property
+    @cached_property
     def headers(self) -> list[tuple[str, str]]:
         """(NAME, value); what was sent several times stands here once, joined."""
+        return self._headers_of_environ()
+
+    def _headers_of_environ(self) -> list[tuple[str, str]]:
         named = [(name[5:], value) for name, value in self._environ.items() if name.startswith("HTTP_")]
-        plain = [(name, self._environ[name]) for name in ("CONTENT_TYPE", "CONTENT_LENGTH") if name in self._environ]
+        plain = [(name, self._environ[name]) for name in _PLAIN_HEADERS if name in self._environ]
         return [(name.replace("_", "-"), value) for name, value in named + plain]
 
-    @property
+    @cached_property
     def trailers(self) -> list[tuple[str, str]]:
         return []
 
-    @property
+    @cached_property
     def body(self) -> Any:
         return self._environ["wsgi.input"]
 
-    @property
+    @cached_property
     def remote_addr(self) -> Any:
         """(host, port), or "" for a client at a Unix socket."""
         port = self._environ.get("REMOTE_PORT")
         return (self._environ["REMOTE_ADDR"], int(port)) if port else ""
 
-    @property
+    @cached_property
     def peer_addr(self) -> Any:
         return self.remote_addr
 
@@ -169,6 +198,11 @@ class RequestView:
             split = urlsplit("." + target)
             return split._replace(path=split.path[1:])
         return urlsplit(target)
+
+
+def _environ_key(name: str) -> str:
+    key = name.replace("-", "_")
+    return key if key in _PLAIN_HEADERS else "HTTP_" + key
 
 
 class ResponseView:
