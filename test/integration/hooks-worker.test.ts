@@ -91,6 +91,23 @@ def pre_request(worker, req):
     );
   });
 
+  it('find the settings under their names, and as gunicorn keeps them', async () => {
+    await withConfig(
+      `
+def post_fork(server, worker):
+    settings = server.cfg.settings
+    worker.log.info("settings %s %s %s", settings["bind"].get()[0], settings["preload_app"].value, settings["threads"].name)
+`,
+      async (path) => {
+        for (const kind of KINDS as Kind[]) {
+          await withServer({ kind, app: 'hooks.app:application', args: ['-c', path] }, async (server) => {
+            assert.match(server.log, /settings 127\.0\.0\.1:\d+ False threads/);
+          });
+        }
+      },
+    );
+  });
+
   it('worker.alive = False ends the worker after its request, and another takes its place', async () => {
     await onEach(CONFIG, {}, async (server, lines) => {
       const [before = 0] = server.workers();

@@ -44,6 +44,15 @@ def load(process: dict[str, Any]) -> Config:
     return Config(values)
 
 
+class Setting:
+    def __init__(self, name: str, value: Any) -> None:
+        self.name = name
+        self.value = value
+
+    def get(self) -> Any:
+        return self.value
+
+
 class Config:
     def __init__(self, values: dict[str, Any]) -> None:
         """`values`: the settings in the forms that gunicorn gives them, hooks as callables."""
@@ -60,6 +69,10 @@ class Config:
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._values]
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        return {name: Setting(name, value) for name, value in self._values.items()}
 
     @property
     def address(self) -> list[Any]:
