@@ -204,4 +204,13 @@ def post_request(worker, req, environ):
       });
     });
   }
+
+  it('that change a setting are told where to assign it', { skip: !KINDS.includes('nunicorn') }, async () => {
+    await withConfig('def post_fork(server, worker): server.cfg.set("timeout", 120)', async (path) => {
+      const server = await Server.spawn({ app: 'hooks.app:application', args: ['-c', path] });
+      assert.deepEqual(await server.exit(), { code: 3, signal: null }, server.output);
+      assert.match(server.log, /a hook cannot change timeout: assign it in the configuration file/);
+      server.destroy();
+    });
+  });
 });

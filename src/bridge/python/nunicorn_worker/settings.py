@@ -65,7 +65,9 @@ class Config:
             raise AttributeError("No configuration setting for: %s" % name) from None
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("settings cannot be changed while the server runs: %s" % name)
+        raise AttributeError("a hook cannot change %s: assign it in the configuration file" % name)
+
+    set = __setattr__
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._values]
