@@ -86,6 +86,23 @@ for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
       }
     });
 
+    it('an application that raises, and has registered exit handlers: they run', async () => {
+      // An error tracker sends there what it has been told of.
+      const files = {
+        'watched.py': `import atexit, os
+atexit.register(open, os.environ["HOME"] + "/exited", "w")
+raise RuntimeError("no database")
+`,
+      };
+      const server = await Server.spawn({ kind, app: 'watched', chdir: '{home}', files });
+      try {
+        assert.deepEqual(await server.exit(BOOT_MS), { code: 3, signal: null }, server.output);
+        assert.ok(server.hasMark('exited'));
+      } finally {
+        server.destroy();
+      }
+    });
+
     it('a factory with arguments starts', async () => {
       const app = 'pathology.not_callable:good_factory(greeting="made")';
       await withServer({ kind, app }, async (server) => {

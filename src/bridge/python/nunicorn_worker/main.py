@@ -1,5 +1,6 @@
 """Start of a Python process: a worker, or the mold that forks workers."""
 
+import atexit
 import os
 import socket
 import sys
@@ -24,12 +25,19 @@ def main():
 
 
 def leave(code):
-    """Ends the process: with its exit handlers, unless it failed."""
+    """Ends the process, with its exit handlers: what watches the app sends there what it still has."""
     if code == 0:
         sys.exit(0)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Threads that the app has started must not keep the process.
+    end_at_once(code)
+
+
+def end_at_once(code):
+    """Ends the process with its exit handlers. Threads that the app has started cannot keep it."""
+    for step in (atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+        try:
+            step()
+        except BaseException:  # Python 3.9 raises what the last handler has raised, and has printed it
+            pass
     os._exit(code)
 
 

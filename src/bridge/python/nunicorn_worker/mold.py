@@ -4,8 +4,6 @@ With --preload it has imported the app. Where the configuration sets hooks of th
 master: what they leave behind is there in each worker.
 """
 
-import atexit
-import contextlib
 import gc
 import os
 import select
@@ -14,7 +12,7 @@ import sys
 import threading
 
 from .hooks import nothing
-from .main import call_master, leave
+from .main import call_master, end_at_once, leave
 from .process import die_with_parent
 from .settings import load as load_settings
 from .views import ListenerView, WorkerView
@@ -112,10 +110,7 @@ class Mold:
             if self._process["master_hooks"]:
                 leave(self._exit_code)  # what hooks have registered with atexit is run
             if self._process["preload"]:
-                # The app's; unlike at the interpreter's end its threads are not waited for. Python 3.9 raises what the last one
-                # has raised, and has printed it.
-                with contextlib.suppress(BaseException):
-                    atexit._run_exitfuncs()
+                end_at_once(0)  # what the app has registered is run
             self._flush()
             os._exit(0)
         elif op == "reopen":
