@@ -38,8 +38,10 @@ export interface WorkerProcess {
   ping(): void;
   /** Gives what its threads are doing now. It is asked only if it is thought to answer; if it does not, it is seen from outside. */
   stacks(answers: boolean, done: (stacks: string) => void): void;
-  /** SIGKILL takes with it all that the app has started. */
-  kill(signal: NodeJS.Signals): void;
+  /** It does not leave: what it has to do at its end it does now, whatever its threads are at, and is killed soon. */
+  abort(): void;
+  /** Ends it and all that the app has started. */
+  kill(): void;
 }
 
 export interface WorkerEvents {

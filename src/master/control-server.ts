@@ -37,6 +37,8 @@ export type FromPython =
 export type ToPython =
   /** `quick`: a shutdown that does not wait for requests. */
   | { readonly op: 'leave'; readonly quick: boolean }
+  /** It has not left, or cannot. */
+  | { readonly op: 'abort' }
   | { readonly op: 'reopen' }
   | { readonly op: 'metrics' }
   | { readonly op: 'ping' }

@@ -132,9 +132,8 @@ export class NodeApp implements AppKind {
       ping: () => this.tell(process, { op: 'ping' }),
       stacks: (answers, done) => this.askStacks(process, answers, done),
       // There is no gentler force than SIGKILL for what the app has started, whatever the worker itself gets.
-      kill: (signal) => {
-        if (child.process.pid !== undefined && !child.isDead()) killWithDescendants(child.process.pid, signal);
-      },
+      abort: () => force(child, 'SIGABRT'),
+      kill: () => force(child, 'SIGKILL'),
     };
   }
 
@@ -317,4 +316,8 @@ export class NodeApp implements AppKind {
   private tell({ online, cluster }: NodeProcess, message: ToNodeWorker): void {
     if (online && cluster.isConnected()) cluster.send(message);
   }
+}
+
+function force(child: ClusterWorker, signal: NodeJS.Signals): void {
+  if (child.process.pid !== undefined && !child.isDead()) killWithDescendants(child.process.pid, signal);
 }

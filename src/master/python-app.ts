@@ -206,7 +206,9 @@ export class PythonApp implements AppKind, ControlHandler {
         process.stacksAsked.ask(STACKS_LIMIT_MS, done, fromOutside);
         process.control?.say({ op: 'stacks' });
       },
-      kill: (signal) => this.kill(process, signal),
+      // Not by SIGABRT, which is faulthandler's: it ends the process without the exit handlers of the app.
+      abort: () => process.control?.say({ op: 'abort' }),
+      kill: () => this.kill(process),
     };
   }
 
@@ -375,7 +377,7 @@ export class PythonApp implements AppKind, ControlHandler {
   private forked(serial: number, pid: number): void {
     const process = this.processes.get(serial);
     if (process === undefined) {
-      kill(pid, 'SIGKILL'); // nobody wants it any more
+      kill(pid); // nobody wants it any more
       return;
     }
     process.pid = pid;
@@ -390,7 +392,7 @@ export class PythonApp implements AppKind, ControlHandler {
     }
     const process = this.processes.get(serial);
     if (process === undefined) {
-      kill(pid, 'SIGKILL'); // nobody wants it any more
+      kill(pid); // nobody wants it any more
       return;
     }
     const { config, title } = process.options;
@@ -443,11 +445,10 @@ export class PythonApp implements AppKind, ControlHandler {
     this.frontProcesses.drainWorker(this.address(process));
   }
 
-  private kill(process: PythonProcess, signal: NodeJS.Signals): void {
+  private kill(process: PythonProcess): void {
     // Of one that has ended the pid may be another's by now.
     if (this.processes.get(process.facts.serial) !== process) return;
-    if (process.pid !== null) kill(process.pid, signal);
-    if (signal !== 'SIGKILL') return;
+    if (process.pid !== null) kill(process.pid);
     if (process.pid === null)
       this.ended(process, null, null); // not even forked
     else if (process.mold !== null) this.awaitEnd(process);
@@ -490,9 +491,9 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 }
 
-/** SIGKILL goes to the whole group, or to the process if it has just been forked and leads none yet. */
-function kill(pid: number, signal: NodeJS.Signals): void {
-  if (signal !== 'SIGKILL' || !send(-pid, signal)) send(pid, signal);
+/** Ends the whole group, or the process if it has just been forked and leads none yet. */
+function kill(pid: number): void {
+  if (!send(-pid, 'SIGKILL')) send(pid, 'SIGKILL');
 }
 
 /** False: there is nobody. */

@@ -165,9 +165,13 @@ class HookedWorker implements WorkerProcess {
     else this.process.stacks(answers, done);
   }
 
-  kill(signal: NodeJS.Signals): void {
-    if (this.process !== null) this.process.kill(signal);
-    else if (signal === 'SIGKILL' && !this.isGone) {
+  abort(): void {
+    this.process?.abort();
+  }
+
+  kill(): void {
+    if (this.process !== null) this.process.kill();
+    else if (!this.isGone) {
       this.isGone = true;
       this.ended();
     }

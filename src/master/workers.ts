@@ -228,7 +228,7 @@ export class Workers implements WorkerEvents {
     const worker = this.bySerial.get(serial);
     if (worker === undefined) return;
     worker.end = reason;
-    worker.process?.kill('SIGKILL');
+    worker.process?.kill();
   }
 
   drained(serial: number): void {
@@ -298,7 +298,7 @@ export class Workers implements WorkerEvents {
     }
     for (const worker of this.bySerial.values()) {
       worker.end ??= 'shutdown';
-      if (worker.state === 'starting' && !worker.process?.accepts) worker.process?.kill('SIGKILL');
+      if (worker.state === 'starting' && !worker.process?.accepts) worker.process?.kill();
       else this.leave(worker, limitMs);
     }
     this.checkAllGone();
@@ -373,7 +373,7 @@ export class Workers implements WorkerEvents {
   }
 
   killAll(): void {
-    for (const worker of this.bySerial.values()) worker.process?.kill('SIGKILL');
+    for (const worker of this.bySerial.values()) worker.process?.kill();
   }
 
   // ---- who is replaced
@@ -411,7 +411,7 @@ export class Workers implements WorkerEvents {
           `(--boot-timeout): it hangs ${bootReport(worker.startedAt, worker.reached)}\n${stacks}`,
       );
       if (worker.process?.accepts) this.finish(worker);
-      else worker.process?.kill('SIGKILL');
+      else worker.process?.kill();
     });
   }
 
@@ -510,7 +510,7 @@ export class Workers implements WorkerEvents {
   private discard(worker: Worker, reason: Reason): void {
     worker.end = reason;
     if (!worker.process?.accepts) {
-      worker.process?.kill('SIGKILL');
+      worker.process?.kill();
       return;
     }
     worker.seat.next = null; // nobody waits for its clients
@@ -550,10 +550,10 @@ export class Workers implements WorkerEvents {
     if (state !== 'draining' && state !== 'leaving') return;
     const step = endStep({ state, stuck, until, abortedAt }, now());
     if (step.kind === 'wait') worker.cancelLook = after(step.ms, () => this.advanceEnd(worker));
-    else if (step.kind === 'kill') worker.process?.kill('SIGKILL');
+    else if (step.kind === 'kill') worker.process?.kill();
     else {
       worker.abortedAt = now();
-      worker.process?.kill('SIGABRT');
+      worker.process?.abort();
       this.advanceEnd(worker);
     }
   }

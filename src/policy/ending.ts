@@ -3,14 +3,14 @@
  *
  *   draining ──drained──▶ leaving ──▶ gone
  *      │                     │
- *      └──── time is up ─────┴─ time is up, or a thread is stuck ──▶ SIGABRT ──ABORT_MS──▶ SIGKILL
+ *      └──── time is up ─────┴─ time is up, or a thread is stuck ──▶ aborted ──ABORT_MS──▶ SIGKILL
  *
  * A request that runs into --timeout begins further to the left: see deadline.ts. Its thread is stuck when it is given up; then
  * the worker drains, so that the requests beside it finish, and is replaced at once: see replacement.ts. If the thread comes back
  * meanwhile, it leaves as any other does.
  */
 
-/** What a worker may take from SIGABRT on to write where it is, and to run the hook that the app has for this. */
+/** What a worker that is aborted may take to write where it is, and to run the hooks and exit handlers that the app has for this. */
 export const ABORT_MS = 1000;
 
 export interface Ending {
@@ -20,7 +20,7 @@ export interface Ending {
   readonly stuck: boolean;
   /** Until when it may take its time. */
   readonly until: number;
-  /** When it was sent SIGABRT. Null: it was not. */
+  /** When it was aborted. Null: it was not. */
   readonly abortedAt: number | null;
 }
 

@@ -986,7 +986,7 @@ export const SETTINGS = {
   worker_int: hookSetting(
     'Called as worker_int(worker) in a worker that is told to stop at once: by a quick shutdown, or by SIGINT or SIGQUIT.',
   ),
-  worker_abort: hookSetting('Called as worker_abort(worker) in a worker that gets SIGABRT: it did not leave in time.'),
+  worker_abort: hookSetting('Called as worker_abort(worker) in a worker that did not leave in time, or gets SIGABRT.'),
   worker_exit: hookSetting('Called as worker_exit(server, worker) in each worker as it leaves.'),
 
   ...INERT,

@@ -101,8 +101,31 @@ it('a worker whose thread comes back after all leaves in order', { skip }, async
     assert.equal((await neighbour).complete, true);
     await server.waitForLog(new RegExp(`Worker exiting \\(pid: ${worker}\\)`));
     await assertRecovered(server, 1);
-    assert.doesNotMatch(server.log, /Fatal Python error|SIGABRT/);
+    assert.doesNotMatch(server.log, /does not leave by itself/);
   });
+});
+
+it('a worker whose thread never comes back runs the exit handlers of the app', { skip }, async () => {
+  // What watches the app sends there what the other requests of the worker have left.
+  const files = {
+    'watched.py': `import atexit, contextlib, os, time
+atexit.register(open, os.environ["HOME"] + "/exited", "w")
+def application(environ, start_response):
+    while environ["PATH_INFO"] == "/hang":
+        with contextlib.suppress(BaseException):
+            time.sleep(60)
+    start_response("200 OK", [])
+    return [b"ok"]
+`,
+  };
+  for (const threads of [1, 2]) {
+    await withServer({ app: 'watched', chdir: '{home}', files, threads, args: ['--timeout', '1'] }, async (server) => {
+      await assert504(server, '/hang');
+      await server.marked('exited');
+      await server.waitForLog(/does not leave by itself and is ended:\n[\s\S]*time\.sleep\(60\)/);
+      await assertRecovered(server, 1);
+    });
+  }
 });
 
 it('neighbours of a request that hangs finish', { skip }, async () => {

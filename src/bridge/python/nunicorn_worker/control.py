@@ -1,6 +1,6 @@
 """The control thread: everything a worker hears and says beside its requests.
 
-It waits for the master (leave, reopen the log, ping), for connections from a front, and for the front's word about
+It waits for the master (leave, abort, reopen the log, ping), for connections from a front, and for the front's word about
 single requests (its client left, give back what you have not begun). Messages are JSON objects, one a line.
 """
 
@@ -92,6 +92,8 @@ class Control:
                 for slot in self._slots:
                     slot.leave()
                 self.left.set()
+            elif message["op"] == "abort":
+                self._worker.abort(_stacks().rstrip())
             elif message["op"] == "ping":
                 self._master.say(op="pong")  # that this thread runs proves that the interpreter's lock is not held
             elif message["op"] == "stacks":

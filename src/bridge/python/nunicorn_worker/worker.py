@@ -13,6 +13,7 @@ from . import hooks, metrics
 from .app import AppLoadError, advice_on, find_app, prepare_path
 from .control import Control
 from .log import ErrorStream, Logger, redirect_failed_stdio
+from .main import leave
 from .process import die_with_parent, drop_privileges, set_title
 from .settings import load as load_settings
 from .slot import Slot
@@ -122,6 +123,7 @@ class Worker:
         self._view = view or WorkerView(self._setup.server, process["age"], process["number"])
         self._view.pid = os.getpid()
         self._told_to_leave = False
+        self._exiting = False
         self._view.ask_to_leave = lambda: self._ask_to_leave("asked to leave by a hook")
 
     def run(self):
@@ -132,6 +134,7 @@ class Worker:
             self._exit()
 
     def _exit(self):
+        self._exiting = True
         self._log.info("Worker exiting (pid: %d)", os.getpid())
         try:
             self._cfg.worker_exit(self._setup.server, self._view)
@@ -248,6 +251,11 @@ class Worker:
         elif quick:
             self._interrupted()
 
+    def abort(self, stacks):
+        """The master does not wait any longer. The main thread may be what is stuck, so that the end is this thread's."""
+        self._log.error("Worker (pid:%d) does not leave by itself and is ended:\n%s", os.getpid(), stacks)
+        self._aborted()
+
     def reopen_logs(self):
         self._log.reopen_files()
 
@@ -271,7 +279,9 @@ class Worker:
         except Exception:
             self._log.exception("Exception in worker_int hook")
 
-    def _aborted(self, _number, _frame):
+    def _aborted(self, *_):
+        if self._exiting:
+            return  # the main thread is at it, and has what time is left
         self._view.ask_to_leave = None
         self._view.alive = False
         try:
@@ -280,7 +290,7 @@ class Worker:
             self._log.exception("Exception in worker_abort hook")
         finally:
             self._exit()
-            os._exit(1)
+            leave(1)
 
     def _ask_to_leave(self, why):
         self._master.say(op="leaving", why=why)
