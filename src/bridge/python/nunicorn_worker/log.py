@@ -371,7 +371,7 @@ class Logger:
                 handler.close()
         handler: logging.Handler
         if output != "-":
-            handler = FileHandler(output, delay=logger is self.access_log)
+            handler = FileHandler(output, encoding="utf-8", delay=logger is self.access_log)
         elif self.cfg.log_split and logger is self.error_log:
             handler = SplitHandler(stream)
         else:

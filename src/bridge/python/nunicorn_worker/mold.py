@@ -108,6 +108,7 @@ class Mold:
         op = message["op"]
         if op == "leave":
             if self._process["master_hooks"]:
+                self._master.sock.detach()  # the end of the process closes it: with -X dev that would be a ResourceWarning
                 leave(self._exit_code)  # what hooks have registered with atexit is run
             if self._process["preload"]:
                 end_at_once(0)  # what the app has registered is run
