@@ -101,7 +101,8 @@ class Mold:
         if threading.active_count() > 1:
             names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
             self._setup.log.warning(
-                "--preload: the app started threads at import, which forked workers will not have: %s", names
+                "--preload: the import has started threads; a forked worker has them only if they are started again there: %s",
+                names,
             )
 
     def _act(self, message):
