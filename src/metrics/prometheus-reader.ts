@@ -7,6 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import type { ErrorLog } from '../log/error-log.ts';
 import { startChild } from '../master/child-start.ts';
 import { PYTHON_PACKAGE_DIR } from '../settings/python.ts';
@@ -21,6 +22,8 @@ export interface PrometheusFolder {
   readonly gid: number | null;
 }
 
+/** Not its standard output, to which what watches Python processes may print. */
+const ANSWERS_FD = 3;
 /** A scrape is not kept waiting longer. */
 const LIMIT_MS = 3000;
 
@@ -106,7 +109,7 @@ export class PrometheusReader {
     const { path, python, env, uid, gid } = this.folder;
     const child = startChild(() =>
       spawn(python, [join(PYTHON_PACKAGE_DIR, 'prometheus_reader.py'), path], {
-        stdio: ['pipe', 'pipe', 'ignore'],
+        stdio: ['pipe', 'ignore', 'ignore', 'pipe'],
         env,
         ...(uid === null ? {} : { uid }),
         ...(gid === null ? {} : { gid }),
@@ -114,9 +117,9 @@ export class PrometheusReader {
     );
     child.unref();
     child.stdin?.on('error', () => {}); // told by its end
-    if (child.stdout !== null) {
-      createInterface({ input: child.stdout }).on('line', (line) => this.waiting.shift()?.(replyIn(line)));
-    }
+    const answers = child.stdio?.[ANSWERS_FD]; // none at all of a process that could not be started
+    if (answers)
+      createInterface({ input: answers as Readable }).on('line', (line) => this.waiting.shift()?.(replyIn(line)));
     const ended = (): void => {
       this.child = null;
       for (const reply of this.waiting.splice(0)) reply({ error: 'the process that reads them has ended' });
@@ -136,7 +139,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** The library is not ours: what it prints is no answer. */
+/** One that is killed may leave half a line. */
 function replyIn(line: string): Reply {
   try {
     return JSON.parse(line) as Reply;

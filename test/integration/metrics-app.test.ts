@@ -91,6 +91,16 @@ it('the folder of prometheus_client is the one that the user names, and begins e
   }
 });
 
+it('Python processes may print', { skip }, async () => {
+  const admin = await Admin.choose();
+  const files = { 'site/sitecustomize.py': 'print("watched", flush=True)\n' };
+  await withServer({ app: APP, args: admin.args, files, env: { PYTHONPATH: '{home}/site' } }, async (server) => {
+    await server.get('/order?1');
+    assert.equal((await admin.scrape()).get('visits_total{page="order"}'), 1);
+    assert.doesNotMatch(server.log, /cannot be read/);
+  });
+});
+
 it("an app's counters go on at USR2", { skip }, async () => {
   const admin = await Admin.choose();
   await withServer({ app: APP, args: admin.args }, async (server) => {

@@ -1,7 +1,8 @@
 """Reads the folder of prometheus_client's multiprocess mode for the master, with the prometheus_client of the app.
 
 Started with the folder as its argument. For each line on standard input, a JSON object {"format": "prometheus" or
-"openmetrics", "dead": [pids]}, it writes one with {"text": ...} or {"error": ...}. Ends with its input.
+"openmetrics", "dead": [pids]}, it writes one with {"text": ...} or {"error": ...} to descriptor 3, because what watches
+Python processes (sitecustomize, OpenTelemetry's console exporter) may print. Ends with its input.
 
 The files of processes that are dead are added into one file, so that there are as many after a thousand recycles as before.
 This may be killed at any time: the sums are made in a copy, which takes the place of the file when it is complete.
@@ -14,6 +15,8 @@ import json
 import os
 import shutil
 import sys
+
+ANSWERS_FD = 3
 
 
 def bury(folder: str, pid: int) -> None:
@@ -56,6 +59,7 @@ def read(folder: str, wanted: str) -> str:
 
 
 def main(folder: str) -> None:
+    answers = os.fdopen(ANSWERS_FD, "w", encoding="utf-8")
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -64,7 +68,7 @@ def main(folder: str) -> None:
             answer = {"text": read(folder, request["format"])}
         except Exception as error:
             answer = {"error": "%s: %s" % (type(error).__name__, error)}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
