@@ -2,7 +2,7 @@
  * Brings the settings together. Later sources win, a list replaces a list: defaults (some from the environment), the
  * configuration file, GUNICORN_CMD_ARGS, NUNICORN_CMD_ARGS, the command line.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { EXIT, NunicornError } from '../errors.ts';
@@ -393,8 +393,15 @@ function countsGiven(values: ReadonlyMap<SettingName, unknown>): [ValueOf<'worke
 /** A file that describes an app may configure logging too. */
 function pasteLayer(paste: string, cwd: string): Layer {
   const [location = ''] = resolve(cwd, paste).split('#');
-  if (!existsSync(location)) throw new NunicornError(`--paste '${paste}': '${location}' not found`);
-  const hasLoggers = /^\[loggers\]/m.test(readFileSync(location, 'utf8'));
+  let hasLoggers: boolean;
+  try {
+    hasLoggers = /^\[loggers\]/m.test(readFileSync(location, 'utf8'));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new NunicornError(
+      `--paste '${paste}': '${location}' ${code === 'ENOENT' ? 'not found' : `cannot be read (${code})`}`,
+    );
+  }
   return { sourceOf: () => ({ kind: 'file', location }), values: new Map(hasLoggers ? [['logconfig', location]] : []) };
 }
 

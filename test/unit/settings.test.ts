@@ -419,6 +419,7 @@ describe('settings that follow from others', () => {
     assert.equal((await load(['--paste', 'dev.ini'])).app, join(cwd, 'dev.ini'));
     assert.equal((await load(['--paster', 'dev.ini#admin'])).app, join(cwd, 'dev.ini#admin'));
     await refused(load(['--paste', 'lost.ini']), 1, /^--paste 'lost\.ini': '\/.*lost\.ini' not found$/);
+    await refused(load(['--paste', '.']), 1, /^--paste '\.': '\/.*' cannot be read \(EISDIR\)$/);
   });
 
   test('sendfile is on unless --no-sendfile or SENDFILE says no', async () => {
