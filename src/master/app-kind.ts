@@ -9,6 +9,7 @@ import type { WorkerThreads } from '../metrics/thread-times.ts';
 import type { ServerView } from '../metrics/view.ts';
 import type { BootStep } from '../policy/boot.ts';
 import type { Reason } from '../policy/reasons.ts';
+import type { FileTimes } from './code-watch.ts';
 import type { Setup } from './options.ts';
 
 /** A worker as it is started. */
@@ -74,7 +75,7 @@ export interface WorkerEvents {
 
 export interface AppHandler {
   /** With --reload: files that the app consists of. */
-  files(paths: readonly string[]): void;
+  files(files: FileTimes): void;
   readonly workers: WorkerEvents;
   /** Every address is listened at. Called once. Resolves when the app may be loaded. */
   listening(): Promise<void>;

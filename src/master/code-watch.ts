@@ -8,12 +8,15 @@ const POLL_MS = 1000;
 const SETTLE_MS = 200;
 const MAGIC = /[*?[]/;
 
+/** When each file was modified last, by its path: milliseconds since 1970, 0 if it is not there. */
+export type FileTimes = Readonly<Record<string, number>>;
+
 export class CodeWatch {
   private polls: boolean;
   private readonly patterns: readonly string[];
   private readonly changed: (path: string) => void;
   private readonly warn: (message: string) => void;
-  /** When each file was modified last; 0: it is not there. */
+  /** As FileTimes. */
   private readonly files = new Map<string, number>();
   private readonly folders = new Map<string, FSWatcher>();
   private settling: NodeJS.Timeout | null = null;
@@ -35,7 +38,8 @@ export class CodeWatch {
     this.warn = warn;
     const paths = extra.map((path) => resolve(cwd, path));
     this.patterns = paths.filter((path) => MAGIC.test(path));
-    this.add([...paths.filter((path) => !MAGIC.test(path)), ...this.patterns.flatMap(filesOf)]);
+    for (const path of [...paths.filter((path) => !MAGIC.test(path)), ...this.patterns.flatMap(filesOf)])
+      this.add(path, modifiedAt(path));
     // Files that match a pattern may come later, whatever the engine is.
     if (this.polls || this.patterns.length > 0) this.poll();
   }
@@ -44,14 +48,19 @@ export class CodeWatch {
     this.timer ??= setInterval(() => this.look(), POLL_MS);
   }
 
-  add(files: readonly string[]): void {
-    for (const path of files) {
+  /** Watches these too: for what changes after the given times. */
+  addAll(files: FileTimes): void {
+    for (const [path, modified] of Object.entries(files)) {
       if (this.files.has(path)) continue;
-      this.files.set(path, modifiedAt(path));
-      const folder = dirname(path);
-      if (this.polls || this.folders.has(folder) || !existsSync(folder)) continue;
-      this.watchFolder(folder);
+      this.add(path, modified);
+      this.check(path);
     }
+  }
+
+  private add(path: string, modified: number): void {
+    this.files.set(path, modified);
+    const folder = dirname(path);
+    if (!this.polls && !this.folders.has(folder) && existsSync(folder)) this.watchFolder(folder);
   }
 
   private watchFolder(folder: string): void {
@@ -75,7 +84,7 @@ export class CodeWatch {
   private look(): void {
     for (const path of this.patterns.flatMap(filesOf)) {
       if (this.files.has(path)) continue;
-      this.add([path]);
+      this.add(path, modifiedAt(path));
       this.tell(path);
     }
     if (this.polls) for (const path of this.files.keys()) this.check(path);
@@ -102,7 +111,7 @@ export class CodeWatch {
 /** 0: it is not there, or may not be looked at. */
 function modifiedAt(path: string): number {
   try {
-    return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+    return Math.floor(statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0);
   } catch {
     return 0;
   }

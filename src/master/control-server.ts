@@ -4,12 +4,13 @@ import { lchownSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 
 import type { AppMetric } from '../metrics/app-metrics.ts';
+import type { FileTimes } from './code-watch.ts';
 
 export type FromPython =
   | { readonly op: 'imported' }
   | { readonly op: 'ready' }
   /** With --reload: files that the app consists of. */
-  | { readonly op: 'files'; readonly files: readonly string[] }
+  | { readonly op: 'files'; readonly files: FileTimes }
   | { readonly op: 'pong' }
   /** Where its threads are, if it was asked. */
   | { readonly op: 'stacks'; readonly text: string }

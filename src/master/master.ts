@@ -248,7 +248,7 @@ class Master {
       this.setup,
       this.owner,
       {
-        files: (paths) => this.watch?.add(paths),
+        files: (files) => this.watch?.addAll(files),
         listening: () => this.listening(),
         ready: () => this.ready(),
         reloadFailed: () => this.tellReady(),

@@ -14,6 +14,7 @@ import type { FrontView, WorkerView } from '../metrics/view.ts';
 import { beginStop, hurry, type Stopping, stopStep } from '../policy/stopping.ts';
 import { hasNodeMasterHooks, pythonHooks } from '../settings/hooks.ts';
 import type { AppHandler, AppKind, WorkerFacts, WorkerProcess } from './app-kind.ts';
+import type { FileTimes } from './code-watch.ts';
 import { MemoryWatch } from './memory-watch.ts';
 import { NodeApp } from './node-app.ts';
 import { hooksConfig, listenerFacts, memoryOptions, type Runtime, type Setup, workersOptions } from './options.ts';
@@ -28,7 +29,7 @@ const HOOKS_ROLE = 'hooks';
 
 export interface ServiceHandler {
   /** With --reload: files that the app consists of. */
-  files(paths: readonly string[]): void;
+  files(files: FileTimes): void;
   /** Every address is listened at. Called once. */
   listening(): void;
   /** Every worker of the start, or of a reload, serves. */
@@ -103,7 +104,7 @@ export class Service {
     );
     const appHandler: AppHandler = {
       workers: this.workers,
-      files: (paths) => handler.files(paths),
+      files: (files) => handler.files(files),
       listening: async () => {
         handler.listening();
         if (setup.python !== null) await this.hooks?.whenReady();

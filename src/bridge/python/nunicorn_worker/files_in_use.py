@@ -16,7 +16,7 @@ def tell_files(master):
 
 def tell_files_of_failure(master, error):
     """`error` has ended the import of the app: names what may have to be mended, or made, before it can go well."""
-    master.say(op="files", files=sorted(_imported() | _files_of(error)))
+    master.say(op="files", files=_modified_ms(_imported() | _files_of(error)))
 
 
 def _imported():
@@ -39,11 +39,22 @@ def _files_of(error):
     return {file for file in files if os.path.isabs(file)}
 
 
+def _modified_ms(files):
+    """When each file was modified last; 0: it is not there. What changes after this moment is not lost on the way to the master."""
+    modified = {}
+    for file in files:
+        try:
+            modified[file] = os.stat(file).st_mtime_ns // 1_000_000
+        except OSError:
+            modified[file] = 0
+    return modified
+
+
 def _tell(master):
     known = set()
     while True:
         files = _imported() - known
         if files:
             known |= files
-            master.say(op="files", files=sorted(files))
+            master.say(op="files", files=_modified_ms(files))
         time.sleep(_INTERVAL_S)
