@@ -76,7 +76,8 @@ const MAIN = fileURLToPath(new URL('../front/main.js', import.meta.url));
 
 /** Of V8, for a process that allocates much, keeps little, and should take neither memory nor processors from the app. */
 const FRONT_FLAGS = [
-  // What a request leaves behind is garbage within a millisecond.
+  // What a request leaves behind is garbage within a millisecond. Twice as much room saves 0 to 8 % of the processor's time at
+  // 2,000 requests a second, and takes 2 MB more.
   '--max-semi-space-size=1',
   // At every lull V8 would throw away what it has compiled along with the garbage, and compile it again for the next requests.
   '--no-memory-reducer',
