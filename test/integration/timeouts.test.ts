@@ -128,6 +128,34 @@ def application(environ, start_response):
   }
 });
 
+it('a worker whose thread comes back while it is aborted ends once', { skip }, async () => {
+  const files = {
+    'gunicorn.conf.py': `import os, time
+def worker_abort(worker):
+    open(os.environ["HOME"] + "/aborting", "w")
+    time.sleep(0.5)
+    worker.log.info("aborted")
+def worker_exit(server, worker):
+    worker.log.info("exits %d", worker.pid)
+`,
+    'late.py': `import contextlib, os, time
+def application(environ, start_response):
+    while environ["PATH_INFO"] == "/hang" and not os.path.exists(os.environ["HOME"] + "/aborting"):
+        with contextlib.suppress(BaseException):
+            time.sleep(0.05)
+    start_response("200 OK", [])
+    return [b"ok"]
+`,
+  };
+  await withServer({ app: 'late', chdir: '{home}', files, args: ['--timeout', '1'] }, async (server) => {
+    const [worker = 0] = server.workers();
+    await assert504(server, '/hang');
+    await server.waitForLog(new RegExp(`aborted[^]*exits ${worker}`));
+    await assertRecovered(server, 1);
+    assert.equal(server.log.match(new RegExp(`exits ${worker}`, 'g'))?.length, 1);
+  });
+});
+
 it('neighbours of a request that hangs finish', { skip }, async () => {
   for (const path of ['/sleep', '/loop', '/swallow']) {
     const args = ['--timeout', '3', '--graceful-timeout', '10'];

@@ -123,7 +123,8 @@ class Worker:
         self._view = view or WorkerView(self._setup.server, process["age"], process["number"])
         self._view.pid = os.getpid()
         self._told_to_leave = False
-        self._exiting = False
+        # Taken, and kept, by the thread that brings this process to its end: the main thread, or the control thread if that is stuck.
+        self._ending = threading.Lock()
         self._view.ask_to_leave = lambda: self._ask_to_leave("asked to leave by a hook")
 
     def run(self):
@@ -131,10 +132,11 @@ class Worker:
         try:
             return self._boot() or self._serve()
         finally:
+            if not self._ending.acquire(blocking=False):
+                threading.Event().wait()  # it was stuck, and the control thread is about to end the process
             self._exit()
 
     def _exit(self):
-        self._exiting = True
         self._log.info("Worker exiting (pid: %d)", os.getpid())
         try:
             self._cfg.worker_exit(self._setup.server, self._view)
@@ -280,8 +282,8 @@ class Worker:
             self._log.exception("Exception in worker_int hook")
 
     def _aborted(self, *_):
-        if self._exiting:
-            return  # the main thread is at it, and has what time is left
+        if not self._ending.acquire(blocking=False):
+            return  # somebody is at it, and has what time is left
         self._view.ask_to_leave = None
         self._view.alive = False
         try:
