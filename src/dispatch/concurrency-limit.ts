@@ -52,10 +52,10 @@ const UNFILLED_WINDOWS = 2;
 export class ConcurrencyLimit {
   /** How many may have just begun; infinity: there is no limit. */
   limit = Number.POSITIVE_INFINITY;
+  /** No limit is below this: this process's part of as many as there are processors. */
+  readonly fewest: number;
   private readonly processors: number;
   private readonly queues: number;
-  /** No limit is below this: this process's part of as many as there are processors. */
-  private readonly fewest: number;
   /** The limit while the processors are full. */
   private least: number;
   private retryMs = FIRST_RETRY_MS;

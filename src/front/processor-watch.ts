@@ -39,8 +39,7 @@ export class ProcessorWatch {
   check<R extends Dispatched>(dispatcher: Dispatcher<R>, pids: Iterable<number>, now: number): void {
     const { concurrency, last } = this;
     if (this.lines.length === 0) return;
-    const isIdle = dispatcher.running().next().done === true;
-    if (isIdle && concurrency.limit === Number.POSITIVE_INFINITY) {
+    if (concurrency.limit === Number.POSITIVE_INFINITY && !runsMoreThan(dispatcher, concurrency.fewest)) {
       this.last = null;
       concurrency.lift();
       return;
@@ -72,6 +71,13 @@ export class ProcessorWatch {
     }
     return { at, idleMs, stolenMs, ownMs, reservedMs };
   }
+}
+
+/** Where no more run than the lowest limit lets, a limit would change nothing: reading /proc/stat takes milliseconds on large machines. */
+function runsMoreThan<R extends Dispatched>(dispatcher: Dispatcher<R>, count: number): boolean {
+  const running = dispatcher.running();
+  for (let number = 0; number < count; number++) if (running.next().done === true) return false;
+  return running.next().done !== true;
 }
 
 function between(last: Times, present: Times): ProcessorUse {

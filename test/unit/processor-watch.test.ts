@@ -42,3 +42,17 @@ test('a process that is gone, or new, is left out', { skip: process.platform !==
   watch.check(dispatcher, [2 ** 30, process.ppid], 1_000_000_000);
   assert.equal(limits.at(-1), Number.POSITIVE_INFINITY, 'little use of a long time is not full');
 });
+
+test('where no more run than the lowest limit lets, nothing is read', () => {
+  const { dispatcher, watch, limits } = setUp([4094, 4095]);
+  const { concurrency } = watch as unknown as { concurrency: { limit: number } };
+  concurrency.limit = Number.POSITIVE_INFINITY;
+  dispatcher.addWorker(2, 2);
+  watch.check(dispatcher, [], 0);
+  dispatcher.arrive(new Request(), 0);
+  watch.check(dispatcher, [], 100);
+  assert.equal(limits.length, 0, 'two run on two processors');
+  dispatcher.arrive(new Request(), 100);
+  watch.check(dispatcher, [], 200);
+  assert.equal(limits.length, 1);
+});
