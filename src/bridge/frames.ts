@@ -12,14 +12,15 @@ export const DATA = 4;
 export const END = 5;
 export const ERROR = 6;
 export const HINTS = 7;
-export const LAST = 8;
-export const EXTEND = 9;
-export const READY = 10;
-export const ENVIRON = 11;
+export const EXTEND = 8;
+export const READY = 9;
+export const ENVIRON = 10;
 
 /** Flags of REQUEST. */
 export const PATH_ENCODED = 1;
 export const BODY_IN_FILE = 2;
+/** Flag of HEAD and DATA. */
+export const LAST = 1;
 /** Flag of END. */
 export const CUT = 1;
 
@@ -60,7 +61,7 @@ export function writeRequestFrame(target: Buffer, offset: number, frame: Request
 
 /** What a decoder tells about the frames of a worker. Buffers given are valid only during the call. */
 export interface AnswerHandler {
-  /** A whole answer. The body is `buffer[bodyStart..bodyEnd)`. */
+  /** A whole answer. The body is `buffer[bodyStart..bodyEnd)`. `appUs` is null if `end` follows when the app has cleaned up. */
   answer(
     id: number,
     status: number,
@@ -68,9 +69,10 @@ export interface AnswerHandler {
     buffer: Buffer,
     bodyStart: number,
     bodyEnd: number,
-    appUs: number,
+    appUs: number | null,
   ): void;
-  head(id: number, status: number, head: string): void;
+  /** `dataFollows`: the first piece of the body belongs to the same frame. */
+  head(id: number, status: number, head: string, dataFollows: boolean): void;
   data(id: number, buffer: Buffer, start: number, end: number): void;
   end(id: number, cut: boolean, appUs: number): void;
   error(id: number, appUs: number): void;
@@ -81,7 +83,7 @@ export interface AnswerHandler {
   extend(id: number, ms: number): void;
   /** What the access log shows of the environ: NAME, value ..., joined by NUL. The last frame of the answer follows. */
   environ(id: number, head: string): void;
-  /** The body is complete; `end` follows. */
+  /** The body is complete; `end` follows when the app has cleaned up. */
   last(id: number): void;
 }
 
@@ -89,8 +91,8 @@ export interface AnswerHandler {
 export class FrameError extends Error {}
 
 /**
- * Takes the bytes of one connection in pieces of any size and calls `handler` for each frame. The body of a HEAD and of a DATA
- * is passed on as it comes; all else when it is whole. `push` throws a FrameError at what is no frame.
+ * Takes the bytes of one connection in pieces of any size and calls `handler` for each frame. The body of a DATA, and of a HEAD
+ * that is not LAST, is passed on as it comes; all else when it is whole. `push` throws a FrameError at what is no frame.
  */
 export class AnswerDecoder {
   private readonly handler: AnswerHandler;
@@ -100,6 +102,8 @@ export class AnswerDecoder {
   /** Bytes of body of `streamId` that are still to come in the present frame. */
   private streamLeft = 0;
   private streamId = 0;
+  /** The body is complete with that. */
+  private streamIsLast = false;
 
   constructor(handler: AnswerHandler) {
     this.handler = handler;
@@ -118,6 +122,7 @@ export class AnswerDecoder {
         this.streamLeft -= end - offset;
         this.handler.data(this.streamId, chunk, offset, end);
         offset = end;
+        if (this.streamIsLast && this.streamLeft === 0) this.handler.last(this.streamId);
       } else if (this.rest !== null) {
         offset = this.completeRest(chunk, offset);
       } else {
@@ -138,7 +143,8 @@ export class AnswerDecoder {
     const kind = buffer[offset + AT.kind];
     const headBytes = buffer.readUInt32LE(offset + AT.head);
     if (kind === undefined || kind < ANSWER || kind > ENVIRON) throw new FrameError(`a frame of unknown kind ${kind}`);
-    const streams = kind === HEAD || kind === DATA;
+    const flags = buffer[offset + AT.flags] ?? 0;
+    const streams = comesInPieces(kind, flags);
     const wholeBytes = streams ? headBytes : length;
     if (headBytes > length || wholeBytes > MAX_FRAME_BYTES) throw new FrameError('a frame of impossible size');
     const neededBytes = HEADER_BYTES + wholeBytes;
@@ -148,23 +154,21 @@ export class AnswerDecoder {
     const headEnd = headStart + headBytes;
     switch (kind) {
       case ANSWER:
-        this.handler.answer(
-          id,
-          buffer.readUInt16LE(offset + AT.status),
-          buffer.toString('latin1', headStart, headEnd),
-          buffer,
-          headEnd,
-          headStart + length,
-          buffer.readUInt32LE(offset + AT.appUs),
-        );
+      case HEAD: {
+        const status = buffer.readUInt16LE(offset + AT.status);
+        const head = buffer.toString('latin1', headStart, headEnd);
+        if (streams) this.handler.head(id, status, head, length > headBytes);
+        else {
+          const appUs = kind === ANSWER ? buffer.readUInt32LE(offset + AT.appUs) : null;
+          this.handler.answer(id, status, head, buffer, headEnd, headStart + length, appUs);
+        }
         break;
-      case HEAD:
-        this.handler.head(id, buffer.readUInt16LE(offset + AT.status), buffer.toString('latin1', headStart, headEnd));
-        break;
+      }
       case DATA:
+        if (length === 0 && (flags & LAST) !== 0) this.handler.last(id);
         break;
       case END:
-        this.handler.end(id, ((buffer[offset + AT.flags] ?? 0) & CUT) !== 0, buffer.readUInt32LE(offset + AT.appUs));
+        this.handler.end(id, (flags & CUT) !== 0, buffer.readUInt32LE(offset + AT.appUs));
         break;
       case ERROR:
         this.handler.error(id, buffer.readUInt32LE(offset + AT.appUs));
@@ -181,13 +185,11 @@ export class AnswerDecoder {
       case EXTEND:
         this.handler.extend(id, buffer.readUInt32LE(offset + AT.appUs));
         break;
-      case LAST:
-        this.handler.last(id);
-        break;
     }
     if (streams) {
       this.streamId = id;
       this.streamLeft = length - headBytes;
+      this.streamIsLast = (flags & LAST) !== 0;
     }
     return neededBytes;
   }
@@ -203,8 +205,7 @@ export class AnswerDecoder {
     if (rest === null) return offset;
     let wanted = HEADER_BYTES;
     if (this.restBytes >= HEADER_BYTES) {
-      const kind = rest[AT.kind];
-      const streams = kind === HEAD || kind === DATA;
+      const streams = comesInPieces(rest[AT.kind], rest[AT.flags] ?? 0);
       wanted = HEADER_BYTES + rest.readUInt32LE(streams ? AT.head : AT.length);
     }
     if (rest.length < wanted) {
@@ -224,4 +225,8 @@ export class AnswerDecoder {
     }
     return end;
   }
+}
+
+function comesInPieces(kind: number | undefined, flags: number): boolean {
+  return kind === DATA || (kind === HEAD && (flags & LAST) === 0);
 }

@@ -213,18 +213,19 @@ export class Front {
     return {
       answer: (id, status, head, buffer, bodyStart, bodyEnd, appUs) => {
         const exchange = current(id);
-        answered(appUs);
+        if (appUs === null) exchange.pieceAt = now();
+        else answered(appUs);
         if (exchange.phase !== 'dispatched') return;
         sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, this.clients.closes(exchange.connection));
         this.clients.over(exchange);
       },
-      head: (id, status, head) => {
+      head: (id, status, head, dataFollows) => {
         const exchange = current(id);
         exchange.pieceAt = now();
         if (exchange.phase !== 'dispatched') return;
         exchange.phase = 'answering';
         sendHead(exchange, status, head, this.clients.closes(exchange.connection));
-        exchange.response.flushHeaders();
+        if (!dataFollows) exchange.response.flushHeaders(); // else they leave in one write
       },
       data: (id, buffer, start, end) => {
         const exchange = current(id);

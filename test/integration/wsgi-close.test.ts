@@ -1,8 +1,10 @@
 // close() of what the application returned is called once, whatever happens.
 import { strict as assert } from 'node:assert';
+import { it } from 'node:test';
 import { count, counted } from '../helpers/count.ts';
 import { exchange } from '../helpers/http.ts';
-import { matrix } from '../helpers/matrix.ts';
+import { matrix, NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { withServer } from '../helpers/server.ts';
 
 matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
   for (const [name, method, path] of [
@@ -50,3 +52,24 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
     });
   }
 });
+
+for (const [what, query] of [
+  ['in one piece', '6,length'],
+  ['in two pieces', '2,4,length'],
+  ['without a length', '2,4,'],
+] as const) {
+  it(`while close() goes on the client's next request is answered: a body ${what}`, {
+    skip: !NUNICORN_RUNS,
+  }, async () => {
+    await withServer({ app: 'wsgi_matrix:application', workers: 1, threads: 2 }, async (server) => {
+      const connection = await server.connect();
+      await connection.send(`GET /close/gate?${query} HTTP/1.1\r\nHost: test\r\n\r\n`);
+      assert.equal((await connection.response()).text(), 'abcdef');
+      await connection.send('GET /count/gate HTTP/1.1\r\nHost: test\r\n\r\n');
+      assert.equal((await connection.response()).text(), '0');
+      connection.close();
+      await server.get('/open/close');
+      await counted(server, 'gate', 1);
+    });
+  });
+}

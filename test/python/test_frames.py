@@ -14,7 +14,7 @@ from unittest import mock
 from nunicorn_worker import wsgi
 from nunicorn_worker.environ_atoms import telling_environ
 from nunicorn_worker.slot import Slot
-from support import ROOT
+from support import ROOT, Body
 
 with open(os.path.join(ROOT, "test", "golden", "frames.json")) as golden_file:
     GOLDEN = json.load(golden_file)
@@ -196,6 +196,11 @@ def naming_a_user(environ, start_response):
     return [b"ok"]
 
 
+def closing(environ, start_response):
+    start_response("200 OK", [])
+    return Body(b"ok")
+
+
 COOKIES = [("Content-Type", "text/plain"), ("X-Latin", "\xe9\xff"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
 
 # What gives the golden answers: method and app.
@@ -209,6 +214,9 @@ APPS = {
     "hints": ("GET", hinting),
     "head only": ("HEAD", started("200 OK", [("Content-Length", "5")], [b"12345"])),
     "file": ("GET", sending_file),
+    "complete": ("GET", started("200 OK", [("Content-Length", "2")], [b"ok"])),
+    "complete with the last piece": ("GET", started("200 OK", [("Content-Length", "4")], [b"ok", b"ay"])),
+    "close": ("GET", closing),
     "environ": ("GET", telling_environ(naming_a_user, ["Remote_User", "X.Y", "NOT_THERE"])),
 }
 

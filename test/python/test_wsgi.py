@@ -441,7 +441,8 @@ class TestBody(unittest.TestCase):
 
     def test_empty_pieces_are_skipped(self):
         got = answer(returns(Body(b"", b"", b"abc", b"", b"def")))
-        self.assertEqual((got.kinds, got.body), ([HEAD, DATA, LAST, END], b"abcdef"))
+        self.assertEqual((got.kinds, got.body), ([HEAD, DATA, DATA, END], b"abcdef"))
+        self.assertEqual([frame.flags & LAST for frame in got.frames], [0, 0, LAST, 0])
 
     def test_no_piece_at_all(self):
         for body in (Body(), Body(b"", b""), iter(())):

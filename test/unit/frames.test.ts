@@ -21,7 +21,7 @@ import {
 import { ROOT } from '../helpers/paths.ts';
 
 type Event =
-  | readonly ['answer', id: number, status: number, head: string, bodyHex: string, appUs: number]
+  | readonly ['answer', id: number, status: number, head: string, bodyHex: string, appUs: number | null]
   | readonly ['head', id: number, status: number, head: string]
   | readonly ['data', id: number, bodyHex: string]
   | readonly ['end', id: number, cut: boolean, appUs: number]
@@ -163,7 +163,7 @@ interface Part {
   readonly kind: number;
   readonly id: number;
   readonly status: number;
-  readonly cut: boolean;
+  readonly flag: boolean;
   readonly head: Buffer;
   readonly body: Buffer;
   readonly appUs: number;
@@ -173,7 +173,7 @@ function header(kind: number, lengthBytes: number, headBytes: number, part?: Par
   const bytes = Buffer.alloc(HEADER_BYTES);
   bytes.writeUInt32LE(lengthBytes, 0);
   bytes[4] = kind;
-  bytes[5] = part?.cut ? 1 : 0;
+  bytes[5] = part?.flag ? 1 : 0;
   bytes.writeUInt16LE(part?.status ?? 0, 6);
   bytes.writeUInt32LE(part?.id ?? 1, 8);
   bytes.writeUInt32LE(headBytes, 12);
@@ -189,17 +189,18 @@ function encodePart(part: Part): Buffer {
   ]);
 }
 
-function eventsOf({ kind, id, status, cut, head, body, appUs }: Part): Event[] {
+function eventsOf({ kind, id, status, flag, head, body, appUs }: Part): Event[] {
   const headText = head.toString('latin1');
   const bodyHex = body.toString('hex');
   if (kind === ANSWER) return [['answer', id, status, headText, bodyHex, appUs]];
+  if (kind === HEAD && flag) return [['answer', id, status, headText, bodyHex, null]];
   if (kind === HEAD)
     return [
       ['head', id, status, headText],
       ['data', id, bodyHex],
     ];
-  if (kind === DATA) return [['data', id, bodyHex]];
-  if (kind === END) return [['end', id, cut, appUs]];
+  if (kind === DATA) return [['data', id, bodyHex], ...(flag ? [['last', id] as const] : [])];
+  if (kind === END) return [['end', id, flag, appUs]];
   if (kind === ERROR) return [['error', id, appUs]];
   return [['hints', id, headText]];
 }
@@ -212,7 +213,7 @@ const part: fc.Arbitrary<Part> = fc
     kind: fc.constantFrom(ANSWER, HEAD, DATA, END, ERROR, HINTS),
     id: u32,
     status: fc.integer({ min: 0, max: 0xffff }),
-    cut: fc.boolean(),
+    flag: fc.boolean(),
     head: bytes(60),
     body: bytes(120),
     appUs: u32,
@@ -267,7 +268,7 @@ test('a body of several megabytes passes in pieces of 64 KiB', () => {
   const body = Buffer.alloc(5 * 1024 * 1024, 'abcdefghijk');
   const parts: Part[] = [HEAD, DATA, ANSWER].map((kind) => {
     const head = kind === DATA ? Buffer.alloc(0) : Buffer.from('OK');
-    return { kind, id: 5, status: 200, cut: false, head, body, appUs: 1 };
+    return { kind, id: 5, status: 200, flag: false, head, body, appUs: 1 };
   });
   const whole = Buffer.concat(parts.map(encodePart));
   const positions = Array.from({ length: Math.floor(whole.length / 65536) }, (_, index) => (index + 1) * 65536);
@@ -381,4 +382,35 @@ test('the largest ANSWER', () => {
   decoder.push(header(ANSWER, MAX_FRAME_BYTES, 0));
   decoder.push(body);
   assert.equal(seen, MAX_FRAME_BYTES);
+});
+
+test('a head is told whether a piece of the body comes with it', () => {
+  const follows: boolean[] = [];
+  const ignore = (): void => {};
+  const decoder = new AnswerDecoder({
+    answer: ignore,
+    head: (_id, _status, _head, dataFollows) => follows.push(dataFollows),
+    data: ignore,
+    end: ignore,
+    error: ignore,
+    hints: ignore,
+    environ: ignore,
+    last: ignore,
+    extend: ignore,
+    ready: ignore,
+  });
+  for (const body of ['', 'piece']) {
+    const part = {
+      kind: HEAD,
+      id: 1,
+      status: 200,
+      flag: false,
+      head: Buffer.from('OK'),
+      body: Buffer.from(body),
+      appUs: 0,
+    };
+    decoder.push(encodePart(part).subarray(0, HEADER_BYTES + 2)); // the piece may come later
+    decoder.push(encodePart(part).subarray(HEADER_BYTES + 2));
+  }
+  assert.deepEqual(follows, [false, true]);
 });

@@ -277,7 +277,7 @@ test('a broken connection is told and made anew, and works', { timeout: 10_000 }
   assert.deepEqual(await lost.next(), [0]);
   const { peer, token, kind, slot } = await accept();
   assert.deepEqual([token, kind, slot], [TOKEN, 1, 0]);
-  peer.socket.write(frame(10, 0, '', ''));
+  peer.socket.write(frame(9, 0, '', ''));
   assert.deepEqual(await calls.next(), ['ready', 0]);
   link.send(0, request(5));
   link.flush();

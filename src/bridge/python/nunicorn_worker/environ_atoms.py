@@ -29,7 +29,8 @@ def telling_environ(app: Any, names: Sequence[str]) -> Any:
         if type(result) in (list, tuple, FileWrapper):
             tell()
             return result
-        return _Telling(result, tell)
+        answer.environ_told = False
+        return _Telling(result, answer, tell)
 
     return run
 
@@ -37,8 +38,9 @@ def telling_environ(app: Any, names: Sequence[str]) -> Any:
 class _Telling:
     """The iterable of an app. At its end, when the app has done what it does with the environ, `tell` is called."""
 
-    def __init__(self, result: Any, tell: Callable[[], None]) -> None:
+    def __init__(self, result: Any, answer: Any, tell: Callable[[], None]) -> None:
         self._result = result
+        self._answer = answer
         self._tell = tell
 
     def __iter__(self) -> Iterator[bytes]:
@@ -46,6 +48,7 @@ class _Telling:
             yield from self._result
         finally:
             self._tell()
+            self._answer.environ_told = True
 
     def close(self) -> None:
         if hasattr(self._result, "close"):

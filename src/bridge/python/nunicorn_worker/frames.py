@@ -26,15 +26,15 @@ BODY_IN_FILE = 2  # flag: the body part is the path of a file that holds the bod
 # worker -> front
 ANSWER = 2  # the whole answer
 HEAD = 3  # the head of an answer that DATA and END follow, and its first piece
+LAST = 1  # flag of HEAD and DATA: the body is complete with this piece, END follows when the app has cleaned up
 DATA = 4  # a piece of the body
 END = 5  # the end of an answer begun with HEAD
 CUT = 1  # flag of END: the answer is cut short, the client's connection must break
 ERROR = 6  # the app failed before its head was sent: the front answers 500
 HINTS = 7  # 103 Early Hints
-READY = 10  # the thread has taken the connection and runs nothing
-EXTEND = 9  # the app asks for more time from now on: app_us, here milliseconds
-ENVIRON = 11  # what the access log shows of the environ: NAME NUL value ..., in lower case
-LAST = 8  # the body is complete, END follows when the app has cleaned up
+READY = 9  # the thread has taken the connection and runs nothing
+EXTEND = 8  # the app asks for more time from now on: app_us, here milliseconds
+ENVIRON = 10  # what the access log shows of the environ: NAME NUL value ..., in lower case
 
 # The first bytes of a connection from a front: token, kind of connection, slot number.
 GREETING = struct.Struct("<16sHH")

@@ -129,7 +129,7 @@ class ReadFileWrapper(FileWrapper):
 class Answer:
     """The answer to one request: what `start_response` was told and how much of it is on its way."""
 
-    __slots__ = "begun bodiless body_sent head held id last_sent length method over slot status".split()
+    __slots__ = "begun bodiless body_sent environ_told head held id last_sent length method over slot status".split()
 
     def __init__(self, slot, request_id, method):
         self.slot = slot
@@ -140,6 +140,7 @@ class Answer:
         self.held = None  # the header of the HEAD frame that gathers with the whole body, as long as END is awaited
         self.body_sent = 0
         self.last_sent = False
+        self.environ_told = True  # False: what the access log shows of the environ is told at the end, before LAST
         self.over = False  # the request has ended: the thread's connection is the next one's
 
     def start_response(self, status, headers, exc_info=None):
@@ -193,19 +194,33 @@ class Answer:
 
     def _write(self, data):
         data = self._allowed(data)
-        if not self.begun:
-            head = self.head.encode("latin-1")
-            header = _pack(len(head) + len(data), HEAD, 0, self.status, self.id, len(head), 0)
+        complete = self.bodiless or self.body_sent == self.length
+        last = LAST if complete and self.environ_told else 0
+        if self.begun:
+            if data:
+                self.slot.send(_pack(len(data), DATA, last, 0, self.id, 0, 0), data)
+        else:
             self.begun = True
-            if (self.bodiless or self.body_sent == self.length) and self.slot.tail.is_short:
-                # The whole body: END is about to follow, and makes an ANSWER of it.
-                self.slot.out += (header, head, data)
-                if len(data) <= MAX_ANSWER_BYTES:
-                    self.held = header
-            else:
-                self.slot.send(header, head, data)
-        elif data:
-            self.slot.send(_pack(len(data), DATA, 0, 0, self.id, 0, 0), data)
+            self._begin(data, complete, last)
+        if last:
+            self.last_sent = True
+
+    def _begin(self, data, complete, last):
+        head = self.head.encode("latin-1")
+        if last and len(data) > MAX_ANSWER_BYTES:
+            # The front handles a HEAD that is LAST when it has all of it, DATA as it comes.
+            header = _pack(len(head), HEAD, 0, self.status, self.id, len(head), 0)
+            pieces = (header, head, _pack(len(data), DATA, last, 0, self.id, 0, 0), data)
+        else:
+            header = _pack(len(head) + len(data), HEAD, last, self.status, self.id, len(head), 0)
+            pieces = (header, head, data)
+        if complete and self.slot.tail.is_short:
+            # END is about to follow, and makes an ANSWER of it.
+            self.slot.out += pieces
+            if len(data) <= MAX_ANSWER_BYTES:
+                self.held = header
+        else:
+            self.slot.send(*pieces)
 
     def _allowed(self, data):
         """The part of a piece that may be sent: nothing without a body, no more than Content-Length."""
@@ -282,9 +297,9 @@ class Answer:
 
     def last(self):
         """Ends the client's answer, while the thread stays busy."""
-        if not self.complete:
+        if not self.last_sent and self.held is None:
             self.last_sent = True
-            self._send_beside(_pack(0, LAST, 0, 0, self.id, 0, 0))
+            self._send_beside(_pack(0, DATA, LAST, 0, self.id, 0, 0))
 
     def send_file(self, filelike):
         """Sends the rest of a regular file by sendfile(2). False if this cannot be done with it."""
@@ -309,10 +324,13 @@ class Answer:
             if self.id in self.slot.cancelled:
                 raise ClientGone
             size = min(left, FILE_FRAME_BYTES)
-            self.slot.send_file_frame(_pack(size, DATA, 0, 0, self.id, 0, 0), fd, offset, size)
+            self.body_sent += size
+            last = LAST if self.body_sent == self.length else 0
+            self.slot.send_file_frame(_pack(size, DATA, last, 0, self.id, 0, 0), fd, offset, size)
+            if last:
+                self.last_sent = True
             offset += size
             left -= size
-            self.body_sent += size
         return True
 
 
