@@ -1,5 +1,5 @@
 // What reaches a client for all that an application may answer.
-import { asked, asked10, type View } from './exchange.ts';
+import { asked, asked10, exchanged, PATIENCE_MS, type View } from './exchange.ts';
 import { type Differs, onOneServer, type Scenario } from './parity.ts';
 
 const APP_ERROR: Differs = {
@@ -165,6 +165,20 @@ onOneServer('responses', { app: 'wsgi_matrix:application', workers: 1, threads: 
       nunicorn: 'an AssertionError in the app',
       gunicorn: 'the bytes are dropped',
       why: 'The app is told that nobody gets them',
+    },
+  },
+  {
+    name: 'a close() that goes on, and the next request of the connection',
+    run: async (server) => {
+      const requests = ['/close/gate?6,length', '/'].map((path) => `GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n`);
+      const lines = await exchanged(server, requests.join(''), { answers: 2, patienceMs: PATIENCE_MS });
+      await asked(server, '/open/close');
+      return lines;
+    },
+    differs: {
+      nunicorn: 'another thread answers it',
+      gunicorn: 'it waits for the close()',
+      why: 'The client has its whole answer',
     },
   },
   { name: 'framing of write()', run: (server) => asked(server, '/write', { framing: true }) },
