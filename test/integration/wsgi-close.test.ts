@@ -53,6 +53,16 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
   }
 });
 
+it('HEAD of an endless stream holds no thread', { skip: !NUNICORN_RUNS }, async () => {
+  await withServer({ app: 'wsgi_matrix:application', workers: 1, threads: 2 }, async (server) => {
+    const connection = await server.connect();
+    await connection.send('HEAD /close/endless HTTP/1.1\r\nHost: test\r\n\r\n');
+    assert.equal((await connection.response('HEAD')).status, 200);
+    await counted(server, 'endless', 1, 5_000);
+    connection.close();
+  });
+});
+
 for (const [what, query] of [
   ['in one piece', '6,length'],
   ['in two pieces', '2,4,length'],

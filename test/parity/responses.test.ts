@@ -1,4 +1,5 @@
 // What reaches a client for all that an application may answer.
+import { counted } from '../helpers/count.ts';
 import { asked, asked10, exchanged, PATIENCE_MS, type View } from './exchange.ts';
 import { type Differs, onOneServer, type Scenario } from './parity.ts';
 
@@ -179,6 +180,23 @@ onOneServer('responses', { app: 'wsgi_matrix:application', workers: 1, threads: 
       nunicorn: 'another thread answers it',
       gunicorn: 'it waits for the close()',
       why: 'The client has its whole answer',
+    },
+  },
+  {
+    name: 'HEAD of an endless stream',
+    run: async (server) => {
+      const lines = await asked(server, '/close/endless', {}, 'HEAD');
+      const closed = counted(server, 'endless', 1, PATIENCE_MS);
+      const fate = await closed.then(
+        () => 'the stream is closed',
+        () => 'the stream goes on',
+      );
+      return [...lines, fate];
+    },
+    differs: {
+      nunicorn: 'the stream is closed',
+      gunicorn: 'it holds its thread for ever',
+      why: 'Nobody gets its pieces',
     },
   },
   { name: 'framing of write()', run: (server) => asked(server, '/write', { framing: true }) },

@@ -444,6 +444,30 @@ class TestBody(unittest.TestCase):
         self.assertEqual((got.kinds, got.body), ([HEAD, DATA, DATA, END], b"abcdef"))
         self.assertEqual([frame.flags & LAST for frame in got.frames], [0, 0, LAST, 0])
 
+    def test_a_whole_body_is_the_last_piece(self):
+        length = [("Content-Length", "6")]
+        for body, flags in (
+            (Body(b"abcdef"), [LAST, 0]),
+            (Body(b"abc", b"def"), [0, LAST, 0]),
+            (Body(b"abcd", b"efghi", b"j"), [0, LAST, 0]),
+            (iter([b"abc", b"def"]), [0, LAST, 0]),
+            (Body(b"abc"), [0, 0]),
+        ):
+            with self.subTest(flags=flags):
+                got = answer(returns(body, headers=length))
+                self.assertEqual([frame.flags & LAST for frame in got.frames if frame.kind != END], flags[:-1])
+
+    def test_an_answer_without_a_body_is_over_with_its_first_piece(self):
+        for method, status, body, left in (
+            ("HEAD", "200 OK", Body(b"", b"abc", b"def"), [b"def"]),
+            ("GET", "204 No Content", Body(b"abc", b"def"), [b"def"]),
+            ("GET", "304 Not Modified", Body(), []),
+        ):
+            with self.subTest(method=method, status=status):
+                got = answer(returns(body, status), method)
+                self.assertEqual([(frame.kind, frame.flags) for frame in got.frames], [(HEAD, LAST), (END, 0)])
+                self.assertEqual((body.pieces, body.closed), (left, 1))
+
     def test_no_piece_at_all(self):
         for body in (Body(), Body(b"", b""), iter(())):
             with self.subTest(body=body):

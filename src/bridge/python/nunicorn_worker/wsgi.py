@@ -196,12 +196,13 @@ class Answer:
         data = self._allowed(data)
         complete = self.bodiless or self.body_sent == self.length
         last = LAST if complete and self.environ_told else 0
-        if self.begun:
-            if data:
-                self.slot.send(_pack(len(data), DATA, last, 0, self.id, 0, 0), data)
-        else:
+        if not self.begun:
             self.begun = True
             self._begin(data, complete, last)
+        elif data:
+            self.slot.send(_pack(len(data), DATA, last, 0, self.id, 0, 0), data)
+        else:
+            return
         if last:
             self.last_sent = True
 
@@ -408,6 +409,8 @@ def _run(app, environ, answer, slot, flags, body):
                     if piece or not isinstance(piece, bytes):
                         answer.write(piece)
                         written = _perf_counter()
+                        if answer.bodiless:
+                            break  # nobody gets the others, and a stream may have them for ever
                 if not answer.begun:
                     answer.write(b"")
             # The close() of a generator that has come to its end does nothing.
