@@ -37,10 +37,10 @@ for (const [name, app] of [
 ] as const) {
   for (const args of [[], ['--preload']]) {
     it(`an app whose import ${name}: exit 3 with its stack ${args.join(' ')}`, { skip }, async () => {
-      const server = await Server.spawn({ app, args: ['--boot-timeout', '3', ...args] });
+      const server = await Server.spawn({ app, args: ['--boot-timeout', '6', ...args] });
       try {
         assert.deepEqual(await server.exit(LONG_MS), { code: 3, signal: null }, server.output);
-        assert.match(server.log, /did not (boot|import the app) within 3 s \(--boot-timeout\)/);
+        assert.match(server.log, /did not (boot|import the app) within 6 s \(--boot-timeout\)/);
         assert.match(server.log, /boot_hangs\w*\.py", line \d+ in <module>/);
         await server.nothingLeft();
       } finally {

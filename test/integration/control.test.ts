@@ -74,6 +74,7 @@ it("gunicornc, Gunicorn's own program, understands every answer", { skip }, asyn
       assert.equal(code, 0, err);
       return out;
     };
+    await server.waitForLog(/Started: all workers are ready/);
     const workers = await gunicornc('show workers');
     for (const pid of server.workers()) assert.match(workers, new RegExp(`^${pid} +\\d+ +yes`, 'm'));
     assert.match(workers, /Total: 2 workers/);
@@ -118,7 +119,7 @@ it('a running and a waiting request are shown with their place', { skip }, async
 });
 
 it('backtrace shows where the threads are, also while C code holds the GIL', { skip }, async () => {
-  const args = [...(OPTIONS.args ?? []), '--timeout', '4', '--graceful-timeout', '1'];
+  const args = [...(OPTIONS.args ?? []), '--timeout', '10', '--graceful-timeout', '1'];
   await withServer({ ...OPTIONS, workers: 1, args }, async (server) => {
     const held = await server.connect();
     await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
@@ -137,7 +138,7 @@ it('backtrace shows where the threads are, also while C code holds the GIL', { s
       const seen = await ctl(server, 'backtrace', '1');
       assert.equal(seen.match(/faults\.py", line \d+ in application/g)?.length, 1, 'of this look, and of no other');
     }
-    assert.equal((await stuck.response()).status, 504);
+    assert.equal((await stuck.response('GET', 30_000)).status, 504);
     stuck.close();
   });
 });
