@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import {
   ANSWER,
   AnswerDecoder,
+  type AnswerHandler,
   DATA,
   END,
   ERROR,
@@ -361,23 +362,28 @@ test('a DATA may be longer than the limit of other frames, and is not kept', () 
   assert.ok(decoder.betweenFrames);
 });
 
+const ignore = (): void => {};
+const IGNORED: AnswerHandler = {
+  answer: ignore,
+  head: ignore,
+  data: ignore,
+  end: ignore,
+  error: ignore,
+  hints: ignore,
+  environ: ignore,
+  last: ignore,
+  extend: ignore,
+  ready: ignore,
+};
+
 test('the largest ANSWER', () => {
   const body = Buffer.alloc(MAX_FRAME_BYTES, 1);
   let seen = 0;
-  const ignore = (): void => {};
   const decoder = new AnswerDecoder({
+    ...IGNORED,
     answer: (_id, _status, _head, _buffer, start, end) => {
       seen = end - start;
     },
-    head: ignore,
-    data: ignore,
-    end: ignore,
-    error: ignore,
-    hints: ignore,
-    environ: ignore,
-    last: ignore,
-    extend: ignore,
-    ready: ignore,
   });
   decoder.push(header(ANSWER, MAX_FRAME_BYTES, 0));
   decoder.push(body);
@@ -386,18 +392,9 @@ test('the largest ANSWER', () => {
 
 test('a head is told whether a piece of the body comes with it', () => {
   const follows: boolean[] = [];
-  const ignore = (): void => {};
   const decoder = new AnswerDecoder({
-    answer: ignore,
+    ...IGNORED,
     head: (_id, _status, _head, dataFollows) => follows.push(dataFollows),
-    data: ignore,
-    end: ignore,
-    error: ignore,
-    hints: ignore,
-    environ: ignore,
-    last: ignore,
-    extend: ignore,
-    ready: ignore,
   });
   for (const body of ['', 'piece']) {
     const part = {
