@@ -77,8 +77,8 @@ for (const args of [['--reload-engine', 'poll'], [], ['--preload']]) {
       await serves(server, 'one');
       await until(
         () => {
-          writeFileSync(join(folder, 'app.py'), 'from part import application\n');
-          return server.log.includes('ImportError');
+          imports('part');
+          return server.log.includes(`Worker reloading: ${join(folder, 'app.py')} modified`);
         },
         () => `the change to be seen\n${server.output}`,
         LONG_MS,
