@@ -146,3 +146,38 @@ it('many clients at once: every answer is a 200', { skip: !KINDS.includes('nunic
     });
   });
 });
+
+it('a request that ends without an answer is finished: it gives its database connections back', {
+  skip: !KINDS.includes('nunicorn'),
+}, async () => {
+  const files = {
+    'slow.py': `import sys, time
+from django.conf import settings
+settings.configure(ROOT_URLCONF="slow", ALLOWED_HOSTS=["*"])
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_finished
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
+from django.urls import path
+
+def finished(sender, **_):
+    finished.count += 1
+finished.count = 0
+request_finished.connect(finished, sender=WSGIHandler)
+urlpatterns = [
+    path("sleep", lambda request: time.sleep(60)),
+    path("exit", lambda request: sys.exit()),
+    path("finished", lambda request: HttpResponse(finished.count)),
+]
+application = get_wsgi_application()
+`,
+  };
+  const options = { app: 'slow', chdir: '{home}', files, args: ['--timeout', '1'], readyPath: '/finished' };
+  await withServer(options, async (server) => {
+    const finished = async (): Promise<number> => Number((await server.get('/finished')).text());
+    const before = await finished();
+    assert.equal((await server.get('/sleep', '', 20_000)).status, 504);
+    assert.equal((await server.get('/exit')).status, 500);
+    assert.equal(await finished(), before + 3);
+  });
+});

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import sys
 import time
 from io import BytesIO
 from types import GeneratorType
@@ -345,6 +346,20 @@ def _close(result, answer, slot):
         slot.log_exception("Error in close() of the answer")
 
 
+def _finish_in_django(slot):
+    """Sends the signal that Django sends in the close() of its answer, where the app has raised and there is none to close.
+
+    It gives the thread's database connections back. Idle threads that keep them are soon all that a small pool has.
+    """
+    django = sys.modules.get("django.core.handlers.wsgi")
+    if django is None:
+        return
+    try:
+        django.signals.request_finished.send(sender=django.WSGIHandler)
+    except Exception:
+        slot.log_exception("Error in a receiver of request_finished")
+
+
 def run(app, base_environ, slot, frame):
     """Runs one request through `app`; its answer is in `slot.out` or on its way. Raises only what is no error of the app."""
     request_id, flags, block, body = frame
@@ -388,7 +403,7 @@ def _fail(answer, slot, app_us):
 
 def _run(app, environ, answer, slot, flags, body):
     app_code = slot.app_code
-    source = None
+    source = result = None
 
     started = written = _perf_counter()
     try:
@@ -430,6 +445,8 @@ def _run(app, environ, answer, slot, flags, body):
         app_us = _app_us(started, _perf_counter())
         if not isinstance(error, (ClientGone, RequestTimeout)):
             slot.log_exception(f"Error handling request {environ.get('REQUEST_METHOD', '')} {environ.get('RAW_URI', '')}")
+        if result is None:
+            _finish_in_django(slot)
         _fail(answer, slot, app_us)
     finally:
         if source is not None:
