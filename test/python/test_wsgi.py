@@ -882,6 +882,19 @@ class TestInput(unittest.TestCase):
         gone = os.path.join(tempfile.gettempdir(), "nunicorn-no-such-body")
         self.assertEqual(answer(self.echo, body=os.fsencode(gone), flags=BODY_IN_FILE).kinds, [ERROR])
 
+    def test_django_that_is_only_imported_is_not_told_of_a_request_without_an_answer(self):
+        def fails(environ, start_response):
+            raise ValueError
+
+        for configured in (False, True):
+            django = mock.Mock()
+            django.settings.configured = configured
+            django.signals.request_finished.send.side_effect = OSError if configured else None
+            with self.subTest(configured=configured), mock.patch.dict(sys.modules, {"django.core.handlers.wsgi": django}):
+                got = answer(fails)
+                self.assertEqual((got.kinds, len(got.logged)), ([ERROR], 2 if configured else 1))
+                self.assertEqual(django.signals.request_finished.send.called, configured)
+
     def test_a_path_that_is_still_encoded(self):
         got = answer(self.echo, environ={"PATH_INFO": "/a%00b%C3%A9%zz%4"}, flags=PATH_ENCODED)
         self.assertEqual(got.body, b"|/a\0b\xc3\xa9%zz%4")

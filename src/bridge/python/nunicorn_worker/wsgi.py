@@ -352,7 +352,7 @@ def _finish_in_django(slot):
     It gives the thread's database connections back. Idle threads that keep them are soon all that a small pool has.
     """
     django = sys.modules.get("django.core.handlers.wsgi")
-    if django is None:
+    if django is None or not django.settings.configured:  # what watches apps of all kinds may have imported it
         return
     try:
         django.signals.request_finished.send(sender=django.WSGIHandler)
