@@ -82,6 +82,10 @@ class ServingSlot(unittest.TestCase):
             os.close(self.slot._sock.fileno())
         if path.startswith("/shrinks"):
             return self.shrinking_file(environ, start_response)
+        if path == "/file":
+            self.extend = lambda: environ["nunicorn.extend_deadline"](60)
+            start_response("200 OK", [])
+            return environ["wsgi.file_wrapper"](self.file())
         if path.startswith("/pieces"):
             return self.pieces(path, start_response)
         if path == "/fails":
@@ -104,10 +108,15 @@ class ServingSlot(unittest.TestCase):
             self.waiting.release()
             self.go.acquire()
 
-    def shrinking_file(self, environ, start_response):
+    @staticmethod
+    def file():
         file = tempfile.NamedTemporaryFile()
         file.write(b"x" * 1000)
         file.seek(0)
+        return file
+
+    def shrinking_file(self, environ, start_response):
+        file = self.file()
         send = self.slot.send_file_frame
 
         def shrink_first(*arguments):
@@ -157,6 +166,23 @@ class ServingSlot(unittest.TestCase):
         helper.join(DEADLINE_S)
         self.go.release()
         self.assertEqual([frame.kind for frame in self.answers(self.front, 2)], [EXTEND, ERROR])
+
+    def test_a_thread_of_the_apps_own_may_ask_for_more_time_while_a_file_is_sent(self):
+        send = os.sendfile
+        helper = threading.Thread(target=lambda: self.extend())
+
+        def send_in_two_parts(to, file, offset, size):
+            if offset == 0:
+                return send(to, file, 0, size // 2)
+            helper.start()
+            helper.join(0.1)  # it waits, or has done harm
+            return send(to, file, offset, size)
+
+        with unittest.mock.patch("os.sendfile", send_in_two_parts):
+            self.front.sendall(request(1, "/file"))
+            frames = self.answers(self.front, 4)
+        self.assertEqual({frame.kind for frame in frames}, {HEAD, DATA, EXTEND, END})
+        self.assertEqual(b"".join(frame.body for frame in frames), b"x" * 1000)
 
     def test_a_log_handler_that_fails_takes_neither_the_answer_nor_the_thread_along(self):
         def fail(_message):

@@ -153,11 +153,14 @@ class Slot:
     def flush(self):
         """Sends what has gathered in `out`. Raises Broken."""
         with self._send_lock:
-            out = self.out
-            count = len(out)  # a thread of the app's own that asks for more time may add to it meanwhile
-            data = b"".join(out[:count])
-            del out[:count]
-            self._send(data)
+            self._flush()
+
+    def _flush(self):
+        out = self.out
+        count = len(out)  # a thread of the app's own that asks for more time may add to it meanwhile
+        data = b"".join(out[:count])
+        del out[:count]
+        self._send(data)
 
     def send(self, *pieces):
         """Sends pieces of an answer at once, behind what has gathered. Blocks while the front holds back. Raises Broken."""
@@ -181,19 +184,22 @@ class Slot:
 
     def send_file_frame(self, header, fd, offset, size):
         """Sends a frame whose payload is `size` bytes of the file `fd`. Raises Broken, also if the file has shrunk."""
-        self.send(header)
-        sock_fd = self._sock.fileno()
-        try:
-            while size > 0:
-                sent = os.sendfile(sock_fd, fd, offset, size)
-                if sent == 0:
-                    # The frame promised more than there is: only the end of the connection can take that back.
-                    self._sock.shutdown(socket.SHUT_RDWR)
-                    raise self.Broken
-                offset += sent
-                size -= sent
-        except OSError as error:
-            raise self.Broken from error
+        # To its last byte nothing else may leave: a thread of the app's own may ask for more time in the midst of it.
+        with self._send_lock:
+            self._flush()
+            self._send(header)
+            sock_fd = self._sock.fileno()
+            try:
+                while size > 0:
+                    sent = os.sendfile(sock_fd, fd, offset, size)
+                    if sent == 0:
+                        # The frame promised more than there is: only the end of the connection can take that back.
+                        self._sock.shutdown(socket.SHUT_RDWR)
+                        raise self.Broken
+                    offset += sent
+                    size -= sent
+            except OSError as error:
+                raise self.Broken from error
 
     # ---- called by the control thread
 
