@@ -294,6 +294,24 @@ class ServingSlot(unittest.TestCase):
         self.go.release()
         self.assertEqual(self.answers(self.front, 1)[0].kind, END)
 
+    def test_a_request_whose_client_left_before_it_began_is_not_run_and_forgotten(self):
+        self.front.sendall(request(1, "/wait") + request(2, "/never") + request(3, "/next"))
+        self.await_waiting()
+        self.slot.cancel(2)
+        self.go.release()
+        self.assertEqual([frame.kind for frame in self.answers(self.front, 3)], [ANSWER, ERROR, ANSWER])
+        self.assertEqual(self.ran, ["/wait", "/next"])
+        self.assertEqual(self.slot.cancelled, set())
+
+    def test_clients_that_are_known_to_have_left_too_late_are_forgotten(self):
+        self.front.sendall(request(5000, "/wait"))
+        self.await_waiting()
+        self.slot.cancel(5000)
+        for late in range(1, 4000):
+            self.slot.cancel(late)
+        self.assertLessEqual(len(self.slot.cancelled), 1000)
+        self.assertIn(5000, self.slot.cancelled)
+
     def test_take_back_gives_what_has_not_begun_and_sends_what_is_ready(self):
         self.front.sendall(request(1, "/fast") + request(2, "/wait") + request(3, "/never") + request(4, "/never"))
         self.await_waiting()

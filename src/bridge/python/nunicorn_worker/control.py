@@ -136,7 +136,7 @@ class Control:
         for message in messages:
             slot = self._slots[message["slot"]]
             if message["op"] == "cancel":
-                slot.cancelled.add(message["id"])
+                slot.cancel(message["id"])
             elif message["op"] == "interrupt":
                 front.say(op="stack", slot=slot.number, id=message["id"], stack=slot.app_code.stack())
                 slot.app_code.interrupt(message["id"])

@@ -17,6 +17,8 @@ from .wsgi import run
 _READ_BYTES = 64 * 1024
 # While requests that were sent ahead wait, answers that are ready are gathered for at most this long.
 _GATHER_SECONDS = 0.0003
+# So many requests at most are known to be without a client: a thread holds fewer.
+_MOST_CANCELLED = 1000
 
 
 class Slot:
@@ -33,7 +35,7 @@ class Slot:
         self.begun = begun  # words of 8 bytes shared with the front: the request last begun in each slot
         self._log = log
         self._ask_to_leave = ask_to_leave
-        self.cancelled = set()  # ids of requests whose clients left
+        self.cancelled = set()  # ids of requests whose clients left, and of some that are over
         self.app_code = Interruptible()
         self.tail = Tail()
         self.out = []  # pieces of answers that are ready but not sent
@@ -112,6 +114,7 @@ class Slot:
             begun[number] = frame[0]
             if frame[0] in self.cancelled:
                 # Its client has left, and with it what the front kept for it.
+                self.cancelled.discard(frame[0])
                 out.append(HEADER.pack(0, ERROR, 0, 500, frame[0], 0, 0))
                 continue
             run(app, base_environ, self, frame)
@@ -209,6 +212,13 @@ class Slot:
         self._connections.put(None)
         if self._sock is not None:
             _stop_reading(self._sock)  # wakes the thread if it waits for a request
+
+    def cancel(self, request_id):
+        """The client of a request has left."""
+        if len(self.cancelled) >= _MOST_CANCELLED:
+            # Most had been answered, or taken back, before this was told of them.
+            self.cancelled.intersection_update([self.begun[self.number], *(frame[0] for frame in list(self._ahead))])
+        self.cancelled.add(request_id)
 
     def take_back(self):
         """Empties what was sent ahead and is not begun; returns the ids. Sends the answers that wait. Never blocks."""
