@@ -181,8 +181,12 @@ class ServingSlot(unittest.TestCase):
         with unittest.mock.patch("os.sendfile", send_in_two_parts):
             self.front.sendall(request(1, "/file"))
             frames = self.answers(self.front, 4)
+        helper.join(DEADLINE_S)
         self.assertEqual({frame.kind for frame in frames}, {HEAD, DATA, EXTEND, END})
         self.assertEqual(b"".join(frame.body for frame in frames), b"x" * 1000)
+
+    def test_who_has_nothing_left_to_send_needs_no_connection(self):
+        Slot(0, None, {}, [0], Log(), None).flush()
 
     def test_a_log_handler_that_fails_takes_neither_the_answer_nor_the_thread_along(self):
         def fail(_message):

@@ -163,7 +163,8 @@ class Slot:
         count = len(out)  # a thread of the app's own that asks for more time may add to it meanwhile
         data = b"".join(out[:count])
         del out[:count]
-        self._send(data)
+        if data:  # else another thread has sent it, and the connection may be gone since
+            self._send(data)
 
     def send(self, *pieces):
         """Sends pieces of an answer at once, behind what has gathered. Blocks while the front holds back. Raises Broken."""
