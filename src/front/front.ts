@@ -6,7 +6,7 @@ import { dirname } from 'node:path';
 import type { AnswerHandler } from '../bridge/frames.ts';
 import { readStacks } from '../bridge/stacks.ts';
 import { type NotOpened, openBegun, WorkerLink } from '../bridge/worker-link.ts';
-import { now } from '../clock.ts';
+import { after, now } from '../clock.ts';
 import type { Dispatcher, DispatchWorker, Slot } from '../dispatch/dispatcher.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
@@ -23,8 +23,11 @@ import { cut, finishWithPage, sendHead, sendWhole } from './respond.ts';
 const ALIVE_MS = 1000;
 /** A worker that has lived for so long without its files is not about to end. */
 const UNREACHABLE_MS = 1000;
-/** How long a worker has to tell where a thread stands. */
-const STACK_MS = 150;
+/**
+ * How long a worker has to tell where a thread stands. One that is only slow, its processors being full, should: to be asked from
+ * outside may be its end. But before one whose thread is given up is killed, which is INTERRUPT_MS and ABORT_MS later.
+ */
+const STACK_MS = 800;
 /** What a dead worker had sent is in the socket's buffer; something else may hold the socket's other end open. */
 const DEAD_WORKER_MS = 500;
 
@@ -462,10 +465,10 @@ export class Front {
   private interrupt(attached: Attached, slot: number, id: number, log: (stack: string) => void): void {
     const { pid, stacksPath } = attached.address;
     const known = (stack: string): void => {
-      clearTimeout(timer);
+      cancel();
       if (this.stuckStacks.delete(id)) log(stack);
     };
-    const timer = setTimeout(() => readStacks(pid, stacksPath, known), STACK_MS);
+    const cancel = after(STACK_MS, () => readStacks(pid, stacksPath, known));
     this.stuckStacks.set(id, known);
     attached.link.interrupt(slot, id);
   }

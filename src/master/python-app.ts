@@ -59,8 +59,8 @@ const TITLE_ROOM = ' '.repeat(120);
 const METRICS_LIMIT_MS = 50;
 /** How long a mold may take to tell of the end of a worker. */
 const TELL_LIMIT_MS = 1000;
-/** How long a worker may take to say where its threads are. */
-const STACKS_LIMIT_MS = 500;
+/** How long a worker may take to say where its threads are, before it is asked from outside, which may be its end. */
+const STACKS_LIMIT_MS = 2000;
 
 interface PythonProcess {
   /** Its app has metrics of its own. */

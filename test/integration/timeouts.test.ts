@@ -1,8 +1,9 @@
 // A request that does not come back: the client gets 504 at the deadline, its neighbours lose nothing.
 import { strict as assert } from 'node:assert';
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, openSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { type Server, withServer } from '../helpers/server.ts';
@@ -55,6 +56,26 @@ it('the log names method, path, age, pid, worker and thread, and shows where the
       await server.waitForLog(/a_function_that_sleeps/);
     });
   }
+});
+
+it('a worker that is slow to tell where a request stands is not asked from outside', { skip }, async () => {
+  await withServer({ app: APP, args: ['--timeout', '1'] }, async (server) => {
+    const worker = await pid(server);
+    const hanging = assert504(server, '/sleep');
+    await server.marked('sleeping');
+    process.kill(worker, 'SIGSTOP');
+    await hanging;
+    await delay(300);
+    process.kill(worker, 'SIGCONT');
+    await server.waitForLog(/a_function_that_sleeps/);
+    const stacks = readdirSync(server.temporary, { recursive: true, encoding: 'utf8' }).filter((path) =>
+      path.endsWith('worker-1.stacks'),
+    );
+    assert.deepEqual(
+      stacks.map((path) => readFileSync(join(server.temporary, path), 'utf8')),
+      [''],
+    );
+  });
 });
 
 it('with one thread a sleeping request is interrupted and its worker lives on', { skip }, async () => {
