@@ -5,14 +5,14 @@ import { LONGEST_SOCKET_PATH_BYTES } from '../settings/address.ts';
 
 const LONGEST_SOCKET_NAME = '/nunicorn-XXXXXX/worker-99999999.sock';
 
-/** Makes a folder of mode 0700 in `parent`. Throws NunicornError if that cannot be. */
-export function privateFolder(parent: string): string {
+/** Makes a folder of mode 0700 in `parent`, of a name that begins so. Throws NunicornError if that cannot be. */
+export function privateFolder(parent: string, name = 'nunicorn-'): string {
   try {
-    return mkdtempSync(join(parent, 'nunicorn-'));
+    return mkdtempSync(join(parent, name));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new NunicornError(
-      `no folder can be made in ${parent} (${code}): --worker-tmp-dir (or TMPDIR), and --spool-dir if it is given, ` +
+      `no folder can be made in ${parent} (${code}): --worker-tmp-dir and --spool-dir, or TMPDIR for both, ` +
         'have to name folders that can be written',
     );
   }

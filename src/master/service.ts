@@ -3,7 +3,7 @@
  * settings, and stops it.
  */
 import { randomBytes } from 'node:crypto';
-import { chownSync, rmSync } from 'node:fs';
+import { chownSync, rmdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
 import { after, now } from '../clock.ts';
@@ -370,7 +370,13 @@ export class Service {
 function newRuntime({ loaded }: Setup, owner: Owner | null): Runtime {
   const { settings, cwd } = loaded;
   const folder = privateFolder(socketsFolder(settings.worker_tmp_dir ?? tmpdir()));
-  const spoolFolder = settings.spool_dir === null ? folder : privateFolder(resolve(cwd, settings.spool_dir));
+  let spoolFolder: string;
+  try {
+    spoolFolder = privateFolder(resolve(cwd, settings.spool_dir));
+  } catch (error) {
+    rmdirSync(folder);
+    throw error;
+  }
   if (owner !== null) for (const path of [folder, spoolFolder]) chownSync(path, owner.uid, owner.gid);
   return { folder, spoolFolder, token: randomBytes(16).toString('hex'), owner };
 }

@@ -179,6 +179,26 @@ describe('nunicorn', { skip: !KINDS.includes('nunicorn') }, () => {
     assert.deepEqual(readdirSync(folder), before);
   });
 
+  it('with --worker-tmp-dir and --spool-dir it needs no folder for temporary files, also for the logs of Python', () => {
+    const folders = ['--worker-tmp-dir', folder, '--spool-dir', folder];
+    const env = { TMPDIR: join(folder, 'missing') };
+    const { code, stderr } = run(
+      'nunicorn',
+      ['--check-config', '--log-config', 'good.ini', ...folders, 'good:app'],
+      env,
+    );
+    assert.deepEqual([code, stderr], [0, '']);
+  });
+
+  it('a start without a folder for bodies ends in one line, and leaves none for sockets', () => {
+    const sockets = mkdtempSync(join(folder, 'sockets-'));
+    const folders = ['--worker-tmp-dir', sockets, '--spool-dir', join(folder, 'missing')];
+    const { code, stderr } = run('nunicorn', ['--bind', '127.0.0.1:0', ...folders, 'good:app']);
+    assert.equal(code, 1);
+    assert.match(stderr, /no folder can be made in .*missing \(ENOENT\): .*--spool-dir/);
+    assert.deepEqual(readdirSync(sockets), []);
+  });
+
   it('prints a completion script that the shell understands', () => {
     const { code, stdout } = run('nunicorn', ['completion', 'bash']);
     assert.equal(code, 0);
