@@ -2,9 +2,9 @@
 
 /** What a worker has reached, in this order; then it is ready. */
 const BOOT_STEPS = {
-  spawned: { reached: 'spawned', next: 'its interpreter starts and calls the master' },
-  connected: { reached: 'connected', next: 'the app is imported' },
-  imported: { reached: 'app imported', next: 'it makes itself ready' },
+  spawned: { reached: 'spawned', next: 'starting its interpreter and calling the master' },
+  connected: { reached: 'connected', next: 'importing the app' },
+  imported: { reached: 'app imported', next: 'making itself ready' },
 } as const;
 
 export type BootStep = keyof typeof BOOT_STEPS;
@@ -19,7 +19,7 @@ export function bootIsOver(startedAt: number, limitMs: number, now: number): boo
   return limitMs > 0 && now - startedAt >= limitMs;
 }
 
-/** `while the app is imported (spawned, connected after 0.12 s)` */
+/** `while importing the app (spawned, connected after 0.12 s)` */
 export function bootReport(startedAt: number, reached: readonly Reached[]): string {
   const last = reached.at(-1)?.step ?? 'spawned';
   const steps = reached.map(

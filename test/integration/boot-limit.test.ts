@@ -57,7 +57,7 @@ it('HUP with code that hangs at import: the old code serves on, and the next HUP
     deploy('hanging', 'print("hanging now", file=sys.stderr, flush=True)\ntime.sleep(3600)');
     server.kill('SIGHUP');
     await server.waitForLog(
-      /did not boot within 3 s \(--boot-timeout\): it hangs while the app is imported \(spawned, connected after [\d.]+ s\)\n/,
+      /did not boot within 3 s \(--boot-timeout\): it hangs while importing the app \(spawned, connected after [\d.]+ s\)\n/,
       { ms: LONG_MS },
     );
     await server.waitForLog(/app\.py", line 3 in <module>/);
@@ -103,7 +103,7 @@ it('a worker that dies while the app is imported: the log says how far it came',
   await withServer({ app: 'app', chdir: folder }, async (server) => {
     deploy('dying', 'os._exit(7)');
     server.kill('SIGHUP');
-    await server.waitForLog(/Worker 1 \(pid:\d+\) did not boot: it exited with code 7 while the app is imported/);
+    await server.waitForLog(/Worker 1 \(pid:\d+\) did not boot: it exited with code 7 while importing the app/);
     assert.equal((await server.get('/')).text(), 'good');
   });
 });

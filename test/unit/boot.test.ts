@@ -9,11 +9,11 @@ test('a boot is over at its limit, and never without one', () => {
 });
 
 test('the report says how far it came and what it was about', () => {
-  assert.equal(bootReport(1000, []), 'while its interpreter starts and calls the master (spawned)');
+  assert.equal(bootReport(1000, []), 'while starting its interpreter and calling the master (spawned)');
   const connected = { step: 'connected', at: 1120 } as const;
-  assert.equal(bootReport(1000, [connected]), 'while the app is imported (spawned, connected after 0.12 s)');
+  assert.equal(bootReport(1000, [connected]), 'while importing the app (spawned, connected after 0.12 s)');
   assert.equal(
     bootReport(1000, [connected, { step: 'imported', at: 3500 }]),
-    'while it makes itself ready (spawned, connected after 0.12 s, app imported after 2.50 s)',
+    'while making itself ready (spawned, connected after 0.12 s, app imported after 2.50 s)',
   );
 });
