@@ -39,7 +39,7 @@ export function topView(status: Status, { columns, rows, colors }: View): string
     `threads  [${paint('#'.repeat(filled), loadColor)}${' '.repeat(BAR_CELLS - filled)}] ${String(load).padStart(3)} % busy` +
       `   queue ${queue.depth}/${queue.limit === 0 ? 'any' : queue.limit}`,
     `requests ${recent.requestsPerSecond.toFixed(1)}/s   errors ${paint(`${errors} %`, recent.errorRatio > 0 ? 'red' : 'dim')}` +
-      `   ${totals.requests} since the start   ${totals.clientDisconnects} clients left`,
+      `   ${totals.requests} in all   ${counted(totals.clientDisconnects, 'client')} left early`,
     '',
     `${'ms'.padEnd(10)}${['mean', 'p50', 'p90', 'p99'].map((name) => name.padStart(9)).join('')}`,
     percentileLine('whole', recent.latency),
@@ -57,7 +57,7 @@ export function topView(status: Status, { columns, rows, colors }: View): string
       : [`mold      ${megabytes(server.moldMemory.pss ?? server.moldMemory.rss)} MB`]),
     ...status.fronts.map(
       (front) =>
-        `front ${front.number}   pid ${front.pid ?? '-'}   ${front.connections} connections   ${megabytes(front.memory.pss ?? front.memory.rss)} MB`,
+        `front ${front.number}   pid ${front.pid ?? '-'}   ${counted(front.connections, 'connection')}   ${megabytes(front.memory.pss ?? front.memory.rss)} MB`,
     ),
   ];
   const room = rows - lines.length - 2;
@@ -104,7 +104,11 @@ function partsLine({ cpu, gilWait, cpuWait, io }: PerRequest): string {
   const shown = Object.entries(parts).map(([name, seconds]) =>
     seconds === null ? '' : `  ${name} ${milliseconds(seconds)}`,
   );
-  return `thread's ms${shown.join('')}`;
+  return `ms/request${shown.join('')}`;
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 function milliseconds(seconds: number): string {

@@ -52,12 +52,26 @@ function plain(columns: number, colors: boolean): string[] {
 test('in 80 columns no figure is cut, and what the characters of the threads mean is there', () => {
   for (const colors of [false, true]) {
     const lines = plain(80, colors);
-    assert.ok(lines.includes("thread's ms  processor 12345  GIL 12345  no processor 12345  I/O and sleep 75321"));
+    assert.ok(lines.includes('ms/request  processor 12345  GIL 12345  no processor 12345  I/O and sleep 75321'));
     assert.ok(lines.includes('threads: . idle  # busy  - reserved  ~ draining  ! stuck  ? lost'));
     assert.deepEqual(
       lines.filter((line) => line.endsWith('>')),
       [],
     );
+  }
+});
+
+test('one is no plural, and who left is no rest', () => {
+  for (const [count, clients, connections] of [
+    [0, '0 clients left early', '0 connections '],
+    [1, '1 client left early', '1 connection '],
+    [2, '2 clients left early', '2 connections '],
+  ] as const) {
+    const totals = { requests: 9, clientDisconnects: count };
+    const fronts = [{ number: 1, pid: 4711, connections: count, memory: MEMORY }];
+    const lines = topView({ ...STATUS, totals, fronts } as unknown as Status, { columns: 80, rows: 24, colors: false });
+    assert.ok(lines.some((line) => line.endsWith(`9 in all   ${clients}`)));
+    assert.ok(lines.some((line) => line.startsWith('front 1') && line.includes(`   ${connections}`)));
   }
 });
 
