@@ -12,7 +12,7 @@
  *
  * The kernel lets only an ancestor with the same user, or root, look: without it there is no such metric.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import type { ThreadTimes, Totals } from './totals.ts';
 
 /** The worker's threads that run requests, and where its interpreter's lock is. */
@@ -69,7 +69,7 @@ export class ThreadSampler {
     const times = this.timesOf(worker.number);
     const readable = worker.gilAddress !== null && this.canSeeSleep(worker);
     if (readable) times.gilWaitMs ??= 0;
-    else if (worker.gilAddress !== null) this.unreadable(worker.pid);
+    else if (worker.gilAddress !== null && isThere(worker)) this.unreadable(worker.pid);
     const threads: Thread[] = [];
     for (const id of worker.threadIds) {
       const folder = `/proc/${worker.pid}/task/${id}`;
@@ -217,4 +217,9 @@ export function waitsAt(text: string, gilAddress: bigint | null): boolean {
   if (gilAddress === null || argument === undefined || !argument.startsWith('0x')) return false;
   const distance = BigInt(argument) - gilAddress;
   return distance < GIL_BYTES && distance > -GIL_BYTES;
+}
+
+/** A worker may have ended before the master hears that it was ready. */
+function isThere({ pid, threadIds: [id] }: WorkerThreads): boolean {
+  return existsSync(`/proc/${pid}/task/${id}`);
 }

@@ -1,4 +1,5 @@
 import { strict as assert } from 'node:assert';
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { describe, mock, test } from 'node:test';
 import { formatOf } from '../../src/metrics/admin-server.ts';
@@ -10,7 +11,7 @@ import { MasterMetrics } from '../../src/metrics/master-metrics.ts';
 import { percentiles, Recent } from '../../src/metrics/recent.ts';
 import { ofCodeClass, ofOutcome, type Present, samplesOf } from '../../src/metrics/samples.ts';
 import { METRICS } from '../../src/metrics/table.ts';
-import { betweenSamplesMs, intervalMs, waitsAt } from '../../src/metrics/thread-times.ts';
+import { betweenSamplesMs, intervalMs, ThreadSampler, waitsAt } from '../../src/metrics/thread-times.ts';
 import { difference, Totals } from '../../src/metrics/totals.ts';
 import type { ServerView } from '../../src/metrics/view.ts';
 import { REASONS } from '../../src/policy/reasons.ts';
@@ -353,5 +354,13 @@ describe('what the kernel tells', () => {
     assert(!waitsAt('running\n', gil));
     assert(!waitsAt('', gil));
     assert(!waitsAt('202 0x7ff174b4e6f4 0x89', null));
+  });
+
+  test('a worker that has ended before it is looked at is not one that may not be looked at', (context) => {
+    const { pid } = spawnSync(process.execPath, ['--version']);
+    const unreadable = context.mock.fn();
+    const sampler = new ThreadSampler(new Totals(0, HISTOGRAM_CELLS), unreadable);
+    sampler.add({ serial: 1, number: 1, pid, threadIds: [pid], gilAddress: 4096n });
+    assert.equal(unreadable.mock.callCount(), 0);
   });
 });
