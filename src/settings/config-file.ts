@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
-import { delimiter, join, resolve } from 'node:path';
+import { basename, delimiter, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { NunicornError } from '../errors.ts';
 import type { HookName } from './hook-names.ts';
@@ -60,9 +60,10 @@ export function configLocation(
   return { location, ignored };
 }
 
-/** The text names a file that exists and whose name is that of a configuration file. */
+/** The text names a file that exists and is no app: any other JavaScript file is one. */
 export function isConfigFile(text: string, cwd: string): boolean {
-  return (text.endsWith('.py') || isNodeConfig(text)) && existsSync(resolve(cwd, text));
+  const isConfigName = /\.(?:py|json)$/.test(text) || NODE_CONFIG_NAMES.some((name) => name === basename(text));
+  return isConfigName && existsSync(resolve(cwd, text));
 }
 
 /**

@@ -833,6 +833,10 @@ describe('--check-config', () => {
     configFile('wsgi_app = "named:app"', 'my.conf.py');
     assert.equal((await load(['--print-config', 'my.conf.py'])).app, 'named:app');
     assert.equal((await load(['--check-config', 'app.py'])).app, 'app.py');
+    configFile('export default { workers: 3 }', 'nunicorn.config.mjs');
+    assert.equal((await load(['--check-config', 'nunicorn.config.mjs'])).settings.workers, 3);
+    configFile('export default (request, response) => response.end()', 'app.mjs');
+    assert.equal((await load(['--check-config', './app.mjs'])).app, './app.mjs');
     await refused(load(['--check-config']), 1, /^No application module/);
     await refused(load(['my.conf.py', '-c', 'my.conf.py', '--check-config', 'two']), 2, /one application/);
   });
