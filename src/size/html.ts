@@ -363,7 +363,7 @@ function cells(report: Report): string {
     'CPU worker + front',
     'notes',
   ];
-  return `<section><h2>Every setting that was measured</h2><table class="list"><tr>${heads.map((value) => `<th>${text(value)}</th>`).join('')}</tr>${rows.join('')}</table></section>`;
+  return `<section><h2>Every setting</h2><table class="list"><tr>${heads.map((value) => `<th>${text(value)}</th>`).join('')}</tr>${rows.join('')}</table></section>`;
 }
 
 function remarks({ remarks: own, leftOut, variation, othersShare }: Report): string {
