@@ -848,7 +848,7 @@ export const SETTINGS = {
     default: null,
     defaultText: 'none',
     metavar: 'ADDRESS',
-    help: 'Address for those who look after the server, HOST:PORT or unix:PATH: /metrics for Prometheus, /livez, /readyz and /startupz for health checks, /status and /requests as JSON. Read-only. It answers while all workers are busy or hang.',
+    help: 'Address for those who look after the server, HOST:PORT or unix:PATH: / for a browser, /metrics for Prometheus, /livez, /readyz and /startupz for health checks, /status and /requests as JSON. Read-only. It answers while all workers are busy or hang.',
     origin: 'nunicorn',
     restart: true,
   }),
