@@ -106,10 +106,12 @@ function whyNoUnixDgram(): string {
   return 'it is not there: npm install unix-dgram';
 }
 
-/** unix-dgram's errors have negative numbers of the system as their codes. */
+/** unix-dgram's errors have negative numbers of the system as their codes; hot-shots puts words of its own before others. */
 function reasonOf(error: Error): string {
   const code: unknown = 'code' in error ? error.code : undefined;
-  return typeof code === 'number' && code < 0 ? getSystemErrorName(code) : error.message;
+  if (typeof code === 'number' && code < 0) return getSystemErrorName(code);
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'its name is not known';
+  return typeof code === 'string' ? code : error.message;
 }
 
 function textOf(address: StatsdAddress): string {

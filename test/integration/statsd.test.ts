@@ -251,6 +251,10 @@ Module._resolveFilename = function (name, ...rest) {
       const told = server.log.match(/cannot be reached/g)?.length ?? 0;
       assert(told <= 2, `once for each process: ${told}\n${server.log}`);
     });
+    const unknown = ['--statsd-host', 'nowhere.invalid:8125'];
+    await withServer({ app: 'pathology.faults:application', args: unknown }, async (server) => {
+      await server.waitForLog(/statsd at nowhere\.invalid:8125 cannot be reached \(its name is not known\); /);
+    });
     const nobody = ['--statsd-host', `127.0.0.1:${await freePort()}`];
     await withServer({ app: 'pathology.faults:application', args: nobody }, async (server) => {
       for (let i = 0; i < 20; i++) assert.equal((await server.get('/')).status, 200);
