@@ -1,5 +1,6 @@
 import { closeSync, openSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
+import { fileFailure } from '../file-failure.ts';
 import { openStandardStream, STDOUT } from './standard-stream.ts';
 
 export { type AccessFormatter, type AccessRecord, compileAccessFormat } from './access-format.ts';
@@ -125,13 +126,13 @@ function tryOpen(path: string): void {
   try {
     closeSync(openSync(path, 'a'));
   } catch (error) {
-    throw cannotOpen(path, error as NodeJS.ErrnoException);
+    throw cannotOpen(path, error);
   }
 }
 
-function cannotOpen(path: string, { code }: NodeJS.ErrnoException): NunicornError {
+function cannotOpen(path: string, error: unknown): NunicornError {
   return new NunicornError(
-    `the access log '${path}' cannot be opened (${code}): --access-logfile needs a file that can be written, or - for standard output`,
+    `the access log '${path}' cannot be opened (${fileFailure(error, path)}): --access-logfile needs a file that can be written, or - for standard output`,
   );
 }
 

@@ -1,5 +1,6 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
+import { fileFailure } from '../file-failure.ts';
 import { LOG_LEVELS, type LogFormat, type LogLevel } from './levels.ts';
 import { clock } from './local-time.ts';
 import type { LogLink, LogProcessAddress } from './log-link.ts';
@@ -186,7 +187,7 @@ function open(path: string, standard: typeof STDOUT | typeof STDERR): number {
     return openSync(path, 'a');
   } catch (error) {
     throw new NunicornError(
-      `the error log '${path}' cannot be opened (${errorCode(error)}): --error-logfile needs a file that can be written, or - for standard error`,
+      `the error log '${path}' cannot be opened (${fileFailure(error, path)}): --error-logfile needs a file that can be written, or - for standard error`,
     );
   }
 }

@@ -1,6 +1,7 @@
 /** The user and group that fronts and workers run as, where they are others than the master's. */
 import { closeSync, constants, fchownSync, lstatSync, openSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
+import { fileFailure } from '../file-failure.ts';
 import type { Settings } from '../settings/table.ts';
 
 export interface Owner {
@@ -32,7 +33,8 @@ export function giveLog(path: string | null, owner: Owner): void {
     give(path, O_WRONLY | O_APPEND | O_CREAT | (isOwnLink(path) ? 0 : O_NOFOLLOW), owner);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    const why = code === 'ELOOP' ? 'it is a link that is not of the user who starts the server' : code;
+    const why =
+      code === 'ELOOP' ? 'it is a link that is not of the user who starts the server' : fileFailure(error, path);
     throw new NunicornError(`the log '${path}' cannot be opened, or not be made over to user ${owner.uid} (${why})`);
   }
 }

@@ -1,8 +1,8 @@
 /** The pid file, by gunicorn's rules: written beside and renamed, refused while another living process is named in it. */
 import { randomBytes } from 'node:crypto';
 import { closeSync, fchmodSync, openSync, readFileSync, renameSync, rmSync, unlinkSync, writeSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
 import { NunicornError } from '../errors.ts';
+import { fileFailure } from '../file-failure.ts';
 
 export class PidFile {
   private path: string;
@@ -38,7 +38,7 @@ export class PidFile {
       renameSync(draft, path);
     } catch (error) {
       rmSync(draft, { force: true });
-      throw new NunicornError(`the pid file '${path}' cannot be written: ${writeFailure(error, path)}`);
+      throw new NunicornError(`the pid file '${path}' cannot be written (${fileFailure(error, draft)})`);
     }
   }
 
@@ -51,15 +51,6 @@ export class PidFile {
       // Somebody else removed it.
     }
   }
-}
-
-/** The system's own words name the draft, which nobody has heard of. */
-function writeFailure(error: unknown, path: string): string {
-  const { code, message = String(error) } = error as NodeJS.ErrnoException;
-  if (code === 'ENOENT') return `there is no folder ${dirname(resolve(path))}`;
-  if (code === 'EISDIR') return 'there is a folder of this name';
-  if (code === 'EACCES') return `this user may not make files in ${dirname(resolve(path))} (EACCES)`;
-  return message;
 }
 
 /** Its end has not been taken note of: who is to do that may be slow, as the first process of a container. */

@@ -3,6 +3,7 @@ import { accessSync, constants, rmdirSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { NunicornError } from '../errors.ts';
+import { fileFailure } from '../file-failure.ts';
 import { hasOwnLogger } from '../settings/hooks.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import { certificatesOf } from './certificates-of.ts';
@@ -38,6 +39,6 @@ function checkAccess(name: string, path: string, needed: string): void {
   try {
     accessSync(needed, constants.W_OK);
   } catch (error) {
-    throw new NunicornError(`${name}: '${path}' cannot be written (${(error as NodeJS.ErrnoException).code})`);
+    throw new NunicornError(`${name}: '${path}' cannot be written (${fileFailure(error, path)})`);
   }
 }

@@ -153,10 +153,10 @@ describe('nunicorn', { skip: !KINDS.includes('nunicorn') }, () => {
       [['--log-config', 'bad.ini'], /bad\.ini\) cannot be used: .*missing\/x/],
       [['--logger-class', 'foo.Bar'], /logger_class 'foo\.Bar' cannot be imported/],
       [['--log-syslog', '--log-syslog-facility', 'foo'], /syslog_facility: unknown facility 'foo'/],
-      [['--pid', missing], /pidfile: '.*x' cannot be written \(ENOENT\)/],
+      [['--pid', missing], /pidfile: '.*x' cannot be written \(ENOENT: there is no folder .*\)/],
       [['--spool-dir', missing], /no folder can be made in .*missing/],
-      [['--access-logfile', missing], /accesslog: '.*x' cannot be written \(ENOENT\)/],
-      [['--error-logfile', missing], /errorlog: '.*x' cannot be written \(ENOENT\)/],
+      [['--access-logfile', missing], /accesslog: '.*x' cannot be written \(ENOENT: there is no folder .*\)/],
+      [['--error-logfile', missing], /errorlog: '.*x' cannot be written \(ENOENT: there is no folder .*\)/],
       [['--error-logfile', folder], /errorlog: '.*' is a folder/],
       [['--access-logfile', '-', '--access-logformat', '%(h'], /invalid access log format '%\(h'/],
     ] as const) {

@@ -174,9 +174,9 @@ it('USR1: a log that cannot be opened anew goes on in the old file, and every pr
       await until(() => (readFileSync(`${error}.1`, 'utf8').match(pattern) ?? []).length === times, String(pattern));
     };
     // Master and front; workers and mold.
-    await said(/the error log '.*' cannot be opened \(EISDIR\)/g, 2);
+    await said(/the error log '.*' cannot be opened \(EISDIR: it is a folder\)/g, 2);
     await said(/The log .* cannot be opened anew \(Is a directory\): the old file stays in use/g, 3);
-    await said(/the access log '.*' cannot be opened \(EISDIR\)/g, 1);
+    await said(/the access log '.*' cannot be opened \(EISDIR: it is a folder\)/g, 1);
     await server.get('/?rotated');
     await until(() => readFileSync(`${access}.1`, 'utf8').includes('?rotated'), 'the line');
     assert.deepEqual(server.workers(), before);
@@ -264,7 +264,10 @@ it('a log that cannot be made over to --user ends the start in one line', { skip
   const server = await Server.spawn({ app: 'wsgi_matrix:application', args });
   try {
     assert.deepEqual(await server.exit(30_000), { code: 1, signal: null }, server.output);
-    assert.match(server.log, /the log '\/nowhere\/access.log' cannot be opened, .* \(ENOENT\)/);
+    assert.match(
+      server.log,
+      /the log '\/nowhere\/access.log' cannot be opened, .* \(ENOENT: there is no folder \/nowhere\)/,
+    );
     await server.nothingLeft();
   } finally {
     server.destroy();

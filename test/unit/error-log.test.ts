@@ -80,7 +80,7 @@ test('the old file stays in use when a new one cannot be opened', () => {
   log.close();
   assert.match(
     readFileSync(join(`${inner}.old`, 'e.log'), 'utf8'),
-    /^the error log .* cannot be opened \(ENOENT\).*\nstill here\n$/,
+    /^the error log .* cannot be opened \(ENOENT: there is no folder .*\).*\nstill here\n$/,
   );
 });
 

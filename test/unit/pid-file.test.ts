@@ -99,12 +99,12 @@ test('garbage is overwritten', () => {
 
 test('a file in no folder cannot be written', () => {
   path = join(folder, 'missing', 'server.pid');
-  assert.match(refusal(), /^the pid file '.*' cannot be written: there is no folder .*[^/]$/);
+  assert.match(refusal(), /^the pid file '.*' cannot be written \(ENOENT: there is no folder .*[^/]\)$/);
 });
 
 test('a folder in its place cannot be overwritten', () => {
   mkdirSync(path);
-  assert.match(refusal(), /cannot be written: /);
+  assert.match(refusal(), /cannot be written \(EISDIR: it is a folder\)$/);
 });
 
 test('a folder in its place leaves no draft behind', () => {
@@ -116,7 +116,7 @@ test('a folder in its place leaves no draft behind', () => {
 test('a folder that cannot be written to', { skip: process.getuid?.() === 0 && 'root may write everywhere' }, () => {
   chmodSync(folder, 0o500);
   try {
-    assert.match(refusal(), /cannot be written: this user may not make files in .* \(EACCES\)$/);
+    assert.match(refusal(), /cannot be written \(EACCES: this user may not make files in .*\)$/);
   } finally {
     chmodSync(folder, 0o700);
   }
@@ -176,5 +176,5 @@ sys.stdin.read()
 
 test('a folder of that name is named as such', () => {
   mkdirSync(path);
-  assert.match(refusal(), /the pid file '.*server.pid' cannot be written: there is a folder of this name$/);
+  assert.match(refusal(), /the pid file '.*server.pid' cannot be written \(EISDIR: it is a folder\)$/);
 });
