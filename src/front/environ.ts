@@ -151,7 +151,8 @@ export class EnvironBuilder {
         if (this.policy.headerMap === 'refuse') throw new RequestError(400, `Invalid HTTP header name: '${name}'`);
       }
       if (header.key.seenBy === serial) {
-        if (kind === 'host' || kind === 'type')
+        // Of two codings that both say chunked Node's parser takes some for one.
+        if (kind === 'host' || kind === 'type' || kind === 'coding')
           throw new RequestError(400, `Invalid HTTP Header: two headers '${name}'`);
         headers = joinDuplicate(headers, header, value);
       } else {

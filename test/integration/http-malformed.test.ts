@@ -91,6 +91,12 @@ const REFUSED: readonly (readonly [name: string, bytes: string, ...statuses: num
     400,
     501,
   ],
+  [
+    'two Transfer-Encoding lines that both say chunked, the first with a tab at its end',
+    `POST /unread HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+    400,
+    501,
+  ],
   ...['\x0bchunked', ',chunked', 'chunked, identity', 'chunked\0', ''].map(
     (coding) =>
       [
