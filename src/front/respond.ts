@@ -105,11 +105,14 @@ export function finishWithPage(
   const headers = ['Server', SERVER, 'Connection', 'close', 'Content-Type', 'text/html', 'Content-Length'];
   headers.push(String(Buffer.byteLength(page)), ...extraHeaders);
   exchange.status = status;
-  exchange.bytesSent = page.length;
+  const isHead = exchange.request.method === 'HEAD';
+  exchange.bytesSent = isHead ? 0 : page.length;
   const reason = STATUS_CODES[status] ?? 'Error';
   exchange.responseBlock = [reason, ...headers].join('\0');
   response.writeHead(status, reason, headers);
-  response.write(page);
+  // The head leaves now, as the end may come too late for it: a write without a body would keep it back.
+  if (isHead) response.flushHeaders();
+  else response.write(page);
   whenToEnd(() => response.end());
 }
 

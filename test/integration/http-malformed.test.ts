@@ -286,6 +286,16 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
     }
   });
 
+  scenario('a HEAD that is refused is answered, whatever comes behind it in the same packet', async (server) => {
+    const chunked = 'Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n';
+    for (const bytes of [`HEAD /unread HTTP/0.9\r\n${HOST}\r\n`, `HEAD /unread HTTP/1.0\r\n${HOST}${chunked}`]) {
+      const connection = await server.connect();
+      await connection.send(bytes + SMUGGLED);
+      assert.equal((await connection.response('HEAD')).status, 400);
+      connection.close();
+    }
+  });
+
   scenario.differs('a body that ends too early never reaches the application', 'hands it over', async (server) => {
     const before = await count(server, 'unread');
     for (const bytes of [
