@@ -4,7 +4,8 @@ import type { ConnectionFacts, RequestError } from './environ.ts';
 import type { Exchange } from './exchange.ts';
 
 export interface Pipelined {
-  readonly headBytes: number;
+  /** Of its head and of its body, as far as it has come. */
+  bytes(): number;
   begin(): void;
 }
 

@@ -66,7 +66,7 @@ export interface ClientServerParts {
 /** How long an idle connection may live on when the server stops: a request may be under way, and is answered. */
 const STOP_GRACE_MS = 100;
 const SHORTAGE_LOG_MS = 1000;
-/** With as many requests waiting behind the one that is served, or heads of this size together, no more is read of a connection. */
+/** With as many requests waiting behind the one that is served, or heads and bodies of this size, no more is read of a connection. */
 const MAX_PIPELINED = 100;
 const MAX_PIPELINED_BYTES = 64 * 1024;
 /** How often the log says that there are too many clients. */
@@ -416,7 +416,7 @@ export class ClientServer {
   /** What came behind the requests that are being served cannot be: these are answered, then the connection ends. */
   private endBehind(connection: ClientConnection): void {
     const { socket, current, pipelined } = connection;
-    if (pipelined?.length) pipelined.push({ headBytes: 0, begin: () => socket.destroySoon() });
+    if (pipelined?.length) pipelined.push({ bytes: () => 0, begin: () => socket.destroySoon() });
     else if (current !== null) current.closeAfter = true;
     forget(socket);
   }
@@ -517,7 +517,8 @@ export class ClientServer {
       // Pipelined: in order and one at a time, since the first may change what the second sees.
       connection.pipelined ??= [];
       const begin = (): void => this.begin(connection, request, response, expectsContinue);
-      connection.pipelined.push({ headBytes: headBytes(request), begin });
+      const head = headBytes(request);
+      connection.pipelined.push({ bytes: () => head + request.readableLength, begin });
       if (isFull(connection.pipelined)) stopReading(connection.socket);
       return;
     }
@@ -681,7 +682,7 @@ function restWhenFull(this: Socket): void {
 function isFull(pipelined: readonly Pipelined[]): boolean {
   if (pipelined.length >= MAX_PIPELINED) return true;
   let bytes = 0;
-  for (const one of pipelined) bytes += one.headBytes;
+  for (const one of pipelined) bytes += one.bytes();
   return bytes >= MAX_PIPELINED_BYTES;
 }
 

@@ -267,6 +267,32 @@ it('a flood of pipelined requests is read no faster than it is served', { skip: 
   });
 });
 
+it('bodies of pipelined requests are read no faster than the requests are served', {
+  skip: !NUNICORN_RUNS,
+}, async () => {
+  const clients = 30;
+  await withServer({ app: 'wsgi_matrix:application', workers: 1, threads: clients + 2 }, async (server) => {
+    const [front] = server.fronts();
+    assert(front !== undefined);
+    const body = 'b'.repeat(15_000);
+    const connections = await Promise.all(Array.from({ length: clients }, () => server.connect()));
+    for (const connection of connections) await connection.send('GET /wait/bodies HTTP/1.1\r\nHost: test\r\n\r\n');
+    await counted(server, 'started-bodies', clients);
+    const before = peakResidentMiB(front);
+    const upload = `POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+    for (const connection of connections) void connection.send(upload.repeat(100));
+    for (let turn = 0; turn < 20; turn++) await server.seenByFront();
+    const grown = peakResidentMiB(front) - before;
+    assert.ok(grown < 20, `the front grew by ${grown} MiB`);
+    await server.get('/open/bodies');
+    for (const connection of connections) {
+      assert.equal((await connection.response()).text(), 'opened');
+      for (let time = 0; time < 100; time++) assert.equal((await connection.response('GET', 60_000)).text(), body);
+      connection.close();
+    }
+  });
+});
+
 it('CONNECT is refused, alone, behind a request that is served, and by a client that leaves', {
   skip: !NUNICORN_RUNS,
 }, async () => {
