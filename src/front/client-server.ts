@@ -598,7 +598,9 @@ export class ClientServer {
       socket.destroy();
       return;
     }
-    this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
+    // As gunicorn: that a client leaves is nothing to look into, and clients leave all the time.
+    if (error.code === ENDED_EARLY) this.log.debug('Ignored premature client disconnection');
+    else this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
     if (connection.pipelined?.length || (exchange !== null && exchange !== undefined && isWhole(exchange))) {
       connection.cutOff = new RequestError(status, error.message);
       this.endBehind(connection);
@@ -625,6 +627,9 @@ const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
   ERR_HTTP_REQUEST_TIMEOUT: 408,
 };
+
+/** The client has ended its side in the middle of a request. */
+const ENDED_EARLY = 'HPE_INVALID_EOF_STATE';
 
 /** Reads on and forgets what comes: the parser would go on complaining. */
 function forget(socket: Socket): void {

@@ -399,6 +399,21 @@ it('what is no HTTP behind a request that streams is told of once, and ends the 
   });
 });
 
+it('a client that leaves in the middle of a request is no line in the log', { skip: !NUNICORN_RUNS }, async () => {
+  await withServer({ app: 'wsgi_matrix:application', workers: 1 }, async (server) => {
+    const head = 'POST /unread HTTP/1.1\r\nHost: test\r\n';
+    for (const bytes of ['POST /unread HT', head, `${head}Content-Length: 2\r\n\r\n1`]) {
+      const half = await server.connect();
+      await half.send(bytes);
+      half.halfClose();
+      await half.end();
+      half.close();
+    }
+    assert.equal((await server.get('/')).text(), 'ok');
+    assert.doesNotMatch(server.log, /WARNING/);
+  });
+});
+
 it('an empty line after an answer does not keep an idle connection', { skip: !NUNICORN_RUNS }, async () => {
   const args = ['--keep-alive', '1', '--header-timeout', '1'];
   await withServer({ app: 'wsgi_matrix:application', args }, async (server) => {
