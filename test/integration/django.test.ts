@@ -163,9 +163,14 @@ from django.urls import path
 def finished(sender, **_):
     finished.count += 1
 finished.count = 0
+def late(request):
+    response = HttpResponse()
+    response._resource_closers.append(lambda: time.sleep(60))
+    return response
 request_finished.connect(finished, sender=WSGIHandler)
 urlpatterns = [
     path("sleep", lambda request: time.sleep(60)),
+    path("late", late),
     path("exit", lambda request: sys.exit()),
     path("finished", lambda request: HttpResponse(finished.count)),
 ]
@@ -178,6 +183,7 @@ application = get_wsgi_application()
     const before = await finished();
     assert.equal((await server.get('/sleep', '', 20_000)).status, 504);
     assert.equal((await server.get('/exit')).status, 500);
-    assert.equal(await finished(), before + 3);
+    assert.equal((await server.get('/late')).status, 200);
+    assert.equal(await finished(), before + 4);
   });
 });

@@ -340,6 +340,9 @@ def _close(result, answer, slot):
     """Calls the app's close(). A client that has the whole body neither waits for it nor is bothered with its errors."""
     try:
         result.close()
+    except RequestTimeout:
+        _finish_in_django(slot)
+        raise
     except Exception:
         if not answer.complete:
             raise
@@ -347,7 +350,7 @@ def _close(result, answer, slot):
 
 
 def _finish_in_django(slot):
-    """Sends the signal that Django sends in the close() of its answer, where the app has raised and there is none to close.
+    """Sends the signal that Django sends in the close() of its answer, where there is none, or that was interrupted.
 
     It gives the thread's database connections back. Idle threads that keep them are soon all that a small pool has.
     """
