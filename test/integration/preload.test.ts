@@ -134,6 +134,22 @@ it('a worker for which the system has no process is forked when it has one', { s
   });
 });
 
+it('an import that opens more than 1024 descriptors', { skip }, async () => {
+  const app = `
+import os
+
+kept = [os.dup(0) for _ in range(1100)]
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+`;
+  await withServer({ ...OPTIONS, app: 'opening', chdir: '{home}', files: { 'opening.py': app } }, async (server) => {
+    process.kill(server.workers()[0] ?? 0, 'SIGKILL');
+    await until(() => server.workers().length === 2, 'two workers');
+  });
+});
+
 it('a mold that dies at each fork is started again later each time', { skip }, async () => {
   // Its import takes longer than a process has to live to be healthy.
   const files = forkingApp('os._exit(7)', 'time.sleep(1.2)');

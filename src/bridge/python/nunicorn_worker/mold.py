@@ -70,12 +70,15 @@ class Mold:
         gc.collect()
         gc.freeze()
         self._master.say(op="ready")
+        waiting = select.poll()  # select() knows no descriptors from 1024 on, and the import may have opened as many
+        for source in (self._master.sock, self._wakeup):
+            waiting.register(source, select.POLLIN)
         while True:
-            readable, _, _ = select.select([self._master.sock, self._wakeup], [], [])
+            readable = [fd for fd, _ in waiting.poll()]
             if self._wakeup in readable:
                 os.read(self._wakeup, 4096)
                 self._reap()
-            if self._master.sock in readable:
+            if self._master.sock.fileno() in readable:
                 messages = self._master.hear()
                 if messages is None:
                     os._exit(0)
