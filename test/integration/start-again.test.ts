@@ -43,6 +43,33 @@ for (const [role, of, options] of CASES) {
   });
 }
 
+/** While there is a file `wrong`, the system has one thread for the app and no more. */
+const FEW_THREADS = `import os, threading
+start = threading.Thread.start
+def start_one(self):
+    if os.path.exists("wrong") and self.name != "nunicorn-thread-1":
+        raise RuntimeError("can't start new thread")
+    start(self)
+threading.Thread.start = start_one
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+`;
+
+for (const threads of [1, 2]) {
+  it(`a worker of ${threads} thread(s) that lacks one`, { skip: !NUNICORN_RUNS }, async () => {
+    const files = { 'few.py': FEW_THREADS };
+    await withServer({ app: 'few', chdir: '{home}', files, threads }, async (server) => {
+      const [before = 0] = server.workers();
+      server.mark('wrong');
+      process.kill(before, 'SIGKILL');
+      await server.waitForLog(/A thread could not be started: can't start new thread[\s\S]*Worker 1 .* did not boot/);
+      rmSync(join(server.home, 'wrong'));
+      await until(async () => (await server.get('/')).status === 200, 'an answer', 30_000);
+    });
+  });
+}
+
 it("where the server's folder has been removed a worker says so, and those that run go on", {
   skip: !NUNICORN_RUNS,
 }, async () => {

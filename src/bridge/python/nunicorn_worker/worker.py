@@ -201,7 +201,18 @@ class Worker:
         listener.listen(process["threads"] + 8)
         control = Control(self._master, listener, bytes.fromhex(process["token"]), slots, self)
         os.register_at_fork(after_in_child=lambda: self._leave_to_parent(slots, listener))
-        control.start()
+        # The app's only thread is the main thread, so that apps that use signal.alarm() work.
+        threads = [
+            threading.Thread(target=slot.serve_forever, name="nunicorn-thread-%d" % (slot.number + 1))
+            for slot in (slots if len(slots) > 1 else [])
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            control.start()
+        except RuntimeError as error:
+            log.critical("A thread could not be started: %s", error)
+            return EXIT_BOOT_ERROR
         if process["reload"]:
             from .files_in_use import tell_files
 
@@ -209,21 +220,14 @@ class Worker:
         self._master.say(op="ready")
         if process["metrics"]:
             metrics.when_used(self.tell_metrics)
-        if len(slots) == 1:
-            self._tell_of_threads([threading.get_native_id()])
-            # The app's only thread is the main thread, so that apps that use signal.alarm() work.
-            slots[0].serve_forever()
-        else:
-            threads = [
-                threading.Thread(target=slot.serve_forever, name="nunicorn-thread-%d" % (slot.number + 1))
-                for slot in slots
-            ]
-            for thread in threads:
-                thread.start()
+        if threads:
             self._tell_of_threads([thread.native_id for thread in threads])
             control.left.wait()
             for thread in threads:
                 thread.join()
+        else:
+            self._tell_of_threads([threading.get_native_id()])
+            slots[0].serve_forever()
         return 0
 
     def _tell_of_threads(self, ids):
