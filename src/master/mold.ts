@@ -16,7 +16,7 @@ export interface MoldHandler {
   forked(serial: number, pid: number): void;
   notForked(serial: number): void;
   exited(pid: number, code: number | null, signal: NodeJS.Signals | null): void;
-  /** How long it may take until it is ready. 0: no limit. */
+  /** How long it may take until it is ready, and to fork. 0: no limit. */
   bootTimeoutMs(): number;
   /** Gives what the process is doing. */
   stacks(pid: number, done: (stacks: string) => void): void;
@@ -39,7 +39,10 @@ interface MoldProcess {
   control: ControlConnection | null;
   /** Null: it is not ready yet. */
   readyAt: number | null;
-  /** Takes back the limit for its boot. */
+  /** How many workers it was asked to fork, and of how many it has told what became of that. */
+  asked: number;
+  answered: number;
+  /** Takes back the limit for what it does. */
   cancelLimit: () => void;
 }
 
@@ -73,17 +76,18 @@ export class Mold {
 
   start(): void {
     const { serial, child } = this.handler.spawn();
-    const bootTimeoutMs = this.handler.bootTimeoutMs();
-    const cancelLimit = bootTimeoutMs > 0 ? after(bootTimeoutMs, () => this.tooSlow(mold, bootTimeoutMs)) : () => {};
     const mold: MoldProcess = {
       serial,
       child,
       startedAt: now(),
       control: null,
       readyAt: null,
-      cancelLimit,
+      asked: 0,
+      answered: 0,
+      cancelLimit: () => {},
     };
     this.current = mold;
+    this.limit(mold, 'boot', () => mold.readyAt !== null);
     const notStarted = (why: string): void => {
       this.log.error(`Python could not be started: ${why}`);
       this.ended(mold, null);
@@ -97,9 +101,24 @@ export class Mold {
 
   /** False: it is not ready; ask again when it is. */
   fork({ serial, number }: WorkerFacts): boolean {
-    if (this.current?.readyAt == null) return false;
-    this.current.control?.say({ op: 'fork', serial, number });
+    const mold = this.current;
+    if (mold?.readyAt == null) return false;
+    mold.control?.say({ op: 'fork', serial, number });
+    if (mold.asked++ === mold.answered) this.limitFork(mold);
     return true;
+  }
+
+  /** One that hangs, in what the app has registered to run at a fork, would leave the server without workers. */
+  private limitFork(mold: MoldProcess): void {
+    const before = mold.answered;
+    this.limit(mold, 'fork', () => mold.answered > before);
+  }
+
+  private hasForked(mold: MoldProcess | null): void {
+    if (mold === null) return;
+    mold.answered++;
+    mold.cancelLimit();
+    if (mold.answered < mold.asked) this.limitFork(mold);
   }
 
   said(message: FromPython): void {
@@ -109,9 +128,13 @@ export class Mold {
       this.current.cancelLimit();
       this.everReady = true;
       this.handler.ready(again);
-    } else if (message.op === 'forked') this.handler.forked(message.serial, message.pid);
-    else if (message.op === 'not-forked') this.handler.notForked(message.serial);
-    else if (message.op === 'exited') this.handler.exited(message.pid, message.code, message.signal);
+    } else if (message.op === 'forked') {
+      this.hasForked(this.current);
+      this.handler.forked(message.serial, message.pid);
+    } else if (message.op === 'not-forked') {
+      this.hasForked(this.current);
+      this.handler.notForked(message.serial);
+    } else if (message.op === 'exited') this.handler.exited(message.pid, message.code, message.signal);
     else if (message.op === 'hooked') this.hooked.shift()?.(message.code);
     else if (message.op === 'hook-failed') this.handler.hookFailed(message.code);
   }
@@ -161,17 +184,21 @@ export class Mold {
     this.current?.child.kill('SIGKILL');
   }
 
-  /** Something hangs: with --preload the app's import. */
-  private tooSlow(mold: MoldProcess, limitMs: number): void {
+  /** If it does not do so in time something hangs: with --preload the app's import. */
+  private limit(mold: MoldProcess, what: 'boot' | 'fork', isDone: () => boolean): void {
     const { child } = mold;
-    const limit = `did not boot within ${limitMs / 1000} s (--boot-timeout)`;
+    const limitMs = this.handler.bootTimeoutMs();
+    if (limitMs === 0) return;
     const kill = (stacks: string): void => {
-      if (mold.readyAt !== null) return; // it was ready after all
-      this.log.critical(`The mold (pid:${child.pid}) ${limit}\n${stacks}`);
+      if (isDone()) return; // it did after all
+      this.log.critical(
+        `The mold (pid:${child.pid}) did not ${what} within ${limitMs / 1000} s (--boot-timeout)\n${stacks}`,
+      );
       child.kill('SIGKILL');
     };
-    if (child.pid === undefined) return;
-    this.handler.stacks(child.pid, kill);
+    mold.cancelLimit = after(limitMs, () => {
+      if (child.pid !== undefined) this.handler.stacks(child.pid, kill);
+    });
   }
 
   private ended(mold: MoldProcess, code: number | null): void {

@@ -162,6 +162,25 @@ it('a mold that dies at each fork is started again later each time', { skip }, a
   });
 });
 
+it('a mold that hangs when it is to fork is replaced', { skip }, async () => {
+  const files = forkingApp('time.sleep(600)');
+  const args = ['--preload', '--boot-timeout', '4'];
+  await withServer({ ...OPTIONS, app: 'forking', chdir: '{home}', files, args }, async (server) => {
+    const mold = moldOf(server);
+    server.mark('wrong');
+    for (const worker of server.workers()) process.kill(worker, 'SIGKILL');
+    await server.waitForLog(
+      /The mold \(pid:\d+\) did not fork within 4 s \(--boot-timeout\)\n.*forking\.py", line \d+ in fork/s,
+      {
+        ms: 30_000,
+      },
+    );
+    rmSync(join(server.home, 'wrong'));
+    await until(() => server.workers().length === 2, 'two workers', 30_000);
+    assert.notEqual(moldOf(server), mold);
+  });
+});
+
 it('SIGTERM ends a server whose mold is stopped', { skip }, async () => {
   await withServer(OPTIONS, async (server) => {
     const mold = moldOf(server);
