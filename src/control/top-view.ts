@@ -1,5 +1,6 @@
 /** What `nunicorn top` shows, as lines of text: a pure function of a server's status and the size of the terminal. */
 import type { Percentiles, PerRequest, SlotState, Status, WorkerStatus } from '../metrics/status.ts';
+import { plural } from '../plural.ts';
 import { duration } from './format.ts';
 
 export interface View {
@@ -39,7 +40,7 @@ export function topView(status: Status, { columns, rows, colors }: View): string
     `threads  [${paint('#'.repeat(filled), loadColor)}${' '.repeat(BAR_CELLS - filled)}] ${String(load).padStart(3)} % busy` +
       `   queue ${queue.depth}/${queue.limit === 0 ? 'any' : queue.limit}`,
     `requests ${recent.requestsPerSecond.toFixed(1)}/s   errors ${paint(`${errors} %`, recent.errorRatio > 0 ? 'red' : 'dim')}` +
-      `   ${totals.requests} in all   ${counted(totals.clientDisconnects, 'client')} left early`,
+      `   ${totals.requests} in all   ${plural(totals.clientDisconnects, 'client')} left early`,
     '',
     `${'ms'.padEnd(10)}${['mean', 'p50', 'p90', 'p99'].map((name) => name.padStart(9)).join('')}`,
     percentileLine('whole', recent.latency),
@@ -57,7 +58,7 @@ export function topView(status: Status, { columns, rows, colors }: View): string
       : [`mold      ${megabytes(server.moldMemory.pss ?? server.moldMemory.rss)} MB`]),
     ...status.fronts.map(
       (front) =>
-        `front ${front.number}   pid ${front.pid ?? '-'}   ${counted(front.connections, 'connection')}   ${megabytes(front.memory.pss ?? front.memory.rss)} MB`,
+        `front ${front.number}   pid ${front.pid ?? '-'}   ${plural(front.connections, 'connection')}   ${megabytes(front.memory.pss ?? front.memory.rss)} MB`,
     ),
   ];
   const room = rows - lines.length - 2;
@@ -105,10 +106,6 @@ function partsLine({ cpu, gilWait, cpuWait, io }: PerRequest): string {
     seconds === null ? '' : `  ${name} ${milliseconds(seconds)}`,
   );
   return `ms/request${shown.join('')}`;
-}
-
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 function milliseconds(seconds: number): string {

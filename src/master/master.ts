@@ -8,6 +8,7 @@ import { openErrorLog } from '../log/error-log.ts';
 import { type SwitchableLog, switchableLog } from '../log/switchable-log.ts';
 import type { Monitoring } from '../metrics/monitoring.ts';
 import type { ServerView } from '../metrics/view.ts';
+import { plural } from '../plural.ts';
 import { wantsMetrics } from '../settings/admin.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import { findPython, PACKAGE_DIR } from '../settings/python.ts';
@@ -287,8 +288,8 @@ class Master {
     this.log.info(`Listening at: ${describeSockets(sockets, settings)} (${process.pid})`);
     this.log.info(`Using worker: ${settings.worker_class}`);
     this.log.info(
-      `Serving ${app} with ${count(settings.workers, 'worker')} x ${count(settings.threads, 'thread')} = ` +
-        `${settings.worker_class === 'async' ? count(requests, 'event loop') : `${count(requests, 'request')} at a time`}, ` +
+      `Serving ${app} with ${plural(settings.workers, 'worker')} x ${plural(settings.threads, 'thread')} = ` +
+        `${settings.worker_class === 'async' ? plural(requests, 'event loop') : `${plural(requests, 'request')} at a time`}, ` +
         `${this.service?.description}`,
     );
   }
@@ -302,7 +303,7 @@ class Master {
 
   private tellReady(): void {
     const { workers, threads } = this.setup.loaded.settings;
-    this.systemd.ready(`Serving with ${count(workers, 'worker')} x ${count(threads, 'thread')}`);
+    this.systemd.ready(`Serving with ${plural(workers, 'worker')} x ${plural(threads, 'thread')}`);
   }
 
   // ---- reload
@@ -547,8 +548,4 @@ function needsOf(owner: Owner | null): string {
 function textOf(error: unknown): string {
   if (error instanceof NunicornError) return error.message;
   return error instanceof Error ? String(error.stack) : String(error);
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`;
 }

@@ -6,6 +6,7 @@ import { readStacks, StacksAsked, UNKNOWN_STACKS } from '../bridge/stacks.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontView } from '../metrics/view.ts';
+import { plural } from '../plural.ts';
 import { PYTHON_PACKAGE_DIR, type Python } from '../settings/python.ts';
 import type { AppHandler, AppKind, Renewal, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { onEnd } from './child-end.ts';
@@ -150,7 +151,7 @@ export class PythonApp implements AppKind, ControlHandler {
 
   description(): string {
     const { python } = this.molds.present.options;
-    return `${this.frontProcesses.count} front${this.frontProcesses.count === 1 ? '' : 's'}, Python ${python.version} (${python.path})`;
+    return `${plural(this.frontProcesses.count, 'front')}, Python ${python.version} (${python.path})`;
   }
 
   async prepare(): Promise<void> {

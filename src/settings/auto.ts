@@ -3,6 +3,7 @@
  * of the application: a start that is sound everywhere, not the best for each.
  */
 import { type Machine, usableMemory, usableProcessors } from '../machine.ts';
+import { plural } from '../plural.ts';
 
 export type CountOrAuto = number | 'auto';
 
@@ -36,8 +37,8 @@ export function chooseCounts(workers: CountOrAuto, threads: CountOrAuto, machine
   const each = Math.ceil((THREADS_PER_PROCESSOR * forProcessors) / Math.max(1, chosenWorkers));
   const chosenThreads = threads === 'auto' ? Math.min(THREADS_PER_PROCESSOR, Math.max(1, each)) : threads;
   const chosen = [
-    ...(workers === 'auto' ? [count(chosenWorkers, 'worker')] : []),
-    ...(threads === 'auto' ? [`${count(chosenThreads, 'thread')} each`] : []),
+    ...(workers === 'auto' ? [plural(chosenWorkers, 'worker')] : []),
+    ...(threads === 'auto' ? [`${plural(chosenThreads, 'thread')} each`] : []),
   ].join(' with ');
   return {
     workers: chosenWorkers,
@@ -48,7 +49,7 @@ export function chooseCounts(workers: CountOrAuto, threads: CountOrAuto, machine
 
 function describeProcessors(machine: Machine): string {
   const { processors, cpuQuota } = machine;
-  const there = count(processors, 'processor');
+  const there = plural(processors, 'processor');
   return cpuQuota !== null && cpuQuota < processors
     ? `${there}, of whose time the CPU quota allows ${round(cpuQuota)},`
     : there;
@@ -56,14 +57,10 @@ function describeProcessors(machine: Machine): string {
 
 function describeMemory(machine: Machine, forMemory: number): string {
   const size = `${Math.round(usableMemory(machine) / MIB)} MiB of memory`;
-  const room = `room for ${count(forMemory, 'worker')} of ${WORKER_MEMORY / MIB} MiB`;
+  const room = `room for ${plural(forMemory, 'worker')} of ${WORKER_MEMORY / MIB} MiB`;
   return `${size}${machine.memoryLimit === null ? '' : ' by its limit'}, ${room}`;
 }
 
 function round(value: number): string {
   return String(Math.round(value * 100) / 100);
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`;
 }

@@ -2,6 +2,7 @@
  * What a running server's own figures say about its setting. Pure: from a status to advice. Advice is never acted upon, and never
  * given on thin evidence; what a change will bring is an expectation until `nunicorn size` has measured it.
  */
+import { plural } from '../plural.ts';
 
 /** What is needed of `GET /status` of the admin server (src/metrics/status.ts). Times in seconds, memory in bytes. */
 export interface AdviceInput {
@@ -107,13 +108,13 @@ function busy(status: AdviceInput, context: AdviceContext): Advice | undefined {
   const waits = queueTime !== null && appTime !== null && queueTime.p99 > LONG_QUEUE * appTime.mean;
   if (utilization < BUSY && !waits) return undefined;
   const why = [
-    `${share(utilization)} of ${settings.workers} x ${settings.threads} slots are busy`,
-    ...(queueTime === null ? [] : [`requests wait ${ms(queueTime.p50)} (p99 ${ms(queueTime.p99)}) for a slot`]),
+    `${share(utilization)} of ${settings.workers} x ${settings.threads} threads are busy`,
+    ...(queueTime === null ? [] : [`requests wait ${ms(queueTime.p50)} (p99 ${ms(queueTime.p99)}) for one`]),
   ].join(', ');
   if (perRequest === null) {
     return {
       change:
-        'Measure with nunicorn size: there are too few slots, but what a request needs is not known on this system',
+        'Measure with nunicorn size: there are too few threads, but what a request needs is not known on this system',
       why,
       expect: 'shorter waits',
     };
@@ -134,21 +135,21 @@ function busy(status: AdviceInput, context: AdviceContext): Advice | undefined {
   if (workers === settings.workers && threads === settings.threads) {
     return {
       change: `Run ${settings.workers + 1} workers`,
-      why: `${why}; a thread of this application is best shared by no more than ${knee} in a worker`,
-      expect: 'shorter waits for a slot',
+      why: `${why}; a worker of this application has use for no more than ${plural(knee, 'thread')}`,
+      expect: 'shorter waits for a thread',
     };
   }
   const room = roomFor(status, context);
   if (workers > settings.workers && room !== undefined && workers > room)
     return {
       change: `Give the server more memory: ${workers} x ${threads} (workers x threads) would serve this load`,
-      why: `${why}; but only ${room} workers fit the memory`,
+      why: `${why}; but the memory has room for ${plural(room, 'worker')} only`,
       expect: 'with --preload workers share memory: look at that first',
     };
   return {
     change: `Run ${workers} x ${threads} (workers x threads) instead of ${settings.workers} x ${settings.threads}`,
-    why: `${why}; a request computes ${ms(perRequest.cpu)} and waits ${ms(perRequest.io)} for others, so a worker has use for up to ${knee} threads (1 + Z / C)`,
-    expect: `${share((utilization * settings.workers * settings.threads) / (workers * threads))} of the slots busy at this load, and shorter waits`,
+    why: `${why}; a request computes ${ms(perRequest.cpu)} and waits ${ms(perRequest.io)} for others, so a worker has use for up to ${plural(knee, 'thread')} (1 + waiting / computing)`,
+    expect: `${share((utilization * settings.workers * settings.threads) / (workers * threads))} of the threads busy at this load, and shorter waits`,
   };
 }
 
@@ -174,7 +175,7 @@ function gil({ settings, recent }: AdviceInput, { cores }: AdviceContext): Advic
       ? {
           change: `Run more workers with fewer threads: ${workers} x ${threads}`,
           why: `a request waits ${ms(gilWait)} of ${ms(whole)} for Python's lock (GIL), while ${free.toFixed(1)} of ${cores} processors are free`,
-          expect: 'the same number of slots that hinder each other less; each worker takes its memory once more',
+          expect: 'the same number of threads that hinder each other less; each worker takes its memory once more',
         }
       : {
           change: `Run fewer threads: ${settings.workers} x ${threads}`,
@@ -207,8 +208,8 @@ function idle({ settings, recent, workers }: AdviceInput): Advice | undefined {
   const enough = Math.max(1, Math.ceil((utilization / 0.5) * settings.workers));
   if (enough >= settings.workers) return undefined;
   return {
-    change: `If this is your busiest hour, ${enough} workers are enough instead of ${settings.workers}`,
-    why: `${share(utilization)} of the slots are busy`,
+    change: `If this is your busiest hour, ${plural(enough, 'worker')} will do instead of ${settings.workers}`,
+    why: `${share(utilization)} of the threads are busy`,
     expect: each === undefined ? 'less memory' : `about ${megabytes((settings.workers - enough) * each)} less memory`,
   };
 }

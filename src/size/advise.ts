@@ -3,6 +3,7 @@ import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import { readMachine, usableMemory, usableProcessors } from '../machine.ts';
+import { plural } from '../plural.ts';
 import { formatAddress, parseAddress } from '../settings/address.ts';
 import { failAs } from '../settings/parser.ts';
 import { type Advice, type AdviceContext, type AdviceInput, advise, tooLittle } from './advise-rules.ts';
@@ -76,11 +77,11 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
 
 export function adviceText(input: AdviceInput, advice: readonly Advice[], cores: number): string {
   const { settings, recent } = input;
-  const head = `${settings.workers} workers x ${settings.threads} threads on ${cores} processors: ${recent.requestsPerSecond.toFixed(1)} requests/s, ${Math.round(recent.utilization * 100)} % of the slots busy (last ${Math.round(recent.seconds)} s).`;
+  const head = `${plural(settings.workers, 'worker')} x ${plural(settings.threads, 'thread')} on ${plural(cores, 'processor')}: ${recent.requestsPerSecond.toFixed(1)} requests/s, ${Math.round(recent.utilization * 100)} % of the threads busy (last ${Math.round(recent.seconds)} s).`;
   const lacking = tooLittle(input);
   if (lacking !== undefined) return `${head}\nNo advice: ${lacking}.`;
   if (advice.length === 0)
-    return `${head}\nNothing to change: slots, lock, processors and memory have room at this load.`;
+    return `${head}\nNothing to change: threads, lock, processors and memory have room at this load.`;
   const items = advice.map(({ change, why, expect }) => `\n- ${change}.\n  Why: ${why}.\n  Expect: ${expect}.`);
   return `${head}\n${items.join('\n')}\n\nThis is an expectation from figures of this load. nunicorn size measures it.`;
 }

@@ -1,4 +1,6 @@
 /** The report as text for a terminal. Pure. */
+
+import { plural } from '../plural.ts';
 import { type Kind, WORDS } from './kind.ts';
 import type { Costs } from './model.ts';
 import type { CellReport, RateInfo, Report } from './report.ts';
@@ -163,10 +165,6 @@ export function configLines({ workers, threads, fronts, preload }: RateInfo, kin
 
 function carried({ perSecond: rate, interval: range, memoryMb }: RateInfo): string {
   return `${perSecond(rate)} within the SLO (95 %: ${interval(range)})${memoryMb === undefined ? '' : `, ${mb(memoryMb)}`}`;
-}
-
-function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 function interval({ low, high }: { readonly low: number; readonly high: number }): string {

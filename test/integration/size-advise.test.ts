@@ -55,7 +55,7 @@ it('says what to change, why, and what to expect', { skip }, async () => {
   const { stdout, code, authorization } = await advise(JSON.stringify(STATUS), 200, '--admin-token', 'secret');
   assert.equal(code, 0);
   assert.equal(authorization, 'Bearer secret');
-  assert.match(stdout, /2 workers x 2 threads on 4 processors: 80\.0 requests\/s, 95 % of the slots busy/);
+  assert.match(stdout, /2 workers x 2 threads on 4 processors: 80\.0 requests\/s, 95 % of the threads busy/);
   assert.match(stdout, /- Run 2 x 4 [^\n]*\n {2}Why: [^\n]*\n {2}Expect: /);
 });
 

@@ -96,7 +96,7 @@ describe('advice from a running server', () => {
   it('fewer workers when nearly all are idle', () => {
     assert.match(
       changes({ workers: 8, threads: 1, perSecond: 5, busy: 0.03, cpu: 0.01, io: 0.01 }),
-      /1 workers are enough/,
+      /1 worker will do instead of/,
     );
   });
 
@@ -135,5 +135,7 @@ describe('advice from a running server', () => {
     const few = status({ ...calm, perSecond: 0.5, busy: 1 });
     assert.deepEqual(advise(few, { cores: 4 }), []);
     assert.match(adviceText(few, [], 4), /No advice: 30 requests in the last 60 s are too few/);
+    const single = status({ ...calm, workers: 1, threads: 1 });
+    assert.match(adviceText(single, [], 1), /^1 worker x 1 thread on 1 processor: /);
   });
 });
