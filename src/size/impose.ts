@@ -7,6 +7,7 @@ import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { NunicornError } from '../errors.ts';
 import { readMachine, usableProcessors } from '../machine.ts';
+import { MEMORY_SHARE } from './plan.ts';
 import { coreSet, read } from './proc.ts';
 
 export interface Wanted {
@@ -67,7 +68,9 @@ export function impose(wanted: Wanted, places: Places = SYSTEM): Imposed {
   if (pinned && whole !== cpus)
     notes.push(`${cpus} CPUs cannot be imposed by pinning: measured on ${showCores(whole)} instead`);
   if (wanted.memoryMb !== undefined && made === undefined)
-    notes.push(`the memory limit is not imposed but watched: cells that need more than it are not recommended`);
+    notes.push(
+      `the memory limit is not imposed but watched: settings that need more than ${MEMORY_SHARE * 100} % of it are not recommended`,
+    );
   // Interrupts usually go to the first cores: the generator's.
   const serverCores = pinned ? allowed.slice(-whole) : allowed;
   const rest = pinned ? allowed.slice(0, -whole) : [];
