@@ -176,6 +176,15 @@ class TestRefused(Loading):
         self.write("empty.py", "")
         self.refused("empty", "Failed to find attribute 'application' in 'empty'.")
 
+    def test_a_name_without_a_callable_that_flask_or_django_have_further_on(self):
+        self.write("flasky.py", "def app(environ, start_response): return []")
+        self.refused("flasky", "Failed to find attribute 'application' in 'flasky'. Did you mean 'flasky:app'?")
+        self.refused("flasky:application", "Failed to find attribute 'application' in 'flasky'.")
+        self.write("project/__init__.py", "")
+        self.refused("project", "Failed to find attribute 'application' in 'project'.")
+        self.write("project/wsgi.py", "")
+        self.refused("project", "Failed to find attribute 'application' in 'project'. Did you mean 'project.wsgi'?")
+
     def test_what_is_no_expression(self):
         for name in ("1app", "a b", "app(", "app)", "a=1", "import os"):
             with self.subTest(name=name):

@@ -91,7 +91,7 @@ def load_app(uri):
         try:
             app = getattr(app, name)
         except AttributeError:
-            raise AppLoadError("Failed to find attribute %r in %r." % (name, module_name)) from None
+            raise AppLoadError("Failed to find attribute %r in %r.%s" % (name, module_name, meant_by(uri, module))) from None
     if call is not None:
         try:
             arguments = [ast.literal_eval(argument) for argument in call.args]
@@ -115,6 +115,17 @@ def load_app(uri):
             " or wrap it, for example with a2wsgi.ASGIMiddleware." % expression
         )
     return app
+
+
+def meant_by(uri, module):
+    """A question to add, if the name without a callable was perhaps to be Flask's `app`, or the wsgi.py of a Django project."""
+    if ":" in uri:
+        return ""
+    if callable(getattr(module, "app", None)):
+        return " Did you mean '%s:app'?" % uri
+    if any(os.path.exists(os.path.join(folder, "wsgi.py")) for folder in getattr(module, "__path__", ())):
+        return " Did you mean '%s.wsgi'?" % uri
+    return ""
 
 
 def is_coroutine_function(function):
