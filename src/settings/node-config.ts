@@ -103,6 +103,12 @@ async function importFile(path: string, location: string, run: number): Promise<
     const module: Readonly<Record<string, unknown>> = await import(url.href);
     return module.default;
   } catch (error) {
+    if (/^Cannot find (?:package|module) 'nunicorn'/.test(error instanceof Error ? error.message : '')) {
+      throw new NunicornError(
+        `the configuration file ${location} could not be used: Node does not find a global package by its name. ` +
+          "Export the plain object, without defineConfig, or install nunicorn's package in the project too",
+      );
+    }
     throw unusable(location, error);
   }
 }

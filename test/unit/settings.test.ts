@@ -676,6 +676,13 @@ describe("the configuration file in Node's languages", () => {
     await refused(load(['-c', 'object.mjs', 'app']), 1, /statsd_host: a setting's value cannot be of type object/);
   });
 
+  test('that imports nunicorn where only the global package is there: the message says how', async () => {
+    configFile("import { defineConfig } from 'nunicorn';\nexport default defineConfig({});", 'typed.mjs');
+    configFile("const { defineConfig } = require('nunicorn');\nmodule.exports = defineConfig({});", 'typed.cjs');
+    for (const name of ['typed.mjs', 'typed.cjs'])
+      await refused(load(['-c', name, 'app']), 1, /typed\..js could not be used: Node does not find .*defineConfig/);
+  });
+
   test('may do what it likes to its process: that is a thread', async () => {
     configFile('process.exit(5);', 'exits.mjs');
     await refused(load(['-c', 'exits.mjs', 'app']), 1, /exits\.mjs could not be used: it ended with exit code 5/);
