@@ -22,7 +22,7 @@ import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts
 import { rawErrorAnswer } from './error-page.ts';
 import { Exchange } from './exchange.ts';
 import type { FirstBytes } from './first-bytes.ts';
-import { LINGER_BYTES, LINGER_MS, linger } from './linger.ts';
+import { ENDED_EARLY, forget, LINGER_BYTES, LINGER_MS, linger } from './linger.ts';
 import type { FrontConfig, ListenerFacts } from './messages.ts';
 import type { ProxyHeader } from './proxy-protocol.ts';
 import { Request } from './request.ts';
@@ -627,16 +627,6 @@ const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
   ERR_HTTP_REQUEST_TIMEOUT: 408,
 };
-
-/** The client has ended its side in the middle of a request. */
-const ENDED_EARLY = 'HPE_INVALID_EOF_STATE';
-
-/** Reads on and forgets what comes: the parser would go on complaining. */
-function forget(socket: Socket): void {
-  socket.removeAllListeners('data');
-  socket.on('data', () => {});
-  socket.resume();
-}
 
 /** Its client was gone before it could be asked who it is: nobody waits for an answer, and nobody's name must not pass for trust. */
 function isGone(socket: Socket, listener: ListenerFacts): boolean {

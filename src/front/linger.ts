@@ -1,3 +1,4 @@
+/** What becomes of the bytes that nobody parses any more. */
 import type { Socket } from 'node:net';
 
 /** What a refused request still sends is read, up to these limits, lest the answer be lost in a reset (RFC 9112, 9.6). */
@@ -16,3 +17,13 @@ export function linger(socket: Socket): void {
   });
   socket.once('close', () => clearTimeout(timer));
 }
+
+/** Reads on and forgets what comes: the parser would go on complaining. */
+export function forget(socket: Socket): void {
+  socket.removeAllListeners('data');
+  socket.on('data', () => {});
+  socket.resume();
+}
+
+/** Of node:http's errors: the client has ended its side in the middle of a request. */
+export const ENDED_EARLY = 'HPE_INVALID_EOF_STATE';

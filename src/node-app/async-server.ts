@@ -10,7 +10,7 @@ import type { Duplex } from 'node:stream';
 import { now } from '../clock.ts';
 import { percentDecode, splitTarget } from '../front/environ.ts';
 import { rawErrorAnswer } from '../front/error-page.ts';
-import { LINGER_MS, linger } from '../front/linger.ts';
+import { ENDED_EARLY, forget, LINGER_MS, linger } from '../front/linger.ts';
 import type { FrontConfig } from '../front/messages.ts';
 import { afterAccepting, attachHandle, stopAccepting } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
@@ -334,16 +334,27 @@ export class AsyncServer {
   private notUnderstood(error: NodeJS.ErrnoException, duplex: Duplex): void {
     const socket = duplex as ClientSocket;
     const client = socket[CLIENT];
-    if (error.code === 'ECONNRESET' || !socket.writable || (client !== undefined && (client.refused || runs(client)))) {
+    const running = client !== undefined && runs(client);
+    const endedEarly = error.code === ENDED_EARLY;
+    if (error.code === 'ECONNRESET' || !socket.writable || client?.refused || (running && endedEarly)) {
       socket.destroy();
       return;
     }
-    this.log.warning(`Invalid request from ip=${socket.remoteAddress ?? ''}: ${error.message}`);
+    // As gunicorn: that a client leaves is nothing to look into, and clients leave all the time.
+    if (endedEarly) this.log.debug('Ignored premature client disconnection');
+    else this.log.warning(`Invalid request from ip=${socket.remoteAddress ?? ''}: ${error.message}`);
     const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
-    this.metrics?.notUnderstood(status);
-    if (client !== undefined) client.refused = true;
-    socket.end(rawErrorAnswer(status, error.message));
-    linger(socket);
+    if (running && client.request?.complete) {
+      endBehind(client);
+      return;
+    }
+    if (running) this.refuse(client, status, error.message, OUTCOME.refused);
+    else {
+      this.metrics?.notUnderstood(status);
+      if (client !== undefined) client.refused = true;
+      socket.end(rawErrorAnswer(status, error.message));
+    }
+    if (!socket.destroyed) linger(socket);
   }
 
   // ---- time
@@ -537,6 +548,14 @@ function limitBody(request: IncomingMessage, limitBytes: number, exceeded: (mess
 
 function lastOf(response: ServerResponse): void {
   if (!response.headersSent) response.shouldKeepAlive = false;
+}
+
+/** What came behind the requests that run is no HTTP: these are answered, then the connection ends. */
+function endBehind({ socket, response }: Client): void {
+  if (response === null) return;
+  lastOf(response);
+  response.once('finish', () => socket.destroySoon());
+  forget(socket);
 }
 
 /** Names and values as they went out, also those that writeHead() was given. */

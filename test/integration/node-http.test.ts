@@ -80,6 +80,20 @@ for (const [kind, args] of Object.entries(KINDS)) {
       });
     });
 
+    it('what is no HTTP behind a request costs it neither its answer nor those before it theirs', async () => {
+      await withServer({ app: APP, args }, async ({ address }) => {
+        const late = 'GET /late HTTP/1.1\r\nHost: test\r\n';
+        for (const bytes of [`${late}Connection: close\r\n\r\n${late}\r\n`, `${late}\r\nNO HTTP\r\n\r\n`]) {
+          const text = await ask(address, bytes);
+          assert.match(text, /^HTTP\/1\.1 200 OK\r\n/);
+          assert.equal(text.split('HTTP/1.1 ').length, 2, text);
+          assert.match(text, /\r\nConnection: close\r\n[^]*late/);
+        }
+        const chunked = 'POST /late HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n';
+        assert.match(await ask(address, `${chunked}5\r\nhelloX\r\n0\r\n\r\n`), /^HTTP\/1\.1 400 Bad Request\r\n/);
+      });
+    });
+
     it('an app that says Connection: close has its connection closed behind the answer', async () => {
       await withServer({ app: APP, args }, async ({ address }) => {
         for (const path of ['/last', '/last-pieces', '/not-kept']) {
