@@ -598,8 +598,9 @@ export class ClientServer {
       socket.destroy();
       return;
     }
-    // As gunicorn: that a client leaves is nothing to look into, and clients leave all the time.
-    if (error.code === ENDED_EARLY) this.log.debug('Ignored premature client disconnection');
+    const endedEarly = error.code === ENDED_EARLY;
+    // Its client has left, as with a reset: most uploads that are broken off look so behind a proxy that passes them on unread.
+    if (endedEarly) this.log.debug(`Ignored premature client disconnection from ip=${connection.remoteAddress}`);
     else this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
     if (connection.pipelined?.length || (exchange !== null && exchange !== undefined && isWhole(exchange))) {
       connection.cutOff = new RequestError(status, error.message);
@@ -610,7 +611,7 @@ export class ClientServer {
       socket.destroy();
       return;
     }
-    this.handler.notUnderstood(status);
+    if (!endedEarly) this.handler.notUnderstood(status);
     connection.ending = true;
     socket.end(rawErrorAnswer(status, error.message));
     linger(socket);

@@ -340,9 +340,9 @@ export class AsyncServer {
       socket.destroy();
       return;
     }
-    // As gunicorn: that a client leaves is nothing to look into, and clients leave all the time.
-    if (endedEarly) this.log.debug('Ignored premature client disconnection');
-    else this.log.warning(`Invalid request from ip=${socket.remoteAddress ?? ''}: ${error.message}`);
+    const from = `from ip=${socket.remoteAddress ?? ''}`;
+    if (endedEarly) this.log.debug(`Ignored premature client disconnection ${from}`);
+    else this.log.warning(`Invalid request ${from}: ${error.message}`);
     const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
     if (running && client.request?.complete) {
       endBehind(client);
@@ -350,7 +350,7 @@ export class AsyncServer {
     }
     if (running) this.refuse(client, status, error.message, OUTCOME.refused);
     else {
-      this.metrics?.notUnderstood(status);
+      if (!endedEarly) this.metrics?.notUnderstood(status);
       if (client !== undefined) client.refused = true;
       socket.end(rawErrorAnswer(status, error.message));
     }

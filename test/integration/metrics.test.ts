@@ -41,6 +41,28 @@ async function send(server: Server, path: string): Promise<Connection> {
   return connection;
 }
 
+it('an upload that its client breaks off is counted once, as left, and is no invalid request', { skip }, async () => {
+  const admin = await Admin.choose();
+  await withServer({ app: APP, args: [...admin.args, '--log-level', 'debug'] }, async (server) => {
+    const halves = ['POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello', 'POST / HTTP/1.1\r\nHo'];
+    for (const half of halves) {
+      const connection = await server.connect();
+      await connection.send(half);
+      connection.halfClose();
+      await connection.end();
+      connection.close();
+    }
+    await until(
+      () => server.log.match(/\[DEBUG\] Ignored premature client disconnection/g)?.length === halves.length,
+      () => server.log,
+    );
+    assert.doesNotMatch(server.log, /Invalid request/);
+    await admin.reaches('nunicorn_requests_total{code_class="none",outcome="client_left"}', 1);
+    const refused = (await admin.scrape()).get('nunicorn_requests_total{code_class="4xx",outcome="refused"}') ?? 0;
+    assert.equal(refused, 0);
+  });
+});
+
 it('every request is counted once, by what became of it', { skip }, async () => {
   const admin = await Admin.choose();
   await withServer({ app: APP, args: [...admin.args, '--max-queue', '1'] }, async (server) => {
