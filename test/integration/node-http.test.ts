@@ -87,7 +87,7 @@ for (const [kind, args] of Object.entries(KINDS)) {
           const text = await ask(address, bytes);
           assert.match(text, /^HTTP\/1\.1 200 OK\r\n/);
           assert.equal(text.split('HTTP/1.1 ').length, 2, text);
-          assert.match(text, /\r\nConnection: close\r\n[^]*late/);
+          assert.match(text, /\r\nConnection: close\r\n[\s\S]*late/);
         }
         const chunked = 'POST /late HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n';
         assert.match(await ask(address, `${chunked}5\r\nhelloX\r\n0\r\n\r\n`), /^HTTP\/1\.1 400 Bad Request\r\n/);
