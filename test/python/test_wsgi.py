@@ -878,9 +878,12 @@ class TestInput(unittest.TestCase):
                 got = answer(app)
                 self.assertEqual((got.kinds, got.frames[-1].app_us), (kinds, 0xFFFFFFFF))
 
-    def test_a_file_that_is_gone_fails_the_request_only(self):
-        gone = os.path.join(tempfile.gettempdir(), "nunicorn-no-such-body")
-        self.assertEqual(answer(self.echo, body=os.fsencode(gone), flags=BODY_IN_FILE).kinds, [ERROR])
+    def test_a_file_that_is_gone_fails_the_request_only_and_is_logged_if_its_folder_is_gone_too(self):
+        removed = os.path.join(tempfile.gettempdir(), "nunicorn-no-such-body")
+        for gone, is_logged in ((removed, False), (os.path.join(removed, "body"), True)):
+            with self.subTest(gone=gone):
+                got = answer(self.echo, body=os.fsencode(gone), flags=BODY_IN_FILE)
+                self.assertEqual((got.kinds, bool(got.logged)), ([ERROR], is_logged))
 
     def test_django_that_is_only_imported_is_not_told_of_a_request_without_an_answer(self):
         def fails(environ, start_response):

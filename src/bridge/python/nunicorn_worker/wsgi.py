@@ -384,6 +384,16 @@ def run(app, base_environ, slot, frame):
         answer.over = True
 
 
+def _open_body(path):
+    """The file of a body. Raises ClientGone if the front has removed it: its word that the client has left comes another way."""
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        if os.path.isdir(os.path.dirname(path)):
+            raise ClientGone from None
+        raise
+
+
 def _close_input(source):
     """An app that keeps a view of the body, or has taken the file away, has it to itself."""
     try:
@@ -410,7 +420,7 @@ def _run(app, environ, answer, slot, flags, body):
 
     started = written = _perf_counter()
     try:
-        environ["wsgi.input"] = source = open(body, "rb") if flags & BODY_IN_FILE else BytesIO(body)
+        environ["wsgi.input"] = source = _open_body(body) if flags & BODY_IN_FILE else BytesIO(body)
         app_code.enter(answer.id)
         result = app(environ, answer.start_response)
         kind = type(result)
