@@ -38,6 +38,22 @@ onOneServer('requests', { app: 'wsgi_matrix:application', workers: 1, threads: 4
   }),
   ...(
     [
+      ['RTSP/1.0', get('/', '', 'RTSP/1.0')],
+      ['two empty lines before the request line', `\r\n\r\n${get('/')}`],
+      ['a bare LF before the request line', `\n${get('/')}`],
+      ['Host in a trailer', post(CHUNKED, '5\r\nhello\r\n0\r\nHost: other\r\n\r\n')],
+      ['a chunk extension without a name', post(CHUNKED, '5;=a\r\nhello\r\n0\r\n\r\n')],
+    ] as const
+  ).map(([name, bytes]) =>
+    sent({ name, bytes, differs: { nunicorn: 'is served', gunicorn: '400', why: "Node's parser" } }),
+  ),
+  sent({
+    name: 'a space before a chunk extension',
+    bytes: post(CHUNKED, '5 ;a=b\r\nhello\r\n0\r\n\r\n'),
+    differs: { nunicorn: '400', gunicorn: 'is served', why: "Node's parser" },
+  }),
+  ...(
+    [
       ['a request line of two parts', `GET /\r\n${HOST}\r\n`],
       ['a request line of four parts', `GET / x HTTP/1.1\r\n${HOST}\r\n`],
       ['no target', `GET  HTTP/1.1\r\n${HOST}\r\n`],
