@@ -104,6 +104,8 @@ function newSeat(number: number): Seat {
 
 /** How often the workers are looked at. */
 const TICK_MS = 1000;
+/** A signal to a whole process group (Ctrl-C, systemd's KillMode=control-group) reaches the master within it: then nothing is replaced. */
+const OWN_SIGNAL_MS = 100;
 
 export class Workers implements WorkerEvents {
   private options: WorkersOptions;
@@ -175,12 +177,14 @@ export class Workers implements WorkerEvents {
   }
 
   askedToLeave(serial: number, why: string): void {
-    const worker = this.bySerial.get(serial);
-    if (worker === undefined) return;
-    this.log.info(`Worker (pid:${worker.process?.pid}) was ${why}: it finishes what it runs and is replaced`);
-    // Its turn comes when it is ready: until then there is nothing that could take its place.
-    if (worker.state === 'starting') worker.wish = 'signal';
-    else this.wish(worker, 'signal');
+    after(OWN_SIGNAL_MS, () => {
+      const worker = this.bySerial.get(serial);
+      if (worker === undefined || this.stopping) return;
+      this.log.info(`Worker (pid:${worker.process?.pid}) was ${why}: it finishes what it runs and is replaced`);
+      // Its turn comes when it is ready: until then there is nothing that could take its place.
+      if (worker.state === 'starting') worker.wish = 'signal';
+      else this.wish(worker, 'signal');
+    });
   }
 
   stuck(serial: number): void {

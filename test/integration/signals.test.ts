@@ -266,6 +266,23 @@ it('a second signal does not wait any longer', { skip }, async () => {
   });
 });
 
+it('a signal to all processes, as Ctrl-C sends it, replaces no worker', { skip }, async () => {
+  for (const [app, signal] of [
+    [APP, 'SIGTERM'],
+    [APP, 'SIGINT'],
+    ['./plain-app.mjs', 'SIGTERM'],
+  ] as const) {
+    const files = { 'plain-app.mjs': 'export default (request, response) => response.end("here");' };
+    const place = app === APP ? {} : { chdir: '{home}', files };
+    await withServer({ app, workers: 2, ...place }, async (server) => {
+      await server.waitForLog(/Started: all workers are ready/);
+      for (const worker of server.workers()) process.kill(worker, signal);
+      await assertStopsBy(server, signal, 10_000);
+      assert.doesNotMatch(server.log, /is replaced/);
+    });
+  }
+});
+
 it('a worker that ignores SIGTERM is stopped all the same', { skip }, async () => {
   await withServer({ app: APP, args: ['--graceful-timeout', '2'] }, async (server) => {
     assert.equal((await server.get('/ignore-term')).status, 200);
