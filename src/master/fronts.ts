@@ -53,6 +53,8 @@ export interface FrontsHandler {
 
 interface Front {
   readonly number: number;
+  /** Its number, which the one that is started in its place inherits with its workers; another one when it is too many. */
+  key: number;
   readonly process: ClusterWorker;
   readonly startedAt: number;
   online: boolean;
@@ -104,8 +106,8 @@ export class Fronts {
   private readonly surplus = new Map<Front, () => void>();
   /** Called when no front is too many any more: a reload and the removal of workers may wait at the same time. */
   private waiting: (() => void)[] = [];
-  /** The front of each worker, by serial: a worker keeps the one that it was given to. */
-  private readonly frontNumbers = new Map<number, number>();
+  /** The key of each worker's front, by serial: a worker keeps the one that it was given to. */
+  private readonly frontKeys = new Map<number, number>();
   private readonly backoffs: Backoff[] = [];
   private listeningSaid = false;
   private stopping = false;
@@ -171,6 +173,9 @@ export class Fronts {
       cancel = after(END_LIMIT_MS, () => this.tell(front, { op: 'end' }));
     });
     this.surplus.set(front, () => cancel());
+    const { key } = front;
+    front.key = -front.process.id;
+    for (const [serial, one] of this.frontKeys) if (one === key) this.frontKeys.set(serial, front.key);
     this.tell(front, { op: 'stop', graceful: true });
   }
 
@@ -186,7 +191,7 @@ export class Fronts {
 
   addWorker(worker: WorkerAddress): void {
     const number = 1 + ((worker.number - 1) % this.settings.count);
-    this.frontNumbers.set(worker.serial, number);
+    this.frontKeys.set(worker.serial, number);
     const front = this.fronts[number - 1] ?? null;
     this.tell(front, { op: 'worker', worker });
     if (front !== null && !front.accepts) {
@@ -204,7 +209,7 @@ export class Fronts {
 
   workerExit(worker: WorkerAddress): void {
     this.tell(this.frontOf(worker), { op: 'worker-exit', serial: worker.serial });
-    this.frontNumbers.delete(worker.serial);
+    this.frontKeys.delete(worker.serial);
   }
 
   /** Calls `then` when a front has the listening sockets, so that what waits there is accepted: now, unless all are dead or starting. */
@@ -288,6 +293,7 @@ export class Fronts {
     const child = forkWorker();
     const front: Front = {
       number,
+      key: number,
       process: child,
       startedAt: now(),
       online: false,
@@ -313,7 +319,7 @@ export class Fronts {
     front.online = true;
     this.tell(front, { op: 'start', config: this.configOf(front) });
     for (const worker of this.options.addresses()) {
-      if (this.frontNumbers.get(worker.serial) === front.number) this.tell(front, { op: 'worker', worker });
+      if (this.frontKeys.get(worker.serial) === front.key) this.tell(front, { op: 'worker', worker });
     }
     if (front.accepts) this.sendHandles(front);
     if (this.stopping || this.surplus.has(front)) this.tell(front, { op: 'stop', graceful: true });
@@ -395,7 +401,7 @@ export class Fronts {
     front.restarted = this.listeningSaid && !this.stopping && this.ended === null && wasSurplus === undefined;
     if (wasSurplus === undefined) {
       // What its workers still run is for nobody: those that are to drain have drained.
-      for (const [serial, number] of this.frontNumbers) if (number === front.number) this.handler.drained(serial);
+      for (const [serial, key] of this.frontKeys) if (key === front.key) this.handler.drained(serial);
     }
     if (this.ended !== null) {
       this.checkEnded();
@@ -430,8 +436,8 @@ export class Fronts {
   }
 
   private frontOf({ serial }: WorkerAddress): Front | null {
-    const number = this.frontNumbers.get(serial);
-    return this.all().find((front) => front.number === number) ?? null;
+    const key = this.frontKeys.get(serial);
+    return this.all().find((front) => front.key === key) ?? null;
   }
 
   private tell(front: Front | null, message: ToFront): void {

@@ -1,9 +1,11 @@
 // Several fronts: each has workers of its own, and none is left without.
 import { strict as assert } from 'node:assert';
 import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '../helpers/deadline.ts';
 import { Connection, get } from '../helpers/http.ts';
 import { type Server, withServer } from '../helpers/server.ts';
@@ -86,12 +88,17 @@ test('a reload that comes while a removed front has a client still waits for it,
     const held = await Connection.open(server.address);
     await held.send('GET /hold?a HTTP/1.1\r\nHost: test\r\n\r\n');
     await server.marked('a.started'); // in a worker of the second front
+    const worker = server.processes().find(({ title }) => title.includes(': worker 2 '))?.pid;
+    const descriptors = (): readonly string[] => readdirSync(`/proc/${worker}/fd`);
+    const before = descriptors();
     process.kill(first, 'SIGCONT');
     server.kill('SIGTTOU');
     await server.waitForLog(/Handling signal: ttou/);
     server.kill('SIGHUP');
     await server.waitForLog(/Hang up: Master/);
     await become(() => server.fronts(), 3, server); // one is leaving
+    await delay(1000);
+    assert.deepEqual(descriptors(), before, 'the new front has not taken the worker of the one that is leaving');
     server.mark('a.open');
     assert.equal((await held.response()).text(), 'held');
     held.close();
