@@ -260,7 +260,7 @@ function selectMemory(
 }
 
 export function remarksOf(samples: readonly Sample[]): string {
-  return samples.flatMap(({ remarks }) => remarks).join(', ');
+  return [...new Set(samples.flatMap(({ remarks }) => remarks))].join(', ');
 }
 
 export function show(value: number | undefined, digits: number): string {

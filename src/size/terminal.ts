@@ -60,7 +60,7 @@ function cellTable(report: Report): string[] {
     'memory',
     'predicted',
     'full speed',
-    `p99 at ${Math.round(report.referencePerSecond)}/s`,
+    report.referencePerSecond > 0 ? `p99 at ${Math.round(report.referencePerSecond)}/s` : 'p99',
     `within ${showSlo(report.slo)}`,
     '',
   ];

@@ -94,6 +94,10 @@ test('a worker that has served enough while a reload fails is replaced all the s
 test('a worker that is asked to leave while it boots is replaced when it is ready', () => {
   withWorkers(OPTIONS, ({ workers, spawned }) => {
     workers.askedToLeave(1, 'sent SIGTERM');
+    const later = performance.now() + 200;
+    const clock = mock.method(performance, 'now', () => later);
+    mock.timers.tick(200);
+    clock.mock.restore();
     assert.deepEqual(spawned, [1]);
     workers.ready(1);
     assert.deepEqual(spawned, [1, 2]);
