@@ -439,7 +439,9 @@ export class Front {
     if (step === 'give-up') {
       // Code that swallows the exception, or that it does not reach: only the end of the process helps.
       exchange.timedOutAt = GIVEN_UP;
-      this.tell({ op: 'stuck', serial: slot.worker.serial });
+      // An interpreter that could tell where the thread stands runs others as well.
+      const servesOn = !this.stuckStacks.has(exchange.id) && !slot.worker.slots.every(isStuck);
+      this.tell({ op: 'stuck', serial: slot.worker.serial, servesOn });
     }
     if (step !== 'time-out') return;
     exchange.timedOutAt = time;

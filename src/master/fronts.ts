@@ -38,7 +38,7 @@ export interface FrontsHandler {
   /** A front ended before it had ever listened: none will. */
   failed(): void;
   drained(serial: number): void;
-  stuck(serial: number): void;
+  stuck(serial: number, servesOn: boolean): void;
   recovered(serial: number): void;
   requestLimitReached(serial: number): void;
   /** How many requests a worker has answered by now. */
@@ -355,7 +355,7 @@ export class Fronts {
         this.handler.drained(message.serial);
         return;
       case 'stuck':
-        this.handler.stuck(message.serial);
+        this.handler.stuck(message.serial, message.servesOn);
         return;
       case 'recovered':
         this.handler.recovered(message.serial);

@@ -250,7 +250,7 @@ export class NodeApp implements AppKind {
         workers.appFailed(serial);
         return;
       case 'stuck':
-        workers.stuck(serial);
+        workers.stuck(serial, false);
         return;
       case 'stopped':
         process.stopped = true;

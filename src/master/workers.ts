@@ -187,9 +187,9 @@ export class Workers implements WorkerEvents {
     });
   }
 
-  stuck(serial: number): void {
+  stuck(serial: number, servesOn: boolean): void {
     const worker = this.bySerial.get(serial);
-    if (worker !== undefined) this.giveUp(worker, 'timeout');
+    if (worker !== undefined) this.giveUp(worker, 'timeout', servesOn);
   }
 
   recovered(serial: number): void {
@@ -421,7 +421,7 @@ export class Workers implements WorkerEvents {
 
   /** Code in C holds the interpreter's lock, an event loop stands still, or something has stopped the process. */
   private unresponsive(worker: Worker): void {
-    if (worker.stuck || worker.end !== null) return;
+    if (worker.end !== null) return;
     worker.end = 'unresponsive';
     worker.process?.stacks(false, (stacks) => {
       this.log.critical(
@@ -429,7 +429,7 @@ export class Workers implements WorkerEvents {
           `has not answered for ${this.options.pingLimitMs / 1000} s\n${stacks}`,
       );
       // Not before: the signal that ends it would end the writing of its stacks.
-      if (this.bySerial.has(worker.serial)) this.giveUp(worker, 'unresponsive');
+      if (this.bySerial.has(worker.serial)) this.giveUp(worker, 'unresponsive', false);
     });
   }
 
@@ -459,13 +459,12 @@ export class Workers implements WorkerEvents {
     }
   }
 
-  /** The worker gets nothing more from now on, and another one takes its seat. */
-  private giveUp(worker: Worker, reason: Reason): void {
-    if (worker.stuck) return;
+  /** The worker is replaced, and cannot leave by itself. Unless it serves on until the next one is ready, it gets nothing more. */
+  private giveUp(worker: Worker, reason: Reason, servesOn: boolean): void {
     worker.stuck = true;
     this.advanceEnd(worker);
     this.wish(worker, reason);
-    this.drain(worker, reason);
+    if (!servesOn) this.drain(worker, reason);
   }
 
   // ---- the life of a worker

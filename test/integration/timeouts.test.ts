@@ -149,6 +149,39 @@ def application(environ, start_response):
   }
 });
 
+it('the other threads of a worker with a thread that does not come back serve until the next worker is ready', {
+  skip,
+}, async () => {
+  const files = {
+    'booting.py': `import contextlib, os, time
+home = os.environ["HOME"]
+while os.path.exists(home + "/hung") and not os.path.exists(home + "/boot"):
+    time.sleep(0.05)
+def application(environ, start_response):
+    while environ["PATH_INFO"] == "/hang":
+        open(home + "/hung", "w").close()
+        with contextlib.suppress(BaseException):
+            time.sleep(60)
+    start_response("200 OK", [])
+    return [str(os.getpid()).encode()]
+`,
+  };
+  const options = { app: 'booting', chdir: '{home}', files, threads: 3, args: ['--timeout', '2'] };
+  await withServer(options, async (server) => {
+    const worker = Number((await server.get('/')).text());
+    await assert504(server, '/hang');
+    await server.waitForLog(/is replaced: a request that ran into --timeout does not come back/);
+    for (let i = 0; i < 20; i++) assert.equal(Number((await server.get('/')).text()), worker);
+    // With its last thread it ends.
+    await Promise.all([assert504(server, '/hang'), assert504(server, '/hang')]);
+    await until(() => !server.workers().includes(worker), 'the worker without a thread to end');
+    const waiting = server.get('/');
+    server.mark('boot');
+    assert.notEqual(Number((await waiting).text()), worker);
+    await assertRecovered(server, 1);
+  });
+});
+
 it('a worker whose thread comes back while it is aborted ends once', { skip }, async () => {
   const files = {
     'gunicorn.conf.py': `import os, time
