@@ -309,6 +309,7 @@ export class Service {
   stop(graceful: boolean): void {
     if (this.stopping === null) {
       this.stopping = beginStop(graceful, this.setup.loaded.settings.graceful_timeout * 1000, now());
+      this.workers.expectStop();
       this.app.stop(true);
     } else if (!graceful && this.workersAre === 'leaving') {
       this.workers.stop(0, true);

@@ -119,6 +119,7 @@ export class Workers implements WorkerEvents {
   private allReadySaid = false;
   private everReady = false;
   private ticker: NodeJS.Timeout | null = null;
+  private serverStops = false;
   private stopping = false;
   private quick = false;
 
@@ -179,7 +180,7 @@ export class Workers implements WorkerEvents {
   askedToLeave(serial: number, why: string): void {
     after(OWN_SIGNAL_MS, () => {
       const worker = this.bySerial.get(serial);
-      if (worker === undefined || this.stopping) return;
+      if (worker === undefined || this.serverStops) return;
       this.log.info(`Worker (pid:${worker.process?.pid}) was ${why}: it finishes what it runs and is replaced`);
       // Its turn comes when it is ready: until then there is nothing that could take its place.
       if (worker.state === 'starting') worker.wish = 'signal';
@@ -287,6 +288,11 @@ export class Workers implements WorkerEvents {
         served,
       }),
     );
+  }
+
+  /** The clients get their answers, then comes `stop`. Who is sent a signal meanwhile got it along with the master. */
+  expectStop(): void {
+    this.serverStops = true;
   }
 
   /** Ends all of them, by force after `limitMs`. `quick`: requests were not waited for. */

@@ -276,8 +276,12 @@ it('a signal to all processes, as Ctrl-C sends it, replaces no worker', { skip }
     const place = app === APP ? {} : { chdir: '{home}', files };
     await withServer({ app, workers: 2, ...place }, async (server) => {
       await server.waitForLog(/Started: all workers are ready/);
+      const running = app === APP ? await server.connect() : null;
+      await running?.send('GET /ticks?5 HTTP/1.1\r\nHost: test\r\n\r\n');
+      await running?.readThrough('tick');
       for (const worker of server.workers()) process.kill(worker, signal);
       await assertStopsBy(server, signal, 10_000);
+      running?.close();
       assert.doesNotMatch(server.log, /is replaced/);
     });
   }
