@@ -37,13 +37,18 @@ export async function loadApp(app: NodeAppUri, warn: (text: string) => void): Pr
     listened.cancel();
     return found;
   }
-  const timer = setTimeout(() => {
-    const guard = 'what waits for require.main === module or import.meta.main does not run here';
-    warn(`${describe(app)} exports no app, and has not called listen() yet (${guard})`);
-  }, SILENT_MS);
+  const timer = setTimeout(() => warn(silence(app)), SILENT_MS).unref();
   const first = await listened.promise;
   clearTimeout(timer);
   return { kind: 'server', server: first, listened: true };
+}
+
+/** Of an app that exports nothing and has not called listen(). */
+export function silence(app: NodeAppUri): string {
+  return (
+    `${describe(app)} exports no app and has called no listen() (what waits for require.main === module or ` +
+    'import.meta.main does not run here; a configuration file is named with -c)'
+  );
 }
 
 function exportOf(namespace: Readonly<Record<string, unknown>>, app: NodeAppUri): unknown {

@@ -35,9 +35,14 @@ export async function checkApp({ settings, app, nodeApp, env, cwd }: LoadedSetti
 
 /** Ends the process: what the app has begun would keep it. */
 async function checkNodeApp(app: NodeAppUri, chdir: string): Promise<never> {
-  const { loadApp } = await import('../node-app/load.ts');
+  const { loadApp, silence } = await import('../node-app/load.ts');
   const { bootStack } = await import('../node-app/app-stack.ts');
   process.chdir(chdir);
+  // Nothing is left that could call it.
+  process.once('beforeExit', () => {
+    console.error(`\nError: ${silence(app)}`);
+    process.exit(EXIT.ERROR);
+  });
   try {
     await loadApp(app, (text) => console.error(text));
   } catch (error) {

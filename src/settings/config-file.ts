@@ -60,7 +60,7 @@ export function configLocation(
   return { location, ignored };
 }
 
-/** The text names a file that exists and is no app: any other JavaScript file is one. */
+/** Whether the text names a configuration file that exists, by its name: a JavaScript file of another name is an app. */
 export function isConfigFile(text: string, cwd: string): boolean {
   const isConfigName = /\.(?:py|json)$/.test(text) || NODE_CONFIG_NAMES.some((name) => name === basename(text));
   return isConfigName && existsSync(resolve(cwd, text));

@@ -81,6 +81,15 @@ it('--check-config loads a Node app', { skip }, async () => {
   }
 });
 
+it('--check-config refuses a program that will not serve anything', {
+  skip,
+}, async () => {
+  const server = await Server.spawn({ app: './node/guarded.cjs', args: ['--check-config'] });
+  assert.equal((await server.exit()).code, 1);
+  assert.match(server.log, /Error: .*guarded\.cjs exports no app and has called no listen\(\).*named with -c/);
+  server.destroy();
+});
+
 describe('requests and answers', { skip }, () => {
   it('headers, status and bodies go through as node:http gives and takes them', async () => {
     await withServer({ app: APP }, async (server) => {
