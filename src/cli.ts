@@ -1,4 +1,5 @@
 import { type ExitCode, NunicornError } from './errors.ts';
+import type { CommandName } from './settings/command-names.ts';
 
 const DEFAULT_COLUMNS = 80;
 
@@ -12,7 +13,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   advise: () => import('./size/advise.ts'),
   ctl: () => import('./control/ctl.ts'),
   top: () => import('./control/top.ts'),
-};
+} satisfies Readonly<Record<Exclude<CommandName, 'completion'>, unknown>>;
 
 /**
  * The `nunicorn` command. It returns when there is nothing to serve (`--help`, a mistake); otherwise the master runs, and

@@ -29,6 +29,8 @@ export function cannotListenAfterBind(code: string, { kind, host, port, path }: 
 export function listenFailure(code: string, address: Address): string {
   if (address.kind === 'tcp' && (code === 'ENOTFOUND' || code === 'EAI_AGAIN'))
     return `the name '${address.host}' is not known`;
+  if (address.kind === 'tcp' && code === 'EADDRNOTAVAIL' && /^\d+$/.test(address.host))
+    return `'${address.host}' is no address of this machine (EADDRNOTAVAIL); a port alone is written :${address.host}`;
   // For libuv a folder that is not there is EACCES too.
   if (address.kind !== 'unix' || code !== 'EACCES') return REASONS[code] ?? code;
   const folder = dirname(resolve(address.path));

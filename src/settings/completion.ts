@@ -2,6 +2,7 @@
  * Completion scripts for shells, made from the table: `nunicorn completion bash`. They hold all flags, so that a press of the Tab
  * key starts no process.
  */
+import { COMMAND_NAMES } from './command-names.ts';
 import type { Setting } from './setting.ts';
 import { SHELLS, type Shell } from './shells.ts';
 import { SETTING_NAMES, SETTINGS } from './table.ts';
@@ -20,9 +21,6 @@ const REQUESTS: readonly Completed[] = [
   { flags: ['-h', '--help'], help: 'Show this help.', metavar: undefined, repeatable: false, choices: [] },
   { flags: ['-v', '--version'], help: 'Show the version.', metavar: undefined, repeatable: false, choices: [] },
 ];
-
-/** What may stand in the application's place. */
-const COMMANDS = ['size', 'advise', 'ctl', 'top', 'completion'] as const;
 
 export function completionScript(shell: Shell): string {
   const settings = SETTING_NAMES.flatMap((name): Completed[] => {
@@ -61,7 +59,7 @@ ${cases.join('\n')}
   if [[ $current == -* ]]; then
     COMPREPLY=($(compgen -W '${all.flatMap(({ flags }) => flags).join(' ')}' -- "$current"))
   elif (( COMP_CWORD == 1 )); then
-    COMPREPLY=($(compgen -W '${COMMANDS.join(' ')}' -- "$current") $(compgen -f -- "$current"))
+    COMPREPLY=($(compgen -W '${COMMAND_NAMES.join(' ')}' -- "$current") $(compgen -f -- "$current"))
   fi
 }
 complete -o default -F _nunicorn nunicorn`;
@@ -81,7 +79,7 @@ function zsh(all: readonly Completed[]): string {
 # nunicorn completion zsh > a file named _nunicorn in a folder of $fpath
 _arguments -s \\
 ${specs.join(' \\\n')} \\
-  '1:application:{ _alternative "commands:command:(${COMMANDS.join(' ')})" "files:application:_files" }' \\
+  '1:application:{ _alternative "commands:command:(${COMMAND_NAMES.join(' ')})" "files:application:_files" }' \\
   '*:word:{ [[ $words[2] = completion ]] && compadd ${SHELLS.join(' ')} || _files }'`;
 }
 
@@ -93,7 +91,7 @@ function fish(all: readonly Completed[]): string {
   });
   return `# nunicorn completion fish > ~/.config/fish/completions/nunicorn.fish
 ${lines.join('\n')}
-complete -c nunicorn -n __fish_is_first_token -a '${COMMANDS.join(' ')}'
+complete -c nunicorn -n __fish_is_first_token -a '${COMMAND_NAMES.join(' ')}'
 complete -c nunicorn -n '__fish_seen_subcommand_from completion' -x -a '${SHELLS.join(' ')}'`;
 }
 

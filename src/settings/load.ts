@@ -13,6 +13,7 @@ import { checkAdmin } from './admin.ts';
 import { type NodeAppUri, parseAppUri, parseNodeApp } from './app.ts';
 import { type Counts, chooseCounts } from './auto.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
+import { COMMAND_NAMES } from './command-names.ts';
 import {
   type ConfigFile,
   configLocation,
@@ -367,8 +368,11 @@ function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknow
   if (typeof paste === 'string') return { app: resolve(cwd, paste), nodeApp: null };
   const [positional, ...more] = commandLine.positionals;
   if (more.length > 0) {
+    const given = commandLine.positionals.map((word) => `'${word}'`).join(' and ');
+    const command = nearest(positional ?? '', COMMAND_NAMES);
+    const hint = command === undefined ? '' : `; or is it the command that was meant: nunicorn ${command} ...`;
     throw new NunicornError(
-      `one application is served, but ${commandLine.positionals.map((word) => `'${word}'`).join(' and ')} were given (from the command line)`,
+      `one application is served, but ${given} were given${hint} (from the command line)`,
       EXIT.USAGE,
     );
   }

@@ -149,6 +149,13 @@ async function refusal(options: Omit<ServerOptions, 'app'>): Promise<string> {
   }
 }
 
+it('a port without its colon', { skip: !NUNICORN_RUNS }, async () => {
+  assert.match(
+    await refusal({ bind: ['8080'] }),
+    /'8080' is no address of this machine .*; a port alone is written :8080/,
+  );
+});
+
 it('a Unix socket below a file, in a folder that is not there, or with a path that is cut', {
   skip: !NUNICORN_RUNS,
 }, async () => {

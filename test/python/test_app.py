@@ -168,18 +168,19 @@ class TestLoadApp(Loading):
 
 class TestRefused(Loading):
     def test_a_missing_attribute(self):
-        self.refused("shop:missing", "Failed to find attribute 'missing' in 'shop'.")
-        self.refused("shop:missing()", "Failed to find attribute 'missing' in 'shop'.")
-        self.refused("shop:site.missing", "Failed to find attribute 'missing' in 'shop'.")
+        self.refused("shop:missing", "Failed to find attribute 'missing' in 'shop'. Did you mean 'shop:application'?")
+        self.refused("shop:missing()", "Failed to find attribute 'missing' in 'shop'. Did you mean 'shop:application'?")
+        self.refused("shop:site.missing", "Failed to find attribute 'missing' in 'shop'. Did you mean 'shop:application'?")
 
     def test_a_module_without_application(self):
         self.write("empty.py", "")
         self.refused("empty", "Failed to find attribute 'application' in 'empty'.")
 
-    def test_a_name_without_a_callable_that_flask_or_django_have_further_on(self):
+    def test_what_flask_or_django_have_further_on_is_named(self):
         self.write("flasky.py", "def app(environ, start_response): return []")
         self.refused("flasky", "Failed to find attribute 'application' in 'flasky'. Did you mean 'flasky:app'?")
-        self.refused("flasky:application", "Failed to find attribute 'application' in 'flasky'.")
+        self.refused("flasky:application", "Failed to find attribute 'application' in 'flasky'. Did you mean 'flasky:app'?")
+        self.refused("flasky:ap", "Failed to find attribute 'ap' in 'flasky'. Did you mean 'flasky:app'?")
         self.write("project/__init__.py", "")
         self.refused("project", "Failed to find attribute 'application' in 'project'.")
         self.write("project/wsgi.py", "")

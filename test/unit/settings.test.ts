@@ -264,7 +264,9 @@ describe('the command line', () => {
     [['--workers'], /--workers needs a value/],
     [['-w', '--threads', '2', 'app'], /-w needs a value/],
     [['--preload=yes', 'app'], /--preload takes no value/],
-    [['one', 'two'], /'one' and 'two' were given/],
+    [['one', 'two'], /'one' and 'two' were given \(from/],
+    [['siz', 'project.wsgi'], /'siz' and 'project\.wsgi' were given; .* nunicorn size \.\.\. \(from/],
+    [['-w', '2', 'top', 'app'], /'top' and 'app' were given; .* nunicorn top \.\.\. \(from/],
   ];
   for (const [argv, message] of USAGE) {
     test(`refuses ${argv.join(' ')} with exit code 2`, () => refused(load(argv), 2, message));

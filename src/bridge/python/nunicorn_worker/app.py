@@ -118,13 +118,13 @@ def load_app(uri):
 
 
 def meant_by(uri, module):
-    """A question to add, if the name without a callable was perhaps to be Flask's `app`, or the wsgi.py of a Django project."""
-    if ":" in uri:
-        return ""
-    if callable(getattr(module, "app", None)):
-        return " Did you mean '%s:app'?" % uri
-    if any(os.path.exists(os.path.join(folder, "wsgi.py")) for folder in getattr(module, "__path__", ())):
-        return " Did you mean '%s.wsgi'?" % uri
+    """A question to add, if the module has what is called so in most, or is the package of a Django project."""
+    module_name, colon, _ = uri.partition(":")
+    for name in ("application", "app"):
+        if callable(getattr(module, name, None)):
+            return " Did you mean '%s:%s'?" % (module_name, name)
+    if not colon and any(os.path.exists(os.path.join(folder, "wsgi.py")) for folder in getattr(module, "__path__", ())):
+        return " Did you mean '%s.wsgi'?" % module_name
     return ""
 
 
