@@ -15,7 +15,7 @@ import {
   untilAnswered,
 } from './loads.ts';
 import { chooseCores, pinThisProcess, requirePrograms, watchRun } from './machine.ts';
-import { options, USAGE } from './options.ts';
+import { options } from './options.ts';
 import { renderPage, writePage } from './page.ts';
 import { Program, runToEnd, scratchFolder } from './programs.ts';
 import { type MemorySample, type Results, type Sample, toMarkdown, verdicts } from './report.ts';
@@ -54,8 +54,7 @@ const memory: MemorySample[] = [];
 const skipped: string[] = [];
 const notes: string[] = [];
 
-if (options.help) console.log(USAGE);
-else if (options.render !== undefined) renderPage(PAGE, options.render);
+if (options.render !== undefined) renderPage(PAGE, options.render);
 else await main();
 
 async function main(): Promise<void> {

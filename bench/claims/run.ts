@@ -1,13 +1,11 @@
 /**
  * `npm run bench:claims`: what guides say about Gunicorn's workers, threads and memory, measured on one core of this machine and printed
  * beside it. Writes bench/results/claims.md and claims.json after each measurement: `--continue` goes on where it was stopped.
- * `--rounds 3 --seconds 2`; `--render` writes the page anew.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import type { Cell } from '../../src/size/cell.ts';
 import { Generator } from '../../src/size/generator.ts';
 import { impose } from '../../src/size/impose.ts';
@@ -15,6 +13,7 @@ import type { LoadResult } from '../../src/size/load/load.ts';
 import { cpuNsOf, read } from '../../src/size/proc.ts';
 import { ServerUnderTest } from '../../src/size/server.ts';
 import { median } from '../../src/size/statistics.ts';
+import { commandLine, duration, positive } from '../command-line.ts';
 import { freePort } from '../loads.ts';
 import { CLAIMS, type Measured, type SetupId, type Site } from './claims.ts';
 
@@ -68,18 +67,30 @@ interface Results {
   readonly figures: Figures;
 }
 
-const { values } = parseArgs({
-  options: {
+const USAGE = `  --rounds N    3
+  --seconds S   2, of each load
+  --continue    go on where it was stopped
+  --render      write the page anew, measure nothing`;
+
+const options = commandLine(
+  'bench:claims',
+  USAGE,
+  {
     rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '2' },
     continue: { type: 'boolean', default: false },
     render: { type: 'boolean', default: false },
   },
-});
+  (values) => ({
+    ...values,
+    rounds: positive('rounds', values.rounds),
+    seconds: duration('seconds', values.seconds),
+  }),
+);
 
 const file = join(RESULTS, 'claims.json');
-const known = values.render || values.continue ? (JSON.parse(readFileSync(file, 'utf8')) as Results) : undefined;
-const results = known !== undefined && values.render ? known : await measureAll(known);
+const known = options.render || options.continue ? (JSON.parse(readFileSync(file, 'utf8')) as Results) : undefined;
+const results = known !== undefined && options.render ? known : await measureAll(known);
 write(results);
 console.log(toMarkdown(results));
 
@@ -114,7 +125,7 @@ async function measureAll(before: Results | undefined): Promise<Results> {
   const names = (Object.keys(SITES) as Site[]).flatMap((site) =>
     (Object.keys(SETUPS) as SetupId[]).flatMap((id) => (id === 'uvicorn1' && site !== 'hello' ? [] : [{ id, site }])),
   );
-  const rounds = Number(values.rounds);
+  const { rounds } = options;
   try {
     execFileSync(PYTHON, ['-m', 'django_shop.fill'], { env, cwd: join(ROOT, 'examples') });
     for (let round = 1; round <= rounds; round++)
@@ -201,7 +212,7 @@ async function measure(
     let asked = (await load(500)).answeredInAll;
     const before = cpuNsOf(server.tree());
     const startedAt = performance.now();
-    const { completed, seconds, answeredInAll } = await load(Number(values.seconds) * 1000);
+    const { completed, seconds, answeredInAll } = await load(options.seconds * 1000);
     const cpu = (cpuNsOf(server.tree()) - before) / 1e6 / (performance.now() - startedAt);
     asked += answeredInAll;
     for (let more = 1; asked < REQUESTS && more > 0; asked += more) more = (await load(1000)).answeredInAll;

@@ -4,7 +4,7 @@
  */
 
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+import { commandLine, pick, positive } from '../command-line.ts';
 import { constantRate, freePort, fullSpeed, type Outcome, type Target, untilAnswered } from '../loads.ts';
 import { chooseCores, pinThisProcess, requirePrograms, watchRun } from '../machine.ts';
 import { renderPage, writePage } from '../page.ts';
@@ -24,8 +24,7 @@ import {
 import { HEALTH, type Results, toMarkdown, verdicts } from './report.ts';
 import { commandOf, install, NODE_APPS, versions } from './servers.ts';
 
-const USAGE = `npm run bench:node -- [options]
-  --cases a,b         ${CASES.map(({ id }) => id).join(',')}
+const USAGE = `  --cases a,b         ${CASES.map(({ id }) => id).join(',')}
   --rounds N          5
   --seconds S         2, of each window; of 'compute' twice that
   --out NAME          bench/results/NAME.md and .json ('node' for all cases in 5 rounds, else 'node-partial')
@@ -33,8 +32,10 @@ const USAGE = `npm run bench:node -- [options]
   --load-cores C
   --render NAME       write NAME.md anew from NAME.json, measure nothing`;
 
-const { values } = parseArgs({
-  options: {
+const { cases, rounds, seconds, ...options } = commandLine(
+  'bench:node',
+  USAGE,
+  {
     cases: { type: 'string' },
     rounds: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '2' },
@@ -42,28 +43,36 @@ const { values } = parseArgs({
     'server-cores': { type: 'string' },
     'load-cores': { type: 'string' },
     render: { type: 'string' },
-    help: { type: 'boolean', default: false },
   },
-});
+  (values) => {
+    const wanted = pick(
+      'cases',
+      values.cases,
+      CASES.map(({ id }) => id),
+    );
+    return {
+      ...values,
+      cases: CASES.filter(({ id }) => wanted.has(id)),
+      rounds: positive('rounds', values.rounds),
+      seconds: positive('seconds', values.seconds),
+    };
+  },
+);
 
 /** Of a run that may replace the published page. */
 const MIN_ROUNDS = 5;
 /** For windows that are measured again: see Windows. */
 const LIMIT_MS = 8 * 60_000;
-const rounds = positive('rounds', values.rounds);
-const seconds = positive('seconds', values.seconds);
-const cores = chooseCores(values['server-cores'], values['load-cores']);
+const cores = chooseCores(options['server-cores'], options['load-cores']);
 const windows = new Windows(cores, LIMIT_MS);
 const PAGE = { toMarkdown, verdicts };
 const samples: Sample[] = [];
 const notes: string[] = [];
 
-if (values.help) console.log(USAGE);
-else if (values.render !== undefined) renderPage(PAGE, values.render);
+if (options.render !== undefined) renderPage(PAGE, options.render);
 else await main();
 
 async function main(): Promise<void> {
-  const cases = chosenCases();
   const variants = cases.flatMap((each) => each.variants);
   requirePrograms(['wrk', 'taskset']);
   install(variants);
@@ -75,8 +84,8 @@ async function main(): Promise<void> {
     for (const each of cases) await measureCase(round, each, steps);
   }
   const results: Results = { about: about(rounds), versions: versions(variants), notes, samples };
-  const whole = values.cases === undefined && rounds >= MIN_ROUNDS;
-  writePage(PAGE, values.out ?? (whole ? 'node' : 'node-partial'), results);
+  const whole = cases.length === CASES.length && rounds >= MIN_ROUNDS;
+  writePage(PAGE, options.out ?? (whole ? 'node' : 'node-partial'), results);
 }
 
 /** All variants once, one at a time, in another order each round. */
@@ -209,19 +218,4 @@ function print(one: Sample, again: boolean): void {
 function note(text: string): void {
   notes.push(text);
   console.log(`note: ${text}`);
-}
-
-function chosenCases(): readonly Case[] {
-  if (values.cases === undefined) return CASES;
-  const wanted = values.cases.split(',');
-  const unknown = wanted.filter((id) => !CASES.some((each) => each.id === id));
-  if (unknown.length > 0)
-    throw new Error(`--cases: no ${unknown.join(', ')}; there are ${CASES.map(({ id }) => id).join(', ')}`);
-  return CASES.filter(({ id }) => wanted.includes(id));
-}
-
-function positive(name: string, text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} takes a whole number from 1, not ${text}`);
-  return value;
 }

@@ -2,12 +2,9 @@
  * `npm run bench:size`: how often `nunicorn size` is right. Applications of known cost, whose best setting follows from the maths;
  * predicted against measured throughput; the same applications beside a noise maker; and the Django example against an exhaustive
  * grid. Writes bench/results/size.md and size.json after each item, so that nothing is lost when it is stopped.
- *
- *   npm run bench:size -- [--part synthetic,prediction,noise,django] [--continue] [--runs 20] [--noise-runs 10] [--budget 40]
- *     [--noise-budget 20] [--prediction-budget 30] [--django-budget 60]
  */
 import { availableParallelism, cpus, loadavg } from 'node:os';
-import { parseArgs } from 'node:util';
+import { commandLine, pick, positive } from '../command-line.ts';
 import { toMarkdown } from './page.ts';
 import { application, django, predict, sizeOnce, WAITING, withNoise } from './parts.ts';
 import { type Part, type Results, type Run, readResults, writeResults } from './results.ts';
@@ -15,9 +12,20 @@ import { type Part, type Results, type Run, readResults, writeResults } from './
 const PARTS = ['synthetic', 'prediction', 'noise', 'django'] as const;
 type Name = (typeof PARTS)[number];
 
-const { values } = parseArgs({
-  options: {
-    part: { type: 'string', default: PARTS.join(',') },
+const USAGE = `  --part a,b                ${PARTS.join(',')}
+  --continue                go on where it was stopped
+  --runs N                  20, of 'synthetic'
+  --noise-runs N            10
+  --budget S                40, of each sizing
+  --noise-budget S          20
+  --prediction-budget S     30
+  --django-budget S         60`;
+
+const options = commandLine(
+  'bench:size',
+  USAGE,
+  {
+    part: { type: 'string' },
     continue: { type: 'boolean', default: false },
     runs: { type: 'string', default: '20' },
     'noise-runs': { type: 'string', default: '10' },
@@ -26,35 +34,36 @@ const { values } = parseArgs({
     'prediction-budget': { type: 'string', default: '30' },
     'django-budget': { type: 'string', default: '60' },
   },
-});
-
-const wanted = values.part.split(',');
-const unknown = wanted.find((name) => !PARTS.some((part) => part === name));
-if (unknown !== undefined) {
-  console.error(`--part ${unknown}: there are ${PARTS.join(', ')}`);
-  process.exit(2);
-}
+  (values) => ({
+    parts: pick('part', values.part, PARTS),
+    continue: values.continue,
+    runs: positive('runs', values.runs),
+    noiseRuns: positive('noise-runs', values['noise-runs']),
+    budgetS: positive('budget', values.budget),
+    noiseBudgetS: positive('noise-budget', values['noise-budget']),
+    predictionBudgetS: positive('prediction-budget', values['prediction-budget']),
+    djangoBudgetS: positive('django-budget', values['django-budget']),
+  }),
+);
 /** Before anything of ours ran. */
 const loadBefore = loadavg()[0] ?? 0;
 const results: Results = readResults();
 results.machine = `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} cores, Node ${process.versions.node}`;
-for (const part of PARTS) if (wanted.includes(part)) await work(part);
+for (const part of options.parts) await work(part);
 console.log(`\n${toMarkdown(results)}`);
 
 function work(part: Name): Promise<void> {
   switch (part) {
     case 'synthetic':
-      return items(part, Number(values.runs), Number(values.budget), async (i, budgetS) =>
-        said(sizeOnce(application(i), budgetS)),
-      );
+      return items(part, options.runs, options.budgetS, async (i, budgetS) => said(sizeOnce(application(i), budgetS)));
     case 'noise':
       return withNoise(() =>
-        items(part, Number(values['noise-runs']), Number(values['noise-budget']), async (i, budgetS) =>
+        items(part, options.noiseRuns, options.noiseBudgetS, async (i, budgetS) =>
           said(sizeOnce(application(i), budgetS)),
         ),
       );
     case 'prediction':
-      return items(part, WAITING.length, Number(values['prediction-budget']), async (i, budgetS) => {
+      return items(part, WAITING.length, options.predictionBudgetS, async (i, budgetS) => {
         const known = WAITING[i];
         if (known === undefined) throw new Error(`there is no application ${i}`);
         const found = await predict(known, budgetS);
@@ -64,7 +73,7 @@ function work(part: Name): Promise<void> {
         ];
       });
     case 'django':
-      return items(part, 1, Number(values['django-budget']), async (_, budgetS) => {
+      return items(part, 1, options.djangoBudgetS, async (_, budgetS) => {
         const grid = await django(budgetS);
         return [grid, `${grid.recommended}, best of the grid ${grid.best}: ${(100 * grid.share).toFixed(0)} %`];
       });
@@ -87,7 +96,7 @@ async function items<T>(
   make: (i: number, budgetS: number) => Promise<[T, string]>,
 ): Promise<void> {
   const known = results[part] as Part<T> | undefined;
-  const from = values.continue && known !== undefined ? known.items.length : 0;
+  const from = options.continue && known !== undefined ? known.items.length : 0;
   const head = {
     at: new Date().toISOString().slice(0, 16).replace('T', ' '),
     load: loadBefore,
