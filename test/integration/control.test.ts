@@ -128,6 +128,8 @@ it('backtrace shows where the threads are, also while C code holds the GIL', { s
     const told = await ctl(server, 'backtrace', '1');
     assert.match(told, /^Thread nunicorn-thread-\d \(most recent call last\):$/m);
     assert.match(told, /faults\.py", line \d+, in application/);
+    assert.doesNotMatch(told, /nunicorn_worker|MainThread/, 'what is the server and not the app');
+    assert.equal(told.match(/^Thread nunicorn-thread-\d waits for a request$/gm)?.length, 1);
     server.mark('a.open');
     await held.response();
     held.close();

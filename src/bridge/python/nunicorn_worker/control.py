@@ -13,9 +13,10 @@ import struct
 import sys
 import threading
 import time
-import traceback
 
 from .frames import CONTROL_CONNECTION, GREETING, SLOT_CONNECTION
+from .interrupt import app_stack
+from .slot import is_waiting
 
 _ACCEPT_AGAIN_SECONDS = 0.05
 
@@ -46,16 +47,6 @@ class Lines:
             return None
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [json.loads(line) for line in lines]
-
-
-def _stacks():
-    """Where all threads are but this one."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return "\n".join(
-        "Thread %s (most recent call last):\n%s" % (names.get(ident, ident), "".join(traceback.format_stack(frame)))
-        for ident, frame in sys._current_frames().items()
-        if ident != threading.get_ident()
-    )
 
 
 class Control:
@@ -93,15 +84,32 @@ class Control:
                     slot.leave()
                 self.left.set()
             elif message["op"] == "abort":
-                self._worker.abort(_stacks().rstrip())
+                self._worker.abort(self._stacks().rstrip())
             elif message["op"] == "ping":
                 self._master.say(op="pong")  # that this thread runs proves that the interpreter's lock is not held
             elif message["op"] == "stacks":
-                self._master.say(op="stacks", text=_stacks())
+                self._master.say(op="stacks", text=self._stacks())
             elif message["op"] == "metrics":
                 self._worker.tell_metrics()
             elif message["op"] == "reopen":
                 self._worker.reopen_logs()
+
+    def _stacks(self):
+        """Where all threads are but this one, those first that do something."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        busy, idle = [], []
+        for ident, frame in sys._current_frames().items():
+            name = names.get(ident, ident)
+            if is_waiting(frame):
+                idle.append("Thread %s waits for a request\n" % name)
+            elif ident != threading.get_ident() and not self._only_waits(ident, frame):
+                busy.append("Thread %s (most recent call last):\n%s\n" % (name, app_stack(frame)))
+        return "\n".join([*sorted(busy), *sorted(idle)])
+
+    def _only_waits(self, ident, frame):
+        """Of the main thread: whether the others serve."""
+        is_main = ident == threading.main_thread().ident
+        return is_main and len(self._slots) > 1 and frame.f_code.co_filename == threading.__file__
 
     def _accept(self):
         try:

@@ -27,6 +27,13 @@ class RequestTimeout(KeyboardInterrupt):
     """
 
 
+def app_stack(frame):
+    """Where a thread is, innermost call last: in the app, or whatever the app has called. All frames, if it is in the server."""
+    lines = traceback.extract_stack(frame)
+    ours = [at for at, line in enumerate(lines) if "nunicorn_worker" in line.filename]
+    return "".join(traceback.format_list(lines[ours[-1] + 1 :] or lines if ours else lines)).rstrip("\n")
+
+
 class Interruptible:
     """What one thread runs, and how it is interrupted there."""
 
@@ -100,8 +107,5 @@ class Interruptible:
         self._setting = False
 
     def stack(self):
-        """Where the thread is, innermost call last, without the frames of the server."""
-        frame = sys._current_frames().get(self._thread)
-        lines = traceback.extract_stack(frame)
-        ours = [at for at, line in enumerate(lines) if "nunicorn_worker" in line.filename]
-        return "".join(traceback.format_list(lines[ours[-1] + 1 :] if ours else lines)).rstrip("\n")
+        """Where the thread is, as `app_stack` shows it."""
+        return app_stack(sys._current_frames().get(self._thread))

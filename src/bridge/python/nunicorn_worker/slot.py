@@ -256,6 +256,11 @@ class Slot:
         self.out[:count] = [data[sent:]] if sent < len(data) else []
 
 
+def is_waiting(frame):
+    """Whether this is the innermost frame of a thread that waits for a request."""
+    return frame.f_code is Slot._read.__code__
+
+
 def _close(sock):
     """Its descriptor may be closed already, by an app that has closed one twice, or be that of the next connection by now.
 
