@@ -38,8 +38,11 @@ export interface Slot<R> {
   takingBack: boolean;
   /** The connection broke and is being made anew. */
   lost: boolean;
-  /** Nothing goes here while one of the two holds. */
-  held: boolean;
+}
+
+/** Nothing goes to the slot for now. */
+export function isHeld({ takingBack, lost }: Slot<unknown>): boolean {
+  return takingBack || lost;
 }
 
 export interface DispatchWorker<R> {
@@ -138,7 +141,7 @@ export class Dispatcher<R extends Dispatched> {
       hot: null,
     };
     for (let number = 0; number < threads; number++) {
-      slots.push({ worker, number, requests: [], runningSince: 0, takingBack: false, lost: false, held: false });
+      slots.push({ worker, number, requests: [], runningSince: 0, takingBack: false, lost: false });
     }
     worker.idle.push(...slots);
     this.workerList.push(worker);
@@ -179,9 +182,8 @@ export class Dispatcher<R extends Dispatched> {
   loseSlot(slot: Slot<R>, hasBegun: (request: R) => boolean, now: number): R[] {
     const begun = slot.requests.filter(hasBegun);
     const again = slot.requests.filter((request) => !begun.includes(request));
-    if (slot.requests.length === 0 && !slot.held) slot.worker.idle.splice(slot.worker.idle.indexOf(slot), 1);
+    if (slot.requests.length === 0 && !isHeld(slot)) slot.worker.idle.splice(slot.worker.idle.indexOf(slot), 1);
     slot.lost = true;
-    slot.held = true;
     slot.worker.outstanding -= slot.requests.length;
     for (const request of begun) this.release(request);
     for (const request of again) request.slot = null;
@@ -245,7 +247,7 @@ export class Dispatcher<R extends Dispatched> {
     slot.worker.outstanding--;
     slot.worker.lookAhead.observe(appUs);
     slot.runningSince = now;
-    if (slot.requests.length === 0 && !slot.held) slot.worker.idle.push(slot);
+    if (slot.requests.length === 0 && !isHeld(slot)) slot.worker.idle.push(slot);
     if (this.waiting > 0) this.dispatch(now);
   }
 
@@ -255,7 +257,7 @@ export class Dispatcher<R extends Dispatched> {
     for (const worker of this.workerList) {
       if (worker.outstanding < 2) continue;
       for (const slot of worker.slots) {
-        if (slot.requests.length > 1 && !slot.held && now - slot.runningSince > limitMs) overdue.push(slot);
+        if (slot.requests.length > 1 && !isHeld(slot) && now - slot.runningSince > limitMs) overdue.push(slot);
       }
     }
     return overdue;
@@ -264,7 +266,6 @@ export class Dispatcher<R extends Dispatched> {
   /** The worker was asked to give back what was sent ahead: nothing more goes there before `takenBack`. */
   takeBack(slot: Slot<R>): void {
     slot.takingBack = true;
-    slot.held = true;
     slot.worker.lookAhead.observeSlow();
   }
 
@@ -316,11 +317,8 @@ export class Dispatcher<R extends Dispatched> {
       const outstanding = worker.slots.reduce((sum, slot) => sum + slot.requests.length, 0);
       if (outstanding !== worker.outstanding) found.push(`worker ${worker.serial}: outstanding is miscounted`);
       for (const slot of worker.slots) {
-        if (slot.held !== (slot.takingBack || slot.lost)) {
-          found.push(`worker ${worker.serial}, slot ${slot.number}: ${slot.held ? 'held by nothing' : 'not held'}`);
-        }
         const idle = worker.idle.includes(slot);
-        if (idle !== (slot.requests.length === 0 && !slot.held)) {
+        if (idle !== (slot.requests.length === 0 && !isHeld(slot))) {
           found.push(
             `worker ${worker.serial}, slot ${slot.number}: ${idle ? 'busy but listed idle' : 'idle but not listed'}`,
           );
@@ -334,8 +332,8 @@ export class Dispatcher<R extends Dispatched> {
   describe(): string {
     const lines = this.workerList.map(({ serial, accepting, outstanding, idle, lookAhead, slots }) => {
       const each = slots.map(
-        ({ requests, held, lost, takingBack }) =>
-          `${requests.length}${held ? ' held' : ''}${lost ? ' lost' : ''}${takingBack ? ' taking-back' : ''}`,
+        ({ requests, lost, takingBack }) =>
+          `${requests.length}${lost ? ' lost' : ''}${takingBack ? ' taking-back' : ''}`,
       );
       return (
         `worker ${serial}: ${accepting ? 'accepting' : 'draining'}, ${outstanding} outstanding, ${idle.length} idle, ` +
@@ -350,9 +348,8 @@ export class Dispatcher<R extends Dispatched> {
   repair(now: number): void {
     for (const worker of this.workerList) {
       worker.outstanding = worker.slots.reduce((sum, slot) => sum + slot.requests.length, 0);
-      for (const slot of worker.slots) slot.held = slot.takingBack || slot.lost;
       worker.idle.length = 0;
-      worker.idle.push(...worker.slots.filter((slot) => slot.requests.length === 0 && !slot.held));
+      worker.idle.push(...worker.slots.filter((slot) => slot.requests.length === 0 && !isHeld(slot)));
     }
     this.dispatch(now);
   }
@@ -451,9 +448,8 @@ export class Dispatcher<R extends Dispatched> {
 
   /** The slot takes requests again, unless something else holds it. */
   private letGo(slot: Slot<R>): void {
-    slot.held = slot.takingBack || slot.lost;
     const { idle } = slot.worker;
-    if (!slot.held && slot.requests.length === 0 && !idle.includes(slot)) idle.push(slot);
+    if (!isHeld(slot) && slot.requests.length === 0 && !idle.includes(slot)) idle.push(slot);
   }
 
   /** The request is no more. */
@@ -500,5 +496,5 @@ export class Dispatcher<R extends Dispatched> {
 }
 
 function hasRoom<R>(slot: Slot<R>, limit: number, onlyBusy: boolean): boolean {
-  return !slot.held && slot.requests.length < limit && !(onlyBusy && slot.requests.length === 0);
+  return !isHeld(slot) && slot.requests.length < limit && !(onlyBusy && slot.requests.length === 0);
 }

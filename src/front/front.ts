@@ -7,7 +7,7 @@ import type { AnswerHandler } from '../bridge/frames.ts';
 import { readStacks } from '../bridge/stacks.ts';
 import { type NotOpened, openBegun, WorkerLink } from '../bridge/worker-link.ts';
 import { after, now } from '../clock.ts';
-import type { Dispatcher, DispatchWorker, Slot } from '../dispatch/dispatcher.ts';
+import { type Dispatcher, type DispatchWorker, isHeld, type Slot } from '../dispatch/dispatcher.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
@@ -141,7 +141,7 @@ export class Front {
     attached.draining = true;
     this.reserveDescriptors();
     this.dispatcher.drain(attached.worker);
-    for (const slot of attached.worker.slots) if (slot.requests.length > 1 && !slot.held) this.takeBack(slot);
+    for (const slot of attached.worker.slots) if (slot.requests.length > 1 && !isHeld(slot)) this.takeBack(slot);
     this.checkDrained(attached);
   }
 
@@ -361,7 +361,7 @@ export class Front {
 
   private slotReady(serial: number, number: number): void {
     const slot = this.attached.get(serial)?.worker.slots[number];
-    if (slot?.held) this.dispatcher.restoreSlot(slot, now());
+    if (slot !== undefined && isHeld(slot)) this.dispatcher.restoreSlot(slot, now());
   }
 
   private takeBack(slot: Slot<Exchange>): void {
@@ -426,7 +426,7 @@ export class Front {
 
   /** A worker that expects to be done in a moment may hold an answer that is ready; it sends it when it is asked. */
   private askForHeldAnswer(slot: Slot<Exchange>, exchange: Exchange, time: number): void {
-    if (exchange.phase !== 'dispatched' || exchange.askedFor || slot.held || time - slot.runningSince < SWEEP_MS)
+    if (exchange.phase !== 'dispatched' || exchange.askedFor || isHeld(slot) || time - slot.runningSince < SWEEP_MS)
       return;
     exchange.askedFor = true;
     this.takeBack(slot);

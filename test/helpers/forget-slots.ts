@@ -1,6 +1,6 @@
 /**
  * A fault for the dispatcher of a running process: loaded before the server's own code by `NODE_OPTIONS=--import`. When the file
- * `forget` is in HOME, the dispatcher takes its slots, once, for held ones, as a defect of its own would have it.
+ * `forget` is in HOME, the dispatcher forgets, once, which of its slots are idle, as a defect of its own would have it.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,6 +15,7 @@ Dispatcher.prototype.answered = function (slot, appUs, now) {
   rmSync(mark);
   for (const worker of this.workers) {
     worker.idle.length = 0;
-    for (const one of worker.slots) one.held = true;
+    worker.hot = null;
   }
+  Reflect.set(this, 'lastUsed', null);
 };

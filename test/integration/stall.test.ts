@@ -24,7 +24,7 @@ for (const [what, app] of [
         [200, 200, 200, 200],
       );
       await server.waitForLog(
-        /\[CRITICAL\] Requests waited beside free threads\. This is a defect of nunicorn; it was mended\. .*worker 1, slot 0: held by nothing/,
+        /\[CRITICAL\] Requests waited beside free threads\. This is a defect of nunicorn; it was mended\. .*worker 1, slot 0: idle but not listed/,
       );
       assert.deepEqual(server.workers(), workers);
       const from = server.log.length;

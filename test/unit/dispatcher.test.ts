@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type Dispatched, Dispatcher, type DispatchWorker, type Slot } from '../../src/dispatch/dispatcher.ts';
+import { type Dispatched, Dispatcher, type DispatchWorker, isHeld, type Slot } from '../../src/dispatch/dispatcher.ts';
 
 class Request implements Dispatched {
   readonly id: number;
@@ -601,7 +601,7 @@ class World {
   }
 
   ask(thread: Thread): void {
-    if (thread.slot.held || thread.slot.requests.length < 2) return;
+    if (isHeld(thread.slot) || thread.slot.requests.length < 2) return;
     this.dispatcher.takeBack(thread.slot);
     assert.equal(thread.slot.worker.lookAhead.limit, 1);
     thread.asked = true;
@@ -711,7 +711,7 @@ class World {
           continue;
         }
         held.push(...slot.requests);
-        assert.equal(slot.held, !connected || asked || taken !== null);
+        assert.equal(isHeld(slot), !connected || asked || taken !== null);
         const there = [...answers.map(({ request }) => request), ...(running ? [running] : []), ...ahead];
         const known = slot.requests.filter(({ id }) => !taken?.has(id));
         assert.deepEqual(
@@ -720,7 +720,7 @@ class World {
           'front and worker agree',
         );
         for (const request of slot.requests) assert.equal(request.slot, slot);
-        if (queued.length > 0 && worker.accepting && !slot.held) {
+        if (queued.length > 0 && worker.accepting && !isHeld(slot)) {
           const hasRoom = slot.requests.length < worker.lookAhead.limit;
           const isReserved = slot.requests.length === 0 && this.isFull;
           assert.ok(!hasRoom || isReserved, 'a slot has room and something waits');
@@ -836,7 +836,7 @@ function apply(world: World, [kind, which, amount]: Event): void {
     }
     case 'overdue':
       for (const slot of world.dispatcher.overdueAhead(amount % 5, world.now)) {
-        assert.ok(slot.requests.length > 1 && !slot.held);
+        assert.ok(slot.requests.length > 1 && !isHeld(slot));
         const overdue = threads.find((each) => each.slot === slot);
         assert.ok(overdue, 'overdue in a worker that lives');
         world.ask(overdue);

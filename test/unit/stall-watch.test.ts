@@ -44,16 +44,6 @@ test('an idle slot that was forgotten: told after a second, and its requests run
   assert.equal(watch.check(dispatcher, 100_000), null);
 });
 
-test('a hold that was never let go: told, and its slot takes requests again', () => {
-  const { dispatcher, sent, watch } = setUp();
-  const worker = dispatcher.addWorker(1, 1);
-  for (const slot of worker.idle.splice(0)) slot.held = true; // the defect
-  dispatcher.arrive(new Request(1), 0);
-  watch.check(dispatcher, 0);
-  assert.match(watch.check(dispatcher, STALL_MS) ?? '', /worker 1, slot 0: held by nothing/);
-  assert.deepEqual(sent, [1]);
-});
-
 test('a miscount that hides a worker is mended', () => {
   const { dispatcher, sent, watch } = setUp();
   const worker = dispatcher.addWorker(1, 1);
