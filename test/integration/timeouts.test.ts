@@ -1,15 +1,21 @@
 // A request that does not come back: the client gets 504 at the deadline, its neighbours lose nothing.
 import { strict as assert } from 'node:assert';
+import { execFileSync } from 'node:child_process';
 import { closeSync, constants, openSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { PYTHON } from '../helpers/paths.ts';
 import { type Server, withServer } from '../helpers/server.ts';
 
 const APP = 'pathology.faults:application';
 const skip = !NUNICORN_RUNS;
+/** A free-threaded build has no lock that could be held. */
+const IS_FREE_THREADED = execFileSync(PYTHON, ['-c', 'import sys; print(sys.abiflags)'], { encoding: 'utf8' }).includes(
+  't',
+);
 
 async function pid(server: Server): Promise<number> {
   return Number((await server.get('/pid')).text());
@@ -284,7 +290,9 @@ it('the time a client takes to read does not count', { skip }, async () => {
   });
 });
 
-it('an interpreter that does not answer is found while no request runs, and replaced', { skip }, async () => {
+it('an interpreter that does not answer is found while no request runs, and replaced', {
+  skip: skip || (IS_FREE_THREADED && 'this Python has no GIL'),
+}, async () => {
   const args = ['--timeout', '1', '--graceful-timeout', '1'];
   await withServer({ app: APP, threads: 2, args }, async (server) => {
     const worker = await pid(server);
