@@ -26,7 +26,7 @@ const FACTS = {
   timeout: { text: 'a request that ran into --timeout does not come back', begins: 'at-once' },
   unresponsive: { text: 'it does not answer', begins: 'at-once' },
   app_error: { text: 'the application threw an error that nothing caught, or closed its server', begins: 'at-once' },
-  signal: { text: 'it was sent a signal', begins: 'at-once' },
+  signal: { text: 'it was told to leave by a signal, a hook or nunicorn ctl', begins: 'at-once' },
   // In the order in which they have their turn.
   cgroup_memory: { text: "the memory of the server's cgroup is nearly used up", begins: 'in-turn' },
   memory: { text: 'it uses more than --memory-limit', begins: 'in-turn-when-old' },

@@ -196,6 +196,7 @@ it('drain lets a worker finish what it runs and replaces it', { skip }, async ()
     assert.equal((await held.response()).status, 200);
     held.close();
     await until(() => !isAlive(before), 'the end of the drained worker');
+    assert.match(server.log, /is replaced: it was told to leave by a signal, a hook or nunicorn ctl/);
   });
 });
 
