@@ -481,7 +481,7 @@ const WORKER_CLASSES: ReadonlyMap<string, WorkerClass> = new Map([
 export const workerClass: ValueType<WorkerClass> = {
   label: 'sync, gthread or async',
   arity: 'one',
-  choices: ['sync', 'gthread'],
+  choices: ['sync', 'gthread', 'async'],
   parse(raw, context) {
     const name = text.parse(raw, context).replace(/^egg:gunicorn#/, '');
     const known = WORKER_CLASSES.get(name);

@@ -869,7 +869,7 @@ describe('completion', () => {
 
   test('of bash offers flags, values where these are few, and leaves the rest to files', () => {
     assert.deepEqual(complete('--worker'), ['--workers', '--worker-class', '--worker-tmp-dir']);
-    assert.deepEqual(complete('-w', '2', '--worker-class', ''), ['sync', 'gthread']);
+    assert.deepEqual(complete('-w', '2', '--worker-class', ''), ['sync', 'gthread', 'async']);
     assert.deepEqual(complete('--log-level', 'w'), ['warning']);
     assert.ok(complete('-').includes('--help'));
     assert.deepEqual(complete('--config', 'x'), []);
@@ -881,14 +881,14 @@ describe('completion', () => {
   test('of zsh has each flag with its description', () => {
     const script = completionScript('zsh');
     assert.match(script, /^#compdef nunicorn\n/);
-    assert.match(script, /\{-k\+,--worker-class=\}'\[How a worker [^']*\]:STRING:\(sync gthread\)'/);
+    assert.match(script, /\{-k\+,--worker-class=\}'\[How a worker [^']*\]:STRING:\(sync gthread async\)'/);
     assert.match(script, /'--preload''\[Import the application once/);
   });
 });
 
 test('completion of fish has each flag with its values', () => {
   const script = completionScript('fish');
-  assert.match(script, /^complete -c nunicorn -s k -l worker-class -x -a 'sync gthread' -d '/m);
+  assert.match(script, /^complete -c nunicorn -s k -l worker-class -x -a 'sync gthread async' -d '/m);
   assert.match(script, /^complete -c nunicorn -l preload -d '/m);
 });
 
