@@ -16,7 +16,8 @@ const INTRODUCTION = `<!-- Made by \`npm run docs\` from src/settings/table.ts: 
 # Settings
 
 Names, flags and meanings are Gunicorn's where Gunicorn has the setting; the others are marked *nunicorn's own*.
-Durations are in seconds, sizes in bytes.
+Durations are in seconds, sizes in bytes. \`HUP\` reads all of them anew; where one is marked *Needs a restart*, the server
+keeps the value that it was started with, and says so in the log.
 
 ## Where they come from
 
@@ -68,13 +69,14 @@ function statusOf(name: SettingName): Setting<unknown>['status'] {
 }
 
 function describe(name: SettingName): string {
-  const { flags, type, metavar, help, origin }: Setting<unknown> = SETTINGS[name];
+  const { flags, type, metavar, help, origin, restart }: Setting<unknown> = SETTINGS[name];
   const facts = [
     flags.length === 0
       ? 'In the configuration file only.'
       : `On the command line: ${flags.map((flag) => `\`${metavar === undefined ? flag : `${flag} ${metavar}`}\``).join(', ')}.`,
     `Type: ${type.label}.`,
     `Default: ${codeOrText(name)}.`,
+    ...(restart === true ? ['*Needs a restart.*'] : []),
     ...(origin === 'nunicorn' ? ["*nunicorn's own.*"] : []),
   ];
   return `### ${name}\n\n${help}\n\n${facts.join(' ')}\n`;
