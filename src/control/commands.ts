@@ -53,7 +53,7 @@ const KILLED: readonly Reason[] = ['boot_timeout', 'memory_hard', 'timeout', 'un
 export const COMMANDS: readonly Command[] = [
   {
     words: 'show all',
-    help: 'All processes',
+    help: 'The pid of the master, and the workers and their state',
     run: (target) => {
       const workers = workersOf(target).map(shownWorker);
       return {
