@@ -2,7 +2,17 @@
 import { strict as assert } from 'node:assert';
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { it } from 'node:test';
@@ -289,18 +299,28 @@ for (const [what, configuration] of [
   });
 }
 
+/** The anchors of a document's headings, as GitHub makes them. */
+function anchors(markdown: string): Set<string> {
+  return new Set(
+    [...markdown.replace(/^```[\s\S]*?^```$/gm, '').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+      heading
+        .toLowerCase()
+        .replace(/[^\w\- ]/g, '')
+        .replaceAll(' ', '-'),
+    ),
+  );
+}
+
 it('links between the documents lead somewhere', { skip }, () => {
-  for (const name of [
-    'README.md',
-    'SECURITY.md',
-    'CHANGELOG.md',
-    'docs/architecture.md',
-    'docs/deploying.md',
-    'docs/differences.md',
-  ]) {
+  const pages = readdirSync(join(ROOT, 'docs')).map((name) => join('docs', name));
+  for (const name of ['README.md', 'SECURITY.md', 'CHANGELOG.md', join('bench', 'README.md'), ...pages]) {
     const document = readFileSync(join(ROOT, name), 'utf8').replace(/`[^`\n]*`/g, '');
-    for (const [, target = ''] of document.matchAll(/\]\(([^)#]+)[^)]*\)/g)) {
-      if (!target.includes('://')) assert.ok(existsSync(join(ROOT, dirname(name), target)), `${name}: ${target}`);
+    for (const [, target = ''] of document.matchAll(/\]\(([^)]+)\)/g)) {
+      if (target.includes('://')) continue;
+      const [file = '', anchor] = target.split('#');
+      const path = file === '' ? join(ROOT, name) : join(ROOT, dirname(name), file);
+      assert.ok(existsSync(path), `${name}: ${target}`);
+      if (anchor !== undefined) assert.ok(anchors(readFileSync(path, 'utf8')).has(anchor), `${name}: ${target}`);
     }
   }
 });
