@@ -90,8 +90,7 @@ export class ServerBench implements Bench {
       const requests = [{ text: requestText({ path: '/', weight: 1 }, HOST, []), weight: 1, status: 200 }];
       const load = (durationMs: number): Promise<LoadResult> =>
         this.#generator.run({
-          ...this.#load(Number(String(port)), { kind: 'closed', inFlight: 16 }, durationMs),
-          requests,
+          ...this.#load(Number(String(port)), requests, { kind: 'closed', inFlight: 16 }, durationMs),
         });
       await load(ms / 2);
       const { completed, seconds } = await load(ms / 2);
@@ -132,7 +131,7 @@ export class ServerBench implements Bench {
     const { cell, port } = server;
     this.#planned ??= await this.#look(port);
     const inFlight = this.#options.kind === 'async' ? WARM_PER_LOOP * cell.workers : 2 * slotsOf(cell);
-    const load = this.#load(port, { kind: 'closed', inFlight }, this.#options.warmUpMs);
+    const load = this.#load(port, this.#requestsTo(cell), { kind: 'closed', inFlight }, this.#options.warmUpMs);
     const { answeredInAll } = await this.#generator.run(load);
     server.answered += answeredInAll;
   }
@@ -163,7 +162,10 @@ export class ServerBench implements Bench {
     const before = server.used();
     const throttledBefore = this.#options.imposed.throttledMs();
     const watch = this.#watch();
-    const load = await this.#generator.run({ ...this.#load(server.port, arrivals, ms), seed });
+    const load = await this.#generator.run({
+      ...this.#load(server.port, this.#requestsTo(server.cell), arrivals, ms),
+      seed,
+    });
     const { othersShare, generatorMs, elapsedMs } = watch();
     const throttled = this.#options.imposed.throttledMs() - throttledBefore;
     server.check();
@@ -218,11 +220,17 @@ export class ServerBench implements Bench {
     }
   }
 
-  #load(port: number, arrivals: Arrivals, durationMs: number): LoadOptions {
+  /** What was answered with was nunicorn's. Through Gunicorn it may be longer or shorter: an app may name its server. */
+  #requestsTo({ server }: Cell): readonly PlannedRequest[] {
+    if (server === 'nunicorn') return this.planned;
+    return this.planned.map(({ text, weight, status }) => ({ text, weight, status }));
+  }
+
+  #load(port: number, requests: readonly PlannedRequest[], arrivals: Arrivals, durationMs: number): LoadOptions {
     return {
       host: HOST,
       port,
-      requests: this.#planned ?? [],
+      requests,
       arrivals,
       durationMs,
       warmUpMs: LEAD_MS,

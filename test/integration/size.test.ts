@@ -44,6 +44,12 @@ def picky(environ, start_response):
         start_response("400 Bad Request", [("Content-Length", "0")])
         return [b""]
     return application(environ, start_response)
+
+
+def named(environ, start_response):
+    body = environ["SERVER_SOFTWARE"].encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
 `;
 
 const SLEEPY_APP = `
@@ -169,6 +175,24 @@ it('measures an application and recommends a command line, with the evidence as 
         assert(stdout.includes(`    ${command}\n`), stdout);
         assert(stdout.includes(`workers = ${workers}`), stdout);
         assert(interval.low <= perSecond && perSecond <= interval.high);
+      },
+    ),
+  );
+});
+
+it('compares with Gunicorn also where the length of an answer depends on the server', { skip }, async () => {
+  await measuring((attempt) =>
+    run(
+      [
+        ...['--path', '/', '--slo', 'p50<5s', '--budget', `${attempt * 20}s`, '--json', 'report.json'],
+        ...['--compare', 'gunicorn', ...PYTHON_APP, 'sized:named'],
+      ],
+      ({ stdout, folder }) => {
+        const { cells } = readReport(folder);
+        const [gunicorn] = cells.filter(({ cell, capacity }) => cell.server === 'gunicorn' && capacity !== undefined);
+        assert(gunicorn?.capacity !== undefined, stdout);
+        assert(gunicorn.capacity > 0, stdout);
+        assert.doesNotMatch(stdout, /failed \(body\)/);
       },
     ),
   );
