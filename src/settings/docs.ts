@@ -29,8 +29,9 @@ Later sources win, and a list replaces a list:
    run by Python; each variable that is named like a setting sets it. The default export of a \`nunicorn.config.*\` is an
    object of settings, or a function that returns one. What a file changes in \`os.environ\` or \`process.env\` reaches the
    application. \`None\` (\`null\`) for a text, a switch, a choice or a list means that the default holds, as in Gunicorn, also
-   for \`errorlog\`, of which it there leaves only bare warnings and errors on standard error. Numbers, dictionaries, \`bind\`,
-   \`chdir\`, \`loglevel\`, \`logger_class\` and \`worker_class\` need a value.
+   for \`errorlog\` (with which Gunicorn leaves only bare warnings and errors on standard error). \`header_map = None\` is
+   \`refuse\`, as in Gunicorn. Numbers, dictionaries, \`bind\`, \`chdir\`, \`loglevel\`, \`logger_class\` and \`worker_class\` need a
+   value.
 3. \`GUNICORN_CMD_ARGS\`, then \`NUNICORN_CMD_ARGS\`: words as on the command line, such as \`--workers 4 --threads 2\`.
 4. The command line. A flag can be shortened as long as it is unambiguous: \`--bin\` is \`--bind\`.
 

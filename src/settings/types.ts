@@ -136,15 +136,7 @@ export const text: ValueType<string> = {
   },
 };
 
-export const logFormat: ValueType<LogFormat> = {
-  label: 'text or json',
-  arity: 'one',
-  parse(raw) {
-    const value = typeof raw === 'string' ? raw.trim().toLowerCase() : raw;
-    if (value === 'text' || value === 'json') return value;
-    throw new ValueError('text or json is needed');
-  },
-};
+export const logFormat: ValueType<LogFormat> = choice('text', 'json');
 
 /** A dictionary for Python's logging. What in it has no form in JSON stands here by its type's name, and stays in Python. */
 export const logDictionary: ValueType<Readonly<Record<string, unknown>>> = {

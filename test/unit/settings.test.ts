@@ -571,6 +571,7 @@ del os.environ["GONE"]
       'errorlog',
       'http_parser',
       'http_protocols',
+      'log_format',
     ];
     UNSET.push('proc_name', 'protocol', 'root_path', 'sendfile', 'statsd_prefix', 'syslog_addr', 'syslog_facility');
     const { settings: before } = await load(['app']);
