@@ -67,7 +67,9 @@ export interface ControlHandler {
   hungUp(serial: number): void;
 }
 
-const GREETING_LIMIT_BYTES = 4096;
+const GREETING_LIMIT = 4096;
+/** Of a line, in characters: metrics of an app are the longest. */
+const LINE_LIMIT = 64 * 1024 * 1024;
 
 export class ControlServer {
   readonly path: string;
@@ -75,6 +77,8 @@ export class ControlServer {
   private readonly handler: ControlHandler;
   private readonly server: Server;
   private readonly sockets = new Set<Socket>();
+  /** Of processes that are connected: nobody else is heard in their place. */
+  private readonly serials = new Set<number>();
 
   constructor(path: string, token: string, handler: ControlHandler) {
     this.path = path;
@@ -107,37 +111,109 @@ export class ControlServer {
     socket.on('error', () => {});
     socket.on('close', () => {
       this.sockets.delete(socket);
-      if (serial !== null) this.handler.hungUp(serial);
+      if (serial === null) return;
+      this.serials.delete(serial);
+      this.handler.hungUp(serial);
     });
     socket.on('data', (text: string) => {
-      const lines = (rest + text).split('\n');
+      rest += text;
+      if (!text.includes('\n')) {
+        if (rest.length > (serial === null ? GREETING_LIMIT : LINE_LIMIT)) socket.destroy();
+        return;
+      }
+      const lines = rest.split('\n');
       rest = lines.pop() ?? '';
-      if (serial === null && rest.length > GREETING_LIMIT_BYTES) socket.destroy();
       for (const line of lines) {
         const message = parse(line);
         if (serial === null) {
           serial = this.greeted(socket, message);
           if (serial === null) return;
-        } else if (message !== null) this.handler.said(serial, message as FromPython);
+        } else if (isFromPython(message)) this.handler.said(serial, message);
       }
     });
   }
 
   private greeted(socket: Socket, message: unknown): number | null {
-    const { token, serial, pid } = (message ?? {}) as { token?: string; serial?: number; pid?: number };
+    const { token, serial, pid } = (message ?? {}) as { token?: unknown; serial?: unknown; pid?: unknown };
     const proof = Buffer.from(String(token));
     if (
       proof.length !== this.token.length ||
       !timingSafeEqual(proof, this.token) ||
-      serial === undefined ||
-      pid === undefined
+      !isNumber(serial) ||
+      !isNumber(pid) ||
+      this.serials.has(serial)
     ) {
       socket.destroy();
       return null;
     }
+    this.serials.add(serial);
     this.handler.called(serial, pid, { say: (answer) => void socket.write(`${JSON.stringify(answer)}\n`) });
     return serial;
   }
+}
+
+type Check = (value: unknown) => boolean;
+const isNumber = (value: unknown): value is number => Number.isSafeInteger(value);
+const isText: Check = (value) => typeof value === 'string';
+const isAmount: Check = (value) => typeof value === 'number';
+const listOf =
+  (check: Check): Check =>
+  (value) =>
+    Array.isArray(value) && value.every(check);
+const orNull =
+  (check: Check): Check =>
+  (value) =>
+    value === null || check(value);
+const orNone =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined || check(value);
+const oneOf =
+  (...texts: readonly string[]): Check =>
+  (value) =>
+    texts.includes(value as string);
+const withFields =
+  (fields: Readonly<Record<string, Check>>): Check =>
+  (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    Object.entries(fields).every(([name, check]) => check((value as Record<string, unknown>)[name]));
+
+const isSeries: Check = (value) =>
+  Array.isArray(value) && listOf(isText)(value[0]) && (isAmount(value[1]) || listOf(isAmount)(value[1]));
+const isMetric = withFields({
+  // One of ours, or what is no name, would spoil what Prometheus reads.
+  name: (name) => /^(?!nunicorn_)[a-zA-Z_:][\w:]*$/.test(String(name)),
+  kind: oneOf('counter', 'gauge', 'histogram'),
+  help: isText,
+  labels: listOf((label) => /^[a-zA-Z_]\w*$/.test(String(label))),
+  series: listOf(isSeries),
+  across: orNone(oneOf('sum', 'max', 'min')),
+  buckets: orNone(listOf(isAmount)),
+});
+
+/** What comes may be the app's word, and the app somebody else's by now. */
+const SHAPES: Readonly<Record<FromPython['op'], Check>> = {
+  imported: () => true,
+  ready: () => true,
+  files: withFields({
+    files: (files) => typeof files === 'object' && files !== null && Object.values(files).every(isAmount),
+  }),
+  pong: () => true,
+  stacks: withFields({ text: isText }),
+  leaving: withFields({ why: isText }),
+  threads: withFields({ ids: listOf(isNumber), gil: orNull((gil) => /^0x[0-9a-f]{1,16}$/.test(String(gil))) }),
+  metrics: withFields({ metrics: listOf(isMetric) }),
+  forked: withFields({ serial: isNumber, pid: isNumber }),
+  'not-forked': withFields({ serial: isNumber }),
+  exited: withFields({ pid: isNumber, code: orNull(isAmount), signal: orNull(isText) }),
+  hooked: withFields({ code: orNull(isAmount) }),
+  'hook-failed': withFields({ hook: isText, code: isAmount }),
+};
+
+function isFromPython(message: unknown): message is FromPython {
+  const { op } = (message ?? {}) as { readonly op?: unknown };
+  return typeof op === 'string' && Object.hasOwn(SHAPES, op) && SHAPES[op as FromPython['op']](message);
 }
 
 function parse(line: string): unknown {
