@@ -58,6 +58,7 @@ export type HookCall =
 
 export interface ControlConnection {
   say(message: ToPython | object): void;
+  end(): void;
 }
 
 export interface ControlHandler {
@@ -147,7 +148,10 @@ export class ControlServer {
       return null;
     }
     this.serials.add(serial);
-    this.handler.called(serial, pid, { say: (answer) => void socket.write(`${JSON.stringify(answer)}\n`) });
+    this.handler.called(serial, pid, {
+      say: (answer) => void socket.write(`${JSON.stringify(answer)}\n`),
+      end: () => void socket.end(),
+    });
     return serial;
   }
 }

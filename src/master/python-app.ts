@@ -17,6 +17,7 @@ import type { Mold } from './mold.ts';
 import { Molds } from './molds.ts';
 import { frontsSettings, listenerFacts, pythonOptions, type Runtime, type Setup } from './options.ts';
 import type { PythonSettings } from './python-settings.ts';
+import { WorkerPids } from './worker-pids.ts';
 
 /** Settings of a Python process, as `nunicorn_worker` takes them. */
 export interface PythonConfig extends PythonSettings {
@@ -88,6 +89,9 @@ export class PythonApp implements AppKind, ControlHandler {
   private readonly control: ControlServer;
   private readonly frontProcesses: Fronts;
   private readonly molds: Molds;
+  /** Of workers that a mold has forked, and of those that the master has. */
+  private readonly toldPids: WorkerPids;
+  private readonly ownPids = new WorkerPids(null, () => []);
   private setup: Setup;
   private readonly processes = new Map<number, PythonProcess>();
   /** Workers that were asked for the app's metrics, by serial. */
@@ -102,6 +106,10 @@ export class PythonApp implements AppKind, ControlHandler {
     this.handler = handler;
     this.log = log;
     this.control = new ControlServer(join(runtime.folder, 'control.sock'), runtime.token, this);
+    // One with hooks of the master keeps the rights of the start.
+    const withRights = (): readonly number[] =>
+      this.molds.present.options.config.master_hooks ? this.molds.pids() : [];
+    this.toldPids = new WorkerPids(runtime.owner, withRights);
     const { workers } = handler;
     const { settings } = setup.loaded;
     this.frontProcesses = new Fronts(
@@ -197,7 +205,7 @@ export class PythonApp implements AppKind, ControlHandler {
       ping: () => process.control?.say({ op: 'ping' }),
       stacks: (answers, done) => {
         const fromOutside = (): void => {
-          if (process.pid === null) done(UNKNOWN_STACKS);
+          if (process.pid === null || !this.pidsFor(process).allows(process.pid)) done(UNKNOWN_STACKS);
           else readStacks(process.pid, this.path(facts.serial, 'stacks'), done);
         };
         if (!answers || !process.booted) {
@@ -378,7 +386,7 @@ export class PythonApp implements AppKind, ControlHandler {
   private forked(serial: number, pid: number): void {
     const process = this.processes.get(serial);
     if (process === undefined) {
-      kill(pid); // nobody wants it any more
+      this.toldPids.kill(pid); // nobody wants it any more
       return;
     }
     process.pid = pid;
@@ -393,11 +401,12 @@ export class PythonApp implements AppKind, ControlHandler {
     }
     const process = this.processes.get(serial);
     if (process === undefined) {
-      kill(pid); // nobody wants it any more
+      connection.end(); // nobody wants it any more
       return;
     }
     const { config, title } = process.options;
-    process.pid = pid;
+    // The master knows its own child, which may be a wrapper around this process.
+    if (process.mold !== null || this.toldPids.areTrusted) process.pid = pid;
     process.control = connection;
     this.handler.workers.reached(serial, 'connected');
     connection.say({
@@ -449,16 +458,20 @@ export class PythonApp implements AppKind, ControlHandler {
   private kill(process: PythonProcess): void {
     // Of one that has ended the pid may be another's by now.
     if (this.processes.get(process.facts.serial) !== process) return;
-    if (process.pid !== null) kill(process.pid);
+    if (process.pid !== null) this.pidsFor(process).kill(process.pid);
     if (process.pid === null)
       this.ended(process, null, null); // not even forked
     else if (process.mold !== null) this.awaitEnd(process);
   }
 
+  private pidsFor({ mold }: PythonProcess): WorkerPids {
+    return mold === null ? this.ownPids : this.toldPids;
+  }
+
   private ended(process: PythonProcess, code: number | null, signal: NodeJS.Signals | null): void {
     const { serial } = process.facts;
     if (!this.processes.delete(serial)) return;
-    if (process.pid !== null) send(-process.pid, 'SIGKILL'); // what the app has left in its group
+    if (process.pid !== null) this.pidsFor(process).killGroup(process.pid); // what the app has left there
     this.frontProcesses.workerExit(this.address(process));
     const hasBegun = anyBegun(this.path(serial, 'begun'));
     for (const name of ['sock', 'begun', 'stacks']) unlink(this.path(serial, name), () => {});
@@ -489,20 +502,6 @@ export class PythonApp implements AppKind, ControlHandler {
 
   private path(serial: number, name: string): string {
     return join(this.runtime.folder, `worker-${serial}.${name}`);
-  }
-}
-
-/** Ends the whole group, or the process if it has just been forked and leads none yet. */
-function kill(pid: number): void {
-  if (!send(-pid, 'SIGKILL')) send(pid, 'SIGKILL');
-}
-
-/** False: there is nobody. */
-function send(pid: number, signal: NodeJS.Signals): boolean {
-  try {
-    return process.kill(pid, signal);
-  } catch {
-    return false;
   }
 }
 
