@@ -1,8 +1,9 @@
 /** A Python app: fronts that serve the clients, and Python processes that are spawned, or forked by the mold. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync, unlink } from 'node:fs';
+import { closeSync, readSync, unlink } from 'node:fs';
 import { join } from 'node:path';
 import { readStacks, StacksAsked, UNKNOWN_STACKS } from '../bridge/stacks.ts';
+import { openWorkerFile } from '../bridge/worker-file.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontView } from '../metrics/view.ts';
@@ -473,7 +474,7 @@ export class PythonApp implements AppKind, ControlHandler {
     if (!this.processes.delete(serial)) return;
     if (process.pid !== null) this.pidsFor(process).killGroup(process.pid); // what the app has left there
     this.frontProcesses.workerExit(this.address(process));
-    const hasBegun = anyBegun(this.path(serial, 'begun'));
+    const hasBegun = anyBegun(this.path(serial, 'begun'), process.options.config.threads);
     for (const name of ['sock', 'begun', 'stacks']) unlink(this.path(serial, name), () => {});
     this.handler.workers.ended(serial, code, signal, hasBegun);
     if (process.mold !== null) this.molds.endUnused();
@@ -505,11 +506,12 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 }
 
-/** Whether a worker had begun a request, by the file in which it notes that. */
-function anyBegun(path: string): boolean {
-  try {
-    return readFileSync(path).some((byte) => byte !== 0);
-  } catch {
-    return false; // it did not come so far as to make the file
-  }
+/** Whether a worker had begun a request, by the file in which it notes that: a word of 8 bytes for each thread. */
+function anyBegun(path: string, threads: number): boolean {
+  const fd = openWorkerFile(path);
+  if (fd === null) return false; // it did not come so far as to make the file
+  const words = Buffer.alloc(8 * threads);
+  readSync(fd, words, 0, words.length, 0);
+  closeSync(fd);
+  return words.some((byte) => byte !== 0);
 }
