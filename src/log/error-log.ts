@@ -1,4 +1,4 @@
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, lstatSync, openSync, writeSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 import { fileFailure } from '../file-failure.ts';
 import { LOG_LEVELS, type LogFormat, type LogLevel } from './levels.ts';
@@ -28,6 +28,8 @@ export interface ErrorLogSettings {
   readonly format: LogFormat;
   /** Of a log on standard error: lines of level info and below go to standard output. */
   readonly split: boolean;
+  /** The log is another user's: a link there is followed by root only if it is root's. */
+  readonly isGiven: boolean;
   /** Where a logger of Python's writes the lines. */
   readonly process: LogProcessAddress | null;
 }
@@ -38,6 +40,7 @@ export interface ErrorLogOptions {
   /** Makes a line, without its end, of a message. The default is Gunicorn's form. */
   readonly format?: LineFormat;
   readonly split?: boolean;
+  readonly isGiven?: boolean;
 }
 
 /** How long one line may wait for a reader that does not read, before it is dropped. */
@@ -56,13 +59,14 @@ export async function openErrorLog({
   level,
   format,
   split,
+  isGiven,
   process: byPython,
 }: ErrorLogSettings): Promise<ErrorLog> {
   if (byPython !== null) return errorLogByPython((await import('./log-link.ts')).linkTo(byPython), level);
-  if (format === 'text') return createErrorLog({ path, level, split });
+  if (format === 'text') return createErrorLog({ path, level, split, isGiven });
   // Only who wants JSON pays for the library.
   const line = await (await import('./json-lines.ts')).jsonLines(process.pid);
-  return createErrorLog({ path, level, split, format: (at, message) => line(at, {}, message) });
+  return createErrorLog({ path, level, split, isGiven, format: (at, message) => line(at, {}, message) });
 }
 
 /** One function for each level; what is less severe than `least` is not written. */
@@ -109,9 +113,10 @@ export function createErrorLog({
   level: least,
   format = gunicornLine,
   split = false,
+  isGiven = false,
 }: ErrorLogOptions): ErrorLog {
-  const main = new Outlet(open(path, STDERR), format);
-  const chatter = split && path === '-' ? new Outlet(open(path, STDOUT), format) : main;
+  const main = new Outlet(open(path, STDERR, isGiven), format);
+  const chatter = split && path === '-' ? new Outlet(open(path, STDOUT, isGiven), format) : main;
   return {
     ...fromLevel(least, (level, message) => {
       (level === 'debug' || level === 'info' ? chatter : main).write(level, message);
@@ -119,7 +124,7 @@ export function createErrorLog({
     reopen() {
       if (main.closed || path === '-') return;
       try {
-        main.reopen(open(path, STDERR));
+        main.reopen(open(path, STDERR, isGiven));
       } catch (error) {
         main.write('error', error instanceof Error ? error.message : String(error));
       }
@@ -181,15 +186,23 @@ class Outlet {
   }
 }
 
-function open(path: string, standard: typeof STDOUT | typeof STDERR): number {
+function open(path: string, standard: typeof STDOUT | typeof STDERR, isGiven: boolean): number {
   if (path === '-') return openStandardStream(standard);
+  const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants;
   try {
-    return openSync(path, 'a');
+    const guard = isGiven && process.geteuid?.() === 0 && !isOwnLink(path) ? O_NOFOLLOW : 0;
+    return openSync(path, O_WRONLY | O_APPEND | O_CREAT | guard, 0o666);
   } catch (error) {
     throw new NunicornError(
       `the error log '${path}' cannot be opened (${fileFailure(error, path)}): --error-logfile needs a file that can be written, or - for standard error`,
     );
   }
+}
+
+/** A link of another user's may lead anywhere: what is opened by it with the rights of root would be that user's to choose. */
+export function isOwnLink(path: string): boolean {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  return stat?.isSymbolicLink() === true && stat.uid === process.geteuid?.();
 }
 
 /** Writes as much as the destination takes and returns how many bytes that is. */

@@ -20,7 +20,7 @@ import type { LogProcess } from './log-process.ts';
 import type { MemoryWatchOptions } from './memory-watch.ts';
 import { MULTIPROCESS_VARIABLE, type MultiprocessFolder } from './multiprocess-folder.ts';
 import type { NodeAppOptions } from './node-app.ts';
-import type { Owner } from './owner.ts';
+import { type Owner, ownerOf } from './owner.ts';
 import type { PythonAppOptions } from './python-app.ts';
 import { pythonSettings } from './python-settings.ts';
 import type { WorkersOptions } from './workers.ts';
@@ -68,7 +68,8 @@ export function logFiles(loaded: LoadedSettings): readonly (string | null)[] {
 
 export function errorLogSettings(loaded: LoadedSettings, logProcess: LogProcess | null): ErrorLogSettings {
   const { loglevel: level, log_format: format, log_split: split } = loaded.settings;
-  return { path: errorLogPath(loaded), level, format, split, process: logProcess?.address ?? null };
+  const isGiven = ownerOf(loaded.settings) !== null;
+  return { path: errorLogPath(loaded), level, format, split, isGiven, process: logProcess?.address ?? null };
 }
 
 function logsAccess(settings: Settings): boolean {

@@ -1,7 +1,8 @@
 /** The user and group that fronts and workers run as, where they are others than the master's. */
-import { closeSync, constants, fchownSync, lstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fchownSync, openSync } from 'node:fs';
 import { NunicornError } from '../errors.ts';
 import { fileFailure } from '../file-failure.ts';
+import { isOwnLink } from '../log/error-log.ts';
 import type { Settings } from '../settings/table.ts';
 
 export interface Owner {
@@ -65,9 +66,4 @@ function give(path: string, flags: number, owner: Owner): void {
   } finally {
     closeSync(fd);
   }
-}
-
-function isOwnLink(path: string): boolean {
-  const stat = lstatSync(path, { throwIfNoEntry: false });
-  return stat?.isSymbolicLink() === true && stat.uid === process.geteuid?.();
 }

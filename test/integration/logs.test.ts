@@ -234,6 +234,28 @@ it('USR1: a link in place of a log gives --user no file of root', { skip: needsR
   });
 });
 
+for (const workers of [1, 2]) {
+  it(`USR1: a link of --user in place of the error log has ${workers} written to no file of root`, {
+    skip: needsRoot,
+  }, async () => {
+    const user = ['--user', 'daemon', '--group', 'daemon', '--worker-tmp-dir', '/dev/shm', '--spool-dir', '/dev/shm'];
+    await withLogs([...user, '--workers', String(workers)], async (server, access, error) => {
+      const secret = join(access, '../secret');
+      writeFileSync(secret, 'secret', { mode: 0o600 });
+      renameSync(error, `${error}.1`);
+      symlinkSync(secret, error);
+      lchownSync(error, DAEMON_UID, DAEMON_UID);
+      server.kill('SIGUSR1');
+      const said = (): string => readFileSync(`${error}.1`, 'utf8');
+      await until(() => said().includes("the error log '"), 'the master to say that it cannot');
+      server.kill('SIGTTIN');
+      await until(() => said().includes('signal: ttin'), 'a line of the master');
+      await until(() => /Booting worker|did not boot/.test(said().split('signal: ttin')[1] ?? ''), 'one of a worker');
+      assert.equal(readFileSync(secret, 'utf8'), 'secret');
+    });
+  });
+}
+
 it('a link of another user in place of a log ends the start, and leads to no file of root', {
   skip: needsRoot,
 }, async () => {

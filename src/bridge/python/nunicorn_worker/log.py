@@ -10,13 +10,14 @@ import json
 import logging
 import os
 import socket
+import stat
 import sys
 import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .settings import Config
 
@@ -58,8 +59,34 @@ class SplitHandler(StreamHandler):
         return self.stream if level >= logging.WARNING else sys.stdout
 
 
+def _opener(cfg: Config, mode: int = 0o666) -> Callable[[str, int], int]:
+    """Opens the log of the user that the workers run as: while this process is still root, by no link that is not root's."""
+
+    def opened(path: str, flags: int) -> int:
+        if os.geteuid() == 0 and cfg.uid and not _is_link_of_root(path):
+            flags |= os.O_NOFOLLOW
+        return os.open(path, flags, mode)
+
+    return opened
+
+
+def _is_link_of_root(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISLNK(found.st_mode) and found.st_uid == 0
+
+
 class FileHandler(_WholeLines, logging.FileHandler):
     """Into a file, which is opened for its first line if `delay` is set."""
+
+    def __init__(self, path: str, cfg: Config, delay: bool) -> None:
+        self._opener = _opener(cfg)
+        super().__init__(path, encoding="utf-8", delay=delay)
+
+    def _open(self) -> Any:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=self._opener)
 
     def stream_for(self, level: int) -> Any:
         if self.stream is None:
@@ -218,7 +245,7 @@ class Logger:
             return
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        fd = os.open(self.cfg.errorlog, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = _opener(self.cfg, 0o644)(self.cfg.errorlog, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
         os.dup2(fd, 1)
         os.dup2(fd, 2)
         os.close(fd)
@@ -371,7 +398,7 @@ class Logger:
                 handler.close()
         handler: logging.Handler
         if output != "-":
-            handler = FileHandler(output, encoding="utf-8", delay=logger is self.access_log)
+            handler = FileHandler(output, self.cfg, delay=logger is self.access_log)
         elif self.cfg.log_split and logger is self.error_log:
             handler = SplitHandler(stream)
         else:

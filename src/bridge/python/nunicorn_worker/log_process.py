@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import Any
 
 from .app import prepare_path
-from .log import Logger, redirect_failed_stdio
+from .log import FileHandler, Logger, redirect_failed_stdio
 from .process import die_with_parent, drop_privileges, set_title
 from .settings import Config, load
 from .views import RequestView
@@ -95,7 +95,8 @@ def check(cfg: Any) -> None:
     """Sets up logging without opening a file. A logger class of the user's is only imported: what it does is not known."""
     if cfg.logger_class is not Logger:
         return
-    logging.FileHandler._open = _open_nothing  # type: ignore[method-assign]
+    for handler in (logging.FileHandler, FileHandler):
+        handler._open = _open_nothing  # type: ignore[method-assign]
     _Trial(cfg)
 
 
