@@ -3,7 +3,7 @@
 import { parseArgs } from 'node:util';
 import { EXIT, type ExitCode, NunicornError } from '../errors.ts';
 import { ControlClient } from './client.ts';
-import { formatAnswer } from './format.ts';
+import { asJson, formatAnswer } from './format.ts';
 import { SOCKET_VARIABLE, socketPath } from './socket-path.ts';
 
 interface Options {
@@ -22,7 +22,7 @@ export async function run(argv: readonly string[], columns: number): Promise<Exi
     const data = await client.send(options.command);
     const refusal = refusalOf(data);
     if (refusal !== null && !options.json) throw new NunicornError(refusal);
-    console.log(options.json ? JSON.stringify(data, null, 2) : formatAnswer(options.command, data));
+    console.log(options.json ? asJson(data) : formatAnswer(options.command, data));
     return refusal === null ? EXIT.OK : EXIT.ERROR;
   } finally {
     client.close();
@@ -111,7 +111,7 @@ async function interact(client: ControlClient, { socket, json }: Options): Promi
     if (command !== '') {
       try {
         const data = await client.send(command);
-        console.log(json ? JSON.stringify(data, null, 2) : formatAnswer(command, data));
+        console.log(json ? asJson(data) : formatAnswer(command, data));
       } catch (error) {
         if (!(error instanceof NunicornError)) throw error;
         console.log(`Error: ${error.message}`);

@@ -111,10 +111,24 @@ const FORMATS: Readonly<Record<string, (data: never) => string>> = {
   },
 };
 
+// Control characters but the tab and the end of a line.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const UNPRINTABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+/** For a terminal, which what the app chose, as the names of its threads, is not to command. */
+export function printable(text: string): string {
+  return text.replace(UNPRINTABLE, (one) => `\\x${one.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}
+
+/** Escaped as JSON is, so that it stays the same value. */
+export function asJson(data: unknown): string {
+  return JSON.stringify(data, null, 2).replace(/[\u007f-\u009f]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`);
+}
+
 /** The answer to `command`, a line as typed. */
 export function formatAnswer(command: string, data: unknown): string {
   const words = command.trim().toLowerCase().replace(/\s+/g, ' ');
   const found = Object.keys(FORMATS).find((own) => words === own || words.startsWith(`${own} `));
   const format = found === undefined ? undefined : FORMATS[found];
-  return format === undefined ? JSON.stringify(data, null, 2) : format(data as never);
+  return printable(format === undefined ? asJson(data) : format(data as never));
 }

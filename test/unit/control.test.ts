@@ -3,7 +3,7 @@ import { strict as assert } from 'node:assert';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { COMMANDS, CommandError, runCommand } from '../../src/control/commands.ts';
-import { formatAnswer } from '../../src/control/format.ts';
+import { asJson, formatAnswer } from '../../src/control/format.ts';
 import { encodeMessage, MessageDecoder } from '../../src/control/protocol.ts';
 import type { ControlTarget, ServerActions } from '../../src/control/target.ts';
 import type { Status } from '../../src/metrics/status.ts';
@@ -234,5 +234,16 @@ describe('control commands', () => {
       '     1  1005  ready     1m 1s          7  boot',
       '     2  1004  ready     1m 1s          7  boot',
     ]);
+  });
+
+  it('what the app has named commands no terminal', () => {
+    const stacks = 'Thread \x1b]0;title\x07\x9b31m (most recent call last):\n\tä\r\n';
+    assert.equal(
+      formatAnswer('backtrace 1', { stacks }),
+      'Thread \\x1b]0;title\\x07\\x9b31m (most recent call last):\n\tä',
+    );
+    const json = asJson({ stacks });
+    assert.ok(!json.includes('\x1b') && !json.includes('\x9b'));
+    assert.deepEqual(JSON.parse(json), { stacks });
   });
 });
