@@ -1,7 +1,7 @@
 /** The Python process that writes the logs, where the configuration asks for a logger of Python's: started, restarted, ended. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chownSync, rmSync } from 'node:fs';
+import { lchownSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -15,7 +15,7 @@ import { onEnd } from './child-end.ts';
 import { startChild } from './child-start.ts';
 import { SOFTWARE, titleOf } from './options.ts';
 import { ownerOf } from './owner.ts';
-import { privateFolder, socketsFolder } from './private-folder.ts';
+import { privateFolder, removePrivateFolder, socketsFolder } from './private-folder.ts';
 import { pythonSettings } from './python-settings.ts';
 
 const TITLE_ROOM = ' '.repeat(120);
@@ -55,7 +55,7 @@ export class LogProcess {
   static async start(loaded: LoadedSettings, python: Python, check = false): Promise<LogProcess> {
     const owner = ownerOf(loaded.settings);
     const folder = privateFolder(socketsFolder(loaded.settings.worker_tmp_dir ?? tmpdir()), 'nunicorn-log-');
-    if (owner !== null) chownSync(folder, owner.uid, owner.gid);
+    if (owner !== null) lchownSync(folder, owner.uid, owner.gid);
     const one = new LogProcess(loaded, python, folder, check);
     const problem = await one.spawn();
     if (problem === null) return one;
@@ -97,7 +97,7 @@ export class LogProcess {
 
   private remove(): void {
     process.off('exit', this.exiting);
-    rmSync(this.folder, { recursive: true, force: true });
+    removePrivateFolder(this.folder);
   }
 
   /** Null, or what is wrong. */

@@ -9,7 +9,7 @@ import { NunicornError } from '../errors.ts';
 import type { PrometheusFolder } from '../metrics/prometheus-reader.ts';
 import type { Setup } from './options.ts';
 import { giveFolder, type Owner } from './owner.ts';
-import { privateFolder } from './private-folder.ts';
+import { privateFolder, removePrivateFolder } from './private-folder.ts';
 
 export interface MultiprocessFolder {
   readonly path: string;
@@ -57,7 +57,7 @@ export function prometheusFolder({ loaded, python, multiprocess }: Setup): Prome
 
 /** Nobody goes on with it. */
 export function removeMultiprocessFolder(folder: MultiprocessFolder | null): void {
-  if (folder?.isOurs) rmSync(folder.path, { recursive: true, force: true });
+  if (folder?.isOurs) removePrivateFolder(folder.path);
 }
 
 /** Workers that run as another user could not go on with the files in it. */

@@ -3,7 +3,7 @@
  * settings, and stops it.
  */
 import { randomBytes } from 'node:crypto';
-import { chownSync, rmdirSync, rmSync } from 'node:fs';
+import { lchownSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
 import { after, now } from '../clock.ts';
@@ -19,7 +19,7 @@ import { MemoryWatch } from './memory-watch.ts';
 import { NodeApp } from './node-app.ts';
 import { hooksConfig, listenerFacts, memoryOptions, type Runtime, type Setup, workersOptions } from './options.ts';
 import type { Owner } from './owner.ts';
-import { privateFolder, socketsFolder } from './private-folder.ts';
+import { privateFolder, removePrivateFolder, socketsFolder } from './private-folder.ts';
 import { PythonApp } from './python-app.ts';
 import { ServerHooks } from './server-hooks.ts';
 import { Workers } from './workers.ts';
@@ -200,7 +200,7 @@ export class Service {
     await this.app.close(atEnd);
     await this.hooks?.end(atEnd);
     const { folder, spoolFolder } = this.runtime;
-    for (const path of [folder, spoolFolder]) rmSync(path, { recursive: true, force: true });
+    for (const path of [folder, spoolFolder]) removePrivateFolder(path);
   }
 
   /** Has whoever serves the clients take new settings, then replaces the workers. Resolves when the settings are taken. */
@@ -378,6 +378,6 @@ function newRuntime({ loaded }: Setup, owner: Owner | null): Runtime {
     rmdirSync(folder);
     throw error;
   }
-  if (owner !== null) for (const path of [folder, spoolFolder]) chownSync(path, owner.uid, owner.gid);
+  if (owner !== null) for (const path of [folder, spoolFolder]) lchownSync(path, owner.uid, owner.gid);
   return { folder, spoolFolder, token: randomBytes(16).toString('hex'), owner };
 }
