@@ -33,6 +33,8 @@ const MAX_CONNECTIONS = 100;
 /** Of a Unix socket: its owner asks, nobody else. */
 const SOCKET_MODE = 0o600;
 
+const REFUSALS: ReadonlySet<number> = new Set([401, 403, 405]);
+
 type Answer =
   | { readonly status: number; readonly json: unknown }
   | { readonly status: number; readonly contentType: string; readonly text: string; readonly policy?: string }
@@ -150,6 +152,8 @@ export class AdminServer {
       // Basic is for browsers, which ask for it: any name, and the token as the password.
       ...(answer.status === 401 ? { 'WWW-Authenticate': ['Bearer', 'Basic realm="nunicorn"'] } : {}),
       ...(answer.status === 405 ? { Allow: 'GET, HEAD' } : {}),
+      // Kept open for a minute, those of whoever has no token would be all that there may be.
+      ...(REFUSALS.has(answer.status) ? { Connection: 'close' } : {}),
     });
     response.end(request.method === 'HEAD' ? undefined : text);
   }

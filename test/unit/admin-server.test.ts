@@ -29,3 +29,28 @@ test("connections beyond a hundred are closed: the descriptors are the master's"
     rmSync(folder, { recursive: true });
   }
 });
+
+test('who is refused keeps no connection', { timeout: 30_000 }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nunicorn-admin-'));
+  const path = join(folder, 'socket');
+  const server = new AdminServer(`unix:${path}`, 's3cret', { metrics: {} } as AdminSource);
+  await server.listen(SILENT_LOG);
+  try {
+    for (const [request, status] of [
+      ['GET /livez HTTP/1.1\r\nHost: a\r\n\r\n', 401],
+      ['POST /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n', 405],
+    ] as const) {
+      const socket = connect(path).setEncoding('latin1');
+      let answer = '';
+      socket.on('data', (text) => {
+        answer += text;
+      });
+      socket.write(request);
+      await once(socket, 'close');
+      assert.match(answer, new RegExp(`^HTTP/1.1 ${status} `));
+    }
+  } finally {
+    server.close();
+    rmSync(folder, { recursive: true });
+  }
+});
