@@ -2,8 +2,12 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
+import { FIXTURES } from '../helpers/paths.ts';
+import { freePort } from '../helpers/ports.ts';
 import { type Server, withServer } from '../helpers/server.ts';
 
 const needsRoot = process.getuid?.() !== 0 && 'only root gives up rights';
@@ -51,5 +55,19 @@ it('what a worker says that is no message is not heard', async () => {
     ];
     for (const serial of [1, 2, -1]) await forge(server, words, { serial });
     assert.deepEqual(server.workers(), before);
+  });
+});
+
+it('a Node app of --user listens where root alone may by no help of the master', { skip: needsRoot }, async () => {
+  const args = [...USER, '--worker-class', 'async'];
+  const app = join(FIXTURES, 'node/listens_more.cjs');
+  await withServer({ app, args, readyPath: '/?0' }, async (server) => {
+    const listen = async (where: string | number): Promise<string> => (await server.get(`/?${where}`)).text();
+    const path = join(server.home, 'more.sock'); // in a folder of root's
+    assert.deepEqual(
+      [await listen(81), await listen(path), await listen(await freePort())],
+      ['EACCES', 'EACCES', 'listens'],
+    );
+    assert.ok(!existsSync(path));
   });
 });
