@@ -1,4 +1,5 @@
 /** Answers of the control socket as text for a terminal. */
+import { escapeJson } from '../log/escape.ts';
 import type { Requests } from '../metrics/status.ts';
 
 type Row = readonly (string | number | boolean | null | undefined)[];
@@ -120,9 +121,8 @@ export function printable(text: string): string {
   return text.replace(UNPRINTABLE, (one) => `\\x${one.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }
 
-/** Escaped as JSON is, so that it stays the same value. */
 export function asJson(data: unknown): string {
-  return JSON.stringify(data, null, 2).replace(/[\u007f-\u009f]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`);
+  return escapeJson(JSON.stringify(data, null, 2));
 }
 
 /** The answer to `command`, a line as typed. */

@@ -16,3 +16,16 @@ function escapeCharacter(character: string): string {
   const bytes = code < 0x100 ? [code] : [...Buffer.from(character, 'utf8')];
   return bytes.map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('');
 }
+
+// What JSON leaves as it is: C1 control characters, DEL, and the two that end a line for some readers.
+const UNSAFE_IN_JSON = /[\u007f-\u009f\u2028\u2029]/;
+const ALL_UNSAFE_IN_JSON = new RegExp(UNSAFE_IN_JSON.source, 'g');
+
+/** JSON of the same value that commands no terminal either. */
+export function escapeJson(json: string): string {
+  return UNSAFE_IN_JSON.test(json) ? json.replace(ALL_UNSAFE_IN_JSON, escapeInJson) : json;
+}
+
+function escapeInJson(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
+}

@@ -1,4 +1,5 @@
 /** JSON by pino: `time` in ISO 8601, `level` in words. pino makes the lines, our own logs write them. */
+import { escapeJson } from './escape.ts';
 import { LOG_LEVELS, type LogLevel } from './levels.ts';
 
 type Line = (level: LogLevel, fields: Record<string, unknown>, message?: string) => string;
@@ -22,7 +23,7 @@ export async function jsonLines(pid: number | null): Promise<Line> {
     },
     {
       write(text: string) {
-        line = text.slice(0, -1);
+        line = escapeJson(text.slice(0, -1));
       },
     },
   );
