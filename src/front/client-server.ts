@@ -3,7 +3,7 @@
  * as an Exchange, and keeps the time limits for what clients do. What a request is answered with is not decided here, except
  * where it never gets as far as the app.
  */
-import { createServer, type IncomingMessage, type ServerOptions } from 'node:http';
+import { createServer, type IncomingMessage, type ServerOptions, STATUS_CODES } from 'node:http';
 import { Server as NetServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
@@ -45,6 +45,8 @@ export interface ClientHandler {
   readonly endIsLeaving?: boolean;
   /** The client left before its request was over. */
   clientLeft(exchange: Exchange): void;
+  /** Its body is no HTTP: it has been answered with this, and what may run of it is not wanted. */
+  malformed(exchange: Exchange): void;
   /** The exchange is over without having been handed over, or after. Called once for each. */
   exchangeOver(exchange: Exchange): void;
   connected(): void;
@@ -589,7 +591,6 @@ export class ClientServer {
     }
     // Not its sender is late: we do not read.
     if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && (socket as Socket & Paused)._paused) return;
-    const exchange = connection?.current;
     const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
     if (connection === undefined) {
       // A handshake that failed: there is nobody to answer.
@@ -598,11 +599,12 @@ export class ClientServer {
       socket.destroy();
       return;
     }
+    const exchange = connection.current;
     const endedEarly = error.code === ENDED_EARLY;
     // Its client has left, as with a reset: most uploads that are broken off look so behind a proxy that passes them on unread.
     if (endedEarly) this.log.debug(`Ignored premature client disconnection from ip=${connection.remoteAddress}`);
     else this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
-    if (connection.pipelined?.length || (exchange !== null && exchange !== undefined && isWhole(exchange))) {
+    if (connection.pipelined?.length || (exchange !== null && isWhole(exchange))) {
       connection.cutOff = new RequestError(status, error.message);
       this.endBehind(connection);
       return;
@@ -611,10 +613,20 @@ export class ClientServer {
       socket.destroy();
       return;
     }
-    if (!endedEarly) this.handler.notUnderstood(status);
     connection.ending = true;
-    socket.end(rawErrorAnswer(status, error.message));
+    const answer = rawErrorAnswer(status, error.message);
+    socket.end(answer);
     linger(socket);
+    if (endedEarly) return;
+    if (exchange === null) {
+      this.handler.notUnderstood(status);
+      return;
+    }
+    exchange.status = status;
+    exchange.bytesSent = answer.length - answer.indexOf('\r\n\r\n') - 4;
+    exchange.responseBlock = STATUS_CODES[status] ?? 'Error';
+    this.handler.malformed(exchange);
+    this.over(exchange);
   }
 }
 

@@ -95,6 +95,7 @@ export class Intake {
       {
         requestRead: (exchange) => this.requestRead(exchange),
         clientLeft: (exchange) => this.clientLeft(exchange),
+        malformed: (exchange) => this.malformed(exchange),
         exchangeOver: (exchange) => this.exchangeOver(exchange),
         connected: () => this.metrics?.connected(),
         notUnderstood: (status) => this.metrics?.notUnderstood(status),
@@ -165,6 +166,15 @@ export class Intake {
   private clientLeft(exchange: Exchange): void {
     exchange.outcome = OUTCOME.client_left;
     this.metrics?.clientLeft();
+    this.cancel(exchange);
+  }
+
+  private malformed(exchange: Exchange): void {
+    exchange.outcome = OUTCOME.refused;
+    this.cancel(exchange);
+  }
+
+  private cancel(exchange: Exchange): void {
     if (exchange.phase === 'reading') return;
     this.dispatcher.cancel(exchange, now());
     this.runner.cancel(exchange);

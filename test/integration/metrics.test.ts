@@ -63,6 +63,31 @@ it('an upload that its client breaks off is counted once, as left, and is no inv
   });
 });
 
+it('a request whose body is no HTTP is counted once, as refused, and has a line in the access log', {
+  skip,
+}, async () => {
+  const admin = await Admin.choose();
+  const args = [...admin.args, '--access-logfile', '-', '--access-logformat', '%(m)s %(U)s %(s)s %(b)s'];
+  await withServer({ app: APP, args }, async (server) => {
+    const connection = await server.connect();
+    await connection.send(
+      'POST /upload HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n',
+    );
+    const { status, body } = await connection.response();
+    assert.equal(status, 400);
+    connection.close();
+    await admin.reaches('nunicorn_client_connections', 0);
+    const metrics = await admin.scrape();
+    assert.equal(metrics.get('nunicorn_requests_total{code_class="4xx",outcome="refused"}'), 1);
+    assert.equal(metrics.get('nunicorn_requests_total{code_class="none",outcome="client_left"}') ?? 0, 0);
+    assert.equal(metrics.get('nunicorn_client_disconnects_total'), 0);
+    await until(
+      () => server.output.includes(`POST /upload 400 ${body.length}\n`),
+      () => server.output,
+    );
+  });
+});
+
 it('every request is counted once, by what became of it', { skip }, async () => {
   const admin = await Admin.choose();
   await withServer({ app: APP, args: [...admin.args, '--max-queue', '1'] }, async (server) => {

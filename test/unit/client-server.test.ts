@@ -20,6 +20,7 @@ const CONFIG = {
 const HANDLER: ClientHandler = {
   requestRead: nothing,
   clientLeft: nothing,
+  malformed: nothing,
   exchangeOver: nothing,
   connected: nothing,
   notUnderstood: nothing,
