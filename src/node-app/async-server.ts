@@ -136,7 +136,10 @@ export class AsyncServer {
       whereHeard(server, 'checkExpectation', requested);
     } else {
       server.on('request', (request, response) => this.run(listener, request, response));
-      server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => this.notUnderstood(error, socket));
+      server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
+        if (error.code === HEAD_LATE) this.headLate(error, socket);
+        else this.notUnderstood(error, socket);
+      });
     }
     const upgraded = (request: IncomingMessage): void => this.upgraded(request);
     whereHeard(server, 'upgrade', upgraded);
@@ -331,6 +334,15 @@ export class AsyncServer {
     else this.refuse(client, status, message, outcome);
   }
 
+  /** What came while the app computed is read first: it may be the head, and was not late. */
+  private headLate(error: NodeJS.ErrnoException, duplex: Duplex): void {
+    const client = (duplex as ClientSocket)[CLIENT];
+    const before = client?.request;
+    setImmediate(() => {
+      if (client?.request === before) this.notUnderstood(error, duplex);
+    });
+  }
+
   private notUnderstood(error: NodeJS.ErrnoException, duplex: Duplex): void {
     const socket = duplex as ClientSocket;
     const client = socket[CLIENT];
@@ -476,9 +488,11 @@ export class AsyncServer {
 /** Of a request line: two spaces, `HTTP/1.1` and CRLF. */
 const LINE_REST_BYTES = 12;
 
+/** Of node:http's errors: headersTimeout is over. */
+const HEAD_LATE = 'ERR_HTTP_REQUEST_TIMEOUT';
 const STATUS_OF_ERROR: Readonly<Record<string, number>> = {
   HPE_HEADER_OVERFLOW: 431,
-  ERR_HTTP_REQUEST_TIMEOUT: 408,
+  [HEAD_LATE]: 408,
 };
 
 /** Whether a request of this connection has not been answered to its end. */

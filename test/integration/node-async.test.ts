@@ -260,6 +260,21 @@ describe('what goes wrong', { skip }, () => {
     });
   });
 
+  it('a handler that computes: the head of a request that came meanwhile is not late', async () => {
+    await withServer({ app: APP, args: ['--header-timeout', '1'] }, async (server) => {
+      const connection = await server.connect();
+      const computing = server.get('/compute?2500', '', 20_000);
+      await server.marked('computing');
+      await connection.send('GET / HTTP/1.1\r\nHost: test\r\n\r\n');
+      assert.equal((await computing).status, 200);
+      assert.equal((await connection.response('GET', 20_000)).status, 200);
+      assert.doesNotMatch(server.log, /Request timeout/);
+      const late = await server.connect();
+      await late.send('GET / HTT');
+      assert.equal((await late.response('GET', 20_000)).status, 408);
+    });
+  });
+
   it('a worker whose event loop stands still is replaced', async () => {
     await withServer({ app: APP, args: ['--timeout', '1', '--graceful-timeout', '2'] }, async (server) => {
       const connection = await server.connect();
