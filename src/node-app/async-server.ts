@@ -223,6 +223,8 @@ export class AsyncServer {
       ownStatus: 0,
     };
     this.metrics?.connected();
+    // The socket keeps what it has been asked once. Of a client that has left nobody else could tell the address.
+    void socket.remoteAddress;
     socket[CLIENT] = client;
     this.clients.add(client);
     socket.on('close', () => {
@@ -449,7 +451,9 @@ export class AsyncServer {
   private logWhenOver(client: Client, request: IncomingMessage, response: ServerResponse): void {
     countBytes(response);
     response.once('close', () => {
-      if (!client.refused) this.logAccess(client, request, response.statusCode, bytesOf(request, response), response);
+      // A client that left before its answer began was told no status.
+      if (!client.refused && response.headersSent)
+        this.logAccess(client, request, response.statusCode, bytesOf(request, response), response);
     });
   }
 

@@ -185,6 +185,22 @@ export default (_, response) => response.end('said');
     });
   });
 
+  it('the access log tells who a client was that left, and of none that left before its answer began', async () => {
+    const args = ['--access-logfile', '-', '--access-logformat', '%(h)s %(m)s %(U)s %(s)s'];
+    await withServer({ app: APP, args }, async (server) => {
+      for (const path of ['/never', '/stream']) {
+        const connection = await server.connect();
+        await connection.send(`GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n`);
+        if (path === '/never') await server.get('/');
+        else await server.marked('streaming');
+        connection.close();
+      }
+      await until(() => / GET \/stream /.test(server.stdout), 'the line of /stream');
+      assert.match(server.stdout, /^127\.0\.0\.1 GET \/stream 200$/m);
+      assert.doesNotMatch(server.stdout, /never/);
+    });
+  });
+
   it('the access log has a line for each', async () => {
     await withServer({ app: APP, args: ['--access-logfile', '-', '--timeout', '1'] }, async (server) => {
       await server.get('/cookies');
