@@ -1,4 +1,5 @@
 /** What the command line asks for: to serve, to check, or to print something. */
+import { EXIT, NunicornError } from '../errors.ts';
 import { parseCommandLine, versionText } from './command-line.ts';
 import { type LoadedSettings, loadSettings } from './load.ts';
 import { SHELLS, type Shell } from './shells.ts';
@@ -38,7 +39,11 @@ export async function readCommandLine({ argv, env, cwd, columns }: CommandLineIn
   return { kind: 'check', loaded, printed: print ? printedSettings(loaded) : undefined };
 }
 
-/** `nunicorn completion bash`; an application that is named `completion` has no second word. */
+/** `nunicorn completion bash`. @throws {NunicornError} if no shell is named, or one that is not known */
 function shellToComplete([command, name, ...rest]: readonly string[]): Shell | undefined {
-  return command === 'completion' && rest.length === 0 ? SHELLS.find((shell) => shell === name) : undefined;
+  if (command !== 'completion') return undefined;
+  const shell = SHELLS.find((one) => one === name);
+  if (shell === undefined || rest.length > 0)
+    throw new NunicornError(`nunicorn completion needs the name of a shell: ${SHELLS.join(', ')}`, EXIT.USAGE);
+  return shell;
 }

@@ -203,6 +203,11 @@ describe('nunicorn', { skip: !KINDS.includes('nunicorn') }, () => {
     const { code, stdout } = run('nunicorn', ['completion', 'bash']);
     assert.equal(code, 0);
     assert.equal(spawnSync('bash', ['-n'], { input: stdout }).status, 0);
+    for (const words of [[], ['tcsh'], ['bash', 'zsh']]) {
+      const refused = run('nunicorn', ['completion', ...words]);
+      assert.equal(refused.code, 2);
+      assert.match(refused.stderr, /needs the name of a shell: bash, zsh, fish/);
+    }
   });
 });
 
