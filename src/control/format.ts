@@ -1,5 +1,5 @@
 /** Answers of the control socket as text for a terminal. */
-import { escapeJson } from '../log/escape.ts';
+import { escapeControls, escapeJson } from '../log/escape.ts';
 import type { Requests } from '../metrics/status.ts';
 
 type Row = readonly (string | number | boolean | null | undefined)[];
@@ -112,15 +112,6 @@ const FORMATS: Readonly<Record<string, (data: never) => string>> = {
   },
 };
 
-// Control characters but the tab and the end of a line.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-const UNPRINTABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
-
-/** For a terminal, which what the app chose, as the names of its threads, is not to command. */
-export function printable(text: string): string {
-  return text.replace(UNPRINTABLE, (one) => `\\x${one.charCodeAt(0).toString(16).padStart(2, '0')}`);
-}
-
 export function asJson(data: unknown): string {
   return escapeJson(JSON.stringify(data, null, 2));
 }
@@ -130,5 +121,5 @@ export function formatAnswer(command: string, data: unknown): string {
   const words = command.trim().toLowerCase().replace(/\s+/g, ' ');
   const found = Object.keys(FORMATS).find((own) => words === own || words.startsWith(`${own} `));
   const format = found === undefined ? undefined : FORMATS[found];
-  return printable(format === undefined ? asJson(data) : format(data as never));
+  return escapeControls(format === undefined ? asJson(data) : format(data as never));
 }

@@ -1,4 +1,4 @@
-/** What clients choose, in logs. */
+/** What clients and the app choose, in logs and on a terminal. */
 
 // C0 and C1 control characters, DEL, the quote and the backslash; U+2028 and U+2029 end a line for some readers.
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
@@ -15,6 +15,15 @@ function escapeCharacter(character: string): string {
   const code = character.charCodeAt(0);
   const bytes = code < 0x100 ? [code] : [...Buffer.from(character, 'utf8')];
   return bytes.map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('');
+}
+
+// Control characters but the tab and the end of a line.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+/** A text of several lines for a terminal, which what the app chose, as the names of its threads, is not to command. */
+export function escapeControls(text: string): string {
+  return text.replace(CONTROLS, escapeCharacter);
 }
 
 // What JSON leaves as it is: C1 control characters, DEL, and the two that end a line for some readers.
