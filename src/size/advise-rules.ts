@@ -127,18 +127,13 @@ function busy(status: AdviceInput, context: AdviceContext): Advice | undefined {
       expect: `with one processor more, up to ${Math.round(1 / perRequest.cpu)} requests a second more`,
     };
   }
-  // Slots for the load there is at the target, by Little's law: those busy now are what the load needs.
-  const slots = Math.ceil((utilization * settings.workers * settings.threads) / (BUSY - 0.1));
+  // Slots for the load there is at the target, by Little's law: those busy now are what the load needs. Where that many are there
+  // and requests wait all the same, they come together, and one more shortens the wait.
+  const present = settings.workers * settings.threads;
+  const slots = Math.max(present + 1, Math.ceil((utilization * present) / (BUSY - 0.1)));
   const knee = Math.max(1, Math.floor(1 + perRequest.io / Math.max(perRequest.cpu, 1e-6)));
   const threads = Math.max(settings.threads, Math.min(knee, Math.ceil(slots / settings.workers)));
   const workers = Math.max(settings.workers, Math.ceil(slots / threads));
-  if (workers === settings.workers && threads === settings.threads) {
-    return {
-      change: `Run ${settings.workers + 1} workers`,
-      why: `${why}; a worker of this application has use for no more than ${plural(knee, 'thread')}`,
-      expect: 'shorter waits for a thread',
-    };
-  }
   const room = roomFor(status, context);
   if (workers > settings.workers && room !== undefined && workers > room)
     return {
@@ -149,7 +144,7 @@ function busy(status: AdviceInput, context: AdviceContext): Advice | undefined {
   return {
     change: `Run ${workers} x ${threads} (workers x threads) instead of ${settings.workers} x ${settings.threads}`,
     why: `${why}; a request computes ${ms(perRequest.cpu)} and waits ${ms(perRequest.io)} for others, so a worker has use for up to ${plural(knee, 'thread')} (1 + waiting / computing)`,
-    expect: `${share((utilization * settings.workers * settings.threads) / (workers * threads))} of the threads busy at this load, and shorter waits`,
+    expect: `${share((utilization * present) / (workers * threads))} of the threads busy at this load, and shorter waits`,
   };
 }
 

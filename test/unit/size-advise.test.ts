@@ -60,6 +60,16 @@ describe('advice from a running server', () => {
     assert.match(changes({ workers: 2, threads: 1, perSecond: 90, busy: 0.9, cpu: 0.02, io: 0 }), /Run 3 x 1 /);
   });
 
+  it('one thread more, where it has use for it, when few are busy and requests wait all the same', () => {
+    const bursts = { perSecond: 10, busy: 0.4, queueP99: 0.05 };
+    assert.match(changes({ ...bursts, workers: 1, threads: 1, cpu: 0.001, io: 0.05 }), /^Run 1 x 2 /);
+    assert.match(changes({ ...bursts, workers: 2, threads: 1, cpu: 0.04, io: 0 }), /^Run 3 x 1 /);
+    assert.match(
+      changes({ ...bursts, workers: 2, threads: 1, cpu: 0.04, io: 0 }, { memoryLimit: 180 * MB }),
+      /^Give the server more memory: 3 x 1 /,
+    );
+  });
+
   it('no number helps when the processors are full', () => {
     assert.match(
       changes({ workers: 4, threads: 2, perSecond: 190, busy: 0.95, cpu: 0.02, io: 0.01, queueP99: 0.1 }),
