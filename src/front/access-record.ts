@@ -4,11 +4,11 @@ import { now } from '../clock.ts';
 import type { AccessRecord } from '../log/access-format.ts';
 import { percentDecode, splitTarget } from './environ.ts';
 import type { Exchange } from './exchange.ts';
+import { headersOf, reasonOf } from './head-block.ts';
 
 export function accessRecord(exchange: Exchange): AccessRecord {
-  const { request, connection } = exchange;
+  const { request, connection, responseBlock } = exchange;
   const target = request.url ?? '';
-  const [reason = '', ...responseHeaders] = exchange.responseBlock.split('\0');
   return {
     remoteAddress: connection.remoteAddress,
     method: request.method ?? '',
@@ -17,11 +17,14 @@ export function accessRecord(exchange: Exchange): AccessRecord {
     query: splitTarget(target).query,
     protocol: `HTTP/${request.httpVersion}`,
     status: exchange.status,
-    reason,
+    reason: reasonOf(responseBlock),
     bytesSent: exchange.bytesSent,
     durationUs: (now() - exchange.startedAt) * 1000,
     requestHeaders: request.rawHeaders,
-    responseHeaders,
+    // Few formats ask for them.
+    get responseHeaders() {
+      return headersOf(responseBlock);
+    },
     // A request whose head was refused has no block of its own.
     environBlock: exchange.block || connection.facts.block,
     pid: exchange.workerPid,

@@ -22,6 +22,7 @@ import { type ConnectionFacts, EnvironBuilder, RequestError } from './environ.ts
 import { rawErrorAnswer } from './error-page.ts';
 import { Exchange } from './exchange.ts';
 import type { FirstBytes } from './first-bytes.ts';
+import { headBlock } from './head-block.ts';
 import { ENDED_EARLY, forget, LINGER_BYTES, LINGER_MS, linger } from './linger.ts';
 import type { FrontConfig, ListenerFacts } from './messages.ts';
 import type { ProxyHeader } from './proxy-protocol.ts';
@@ -624,7 +625,7 @@ export class ClientServer {
     }
     exchange.status = status;
     exchange.bytesSent = answer.length - answer.indexOf('\r\n\r\n') - 4;
-    exchange.responseBlock = STATUS_CODES[status] ?? 'Error';
+    exchange.responseBlock = headBlock(STATUS_CODES[status] ?? 'Error', []);
     this.handler.malformed(exchange);
     this.over(exchange);
   }

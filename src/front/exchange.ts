@@ -60,7 +60,7 @@ export class Exchange implements RequestFrame, Dispatched {
   /** What became of it: see OUTCOME. */
   outcome = 0;
   bytesSent = 0;
-  /** Head block of the answer: reason, then names and values. */
+  /** Head block of the answer. */
   responseBlock = '';
 
   constructor(

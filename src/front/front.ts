@@ -515,8 +515,5 @@ function nothing(): void {}
 /** The worker has checked them. node:http would refuse a Link that it cannot read, and leave out all else. */
 function sendHints({ request, response }: Exchange, head: string): void {
   if (request.httpVersionMinor === 0) return;
-  const parts = head.split('\0');
-  let text = 'HTTP/1.1 103 Early Hints\r\n';
-  for (let at = 0; at + 1 < parts.length; at += 2) text += `${parts[at]}: ${parts[at + 1]}\r\n`;
-  response.sendInterim(`${text}\r\n`);
+  response.sendInterim(`HTTP/1.1 103 Early Hints\r\n${head}\r\n`);
 }

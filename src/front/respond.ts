@@ -2,20 +2,20 @@
 import { STATUS_CODES } from 'node:http';
 import { errorPage } from './error-page.ts';
 import type { Exchange } from './exchange.ts';
+import { headBlock, headersOf, reasonOf } from './head-block.ts';
 
 const SERVER = 'nunicorn';
 /** Up to here a body is copied into a string and leaves with its head in one write. */
 const ONE_WRITE_BYTES = 16 * 1024;
 
-/** Sends the head of an answer; `block` is the head block of a frame: reason, then names and values. */
+/** Sends the head of an answer, by its head block. */
 export function sendHead(exchange: Exchange, status: number, block: string, close: boolean): void {
-  const headers = block.split('\0');
-  const reason = headers.shift() ?? '';
+  const headers = headersOf(block);
   headers.push('Server', SERVER);
   if (close || exchange.closeAfter || status < 200) headers.push('Connection', 'close');
   exchange.status = status;
   exchange.responseBlock = block;
-  exchange.response.writeHead(status, reason, headers);
+  exchange.response.writeHead(status, reasonOf(block), headers);
 }
 
 /** Sends a whole answer, which has a Content-Length or no body. The body is `buffer[start..end)`, valid only during the call. */
@@ -53,37 +53,23 @@ export function sendComplete(
   exchange.status = status;
   exchange.responseBlock = block;
   const last = close || exchange.closeAfter || !response.shouldKeepAlive || response.isLast;
-  const head = headLines(status, block) + dateLine() + (last ? CLOSE : KEEP_ALIVE);
-  response.sendAtOnce(response.socket, head, body, last);
-}
-
-const KEEP_ALIVE = 'Connection: keep-alive\r\n\r\n';
-const CLOSE = 'Connection: close\r\n\r\n';
-
-/** Status line and header lines of a head block, which the worker has checked. */
-function headLines(status: number, block: string): string {
-  let at = block.indexOf('\0');
-  let lines = `HTTP/1.1 ${status} ${at < 0 ? block : block.slice(0, at)}\r\n`;
-  while (at >= 0) {
-    const nameEnd = block.indexOf('\0', at + 1);
-    const next = block.indexOf('\0', nameEnd + 1);
-    lines += `${block.slice(at + 1, nameEnd)}: ${next < 0 ? block.slice(nameEnd + 1) : block.slice(nameEnd + 1, next)}\r\n`;
-    at = next;
-  }
-  return `${lines}Server: ${SERVER}\r\n`;
+  response.sendAtOnce(response.socket, `HTTP/1.1 ${status} ${block}${ownLines(last)}`, body, last);
 }
 
 let dateSecond = 0;
-let date = '';
+let keepAliveLines = '';
+let closeLines = '';
 
-/** The Date header, made anew once a second. */
-function dateLine(): string {
+/** The server's own headers, which end the head. Made anew once a second. */
+function ownLines(last: boolean): string {
   const second = Math.floor(Date.now() / 1000);
   if (second !== dateSecond) {
     dateSecond = second;
-    date = `Date: ${new Date(second * 1000).toUTCString()}\r\n`;
+    const lines = `Server: ${SERVER}\r\nDate: ${new Date(second * 1000).toUTCString()}\r\nConnection: `;
+    keepAliveLines = `${lines}keep-alive\r\n\r\n`;
+    closeLines = `${lines}close\r\n\r\n`;
   }
-  return date;
+  return last ? closeLines : keepAliveLines;
 }
 
 /**
@@ -108,7 +94,7 @@ export function finishWithPage(
   const isHead = exchange.request.method === 'HEAD';
   exchange.bytesSent = isHead ? 0 : page.length;
   const reason = STATUS_CODES[status] ?? 'Error';
-  exchange.responseBlock = [reason, ...headers].join('\0');
+  exchange.responseBlock = headBlock(reason, headers);
   response.writeHead(status, reason, headers);
   // The head leaves now, as the end may come too late for it: a write without a body would keep it back.
   if (isHead) response.flushHeaders();

@@ -7,6 +7,7 @@ import { createServer, type Server as HttpServer, type IncomingMessage, type Ser
 import { basename } from 'node:path';
 import { workerData } from 'node:worker_threads';
 import { EXIT, NunicornError } from '../errors.ts';
+import { headBlock } from '../front/head-block.ts';
 import type { WorkerHooks } from '../hooks/worker-hooks.ts';
 import { openErrorLog } from '../log/error-log.ts';
 import { REQUEST_HOOKS } from '../settings/hook-names.ts';
@@ -330,10 +331,6 @@ function join(pieces: readonly Piece[]): string | Uint8Array {
 
 function isUtf8(encoding: string): boolean {
   return encoding === 'utf8' || encoding === 'utf-8';
-}
-
-function headBlock(reason: string, headers: readonly string[]): string {
-  return headers.length === 0 ? reason : `${reason}\0${headers.join('\0')}`;
 }
 
 function nothing(): void {}

@@ -104,11 +104,11 @@ class Outcome:
             raise AssertionError(f"not one answer: {self.frames!r}")
         self.status, self.reason, self.headers = 0, "", []
         if heads:
-            reason, *rest = heads[0].head.split("\0")
+            reason, *lines, end = heads[0].head.split("\r\n")
             self.status, self.reason = heads[0].status, reason
-            self.headers = list(zip(rest[::2], rest[1::2]))
-            if len(rest) % 2:
-                raise AssertionError(f"a name without a value: {rest!r}")
+            self.headers = [tuple(line.split(": ", 1)) for line in lines]
+            if end:
+                raise AssertionError(f"a line without an end: {end!r}")
 
 
 def answer(

@@ -432,7 +432,7 @@ class ServingSlot(unittest.TestCase):
         while piece := self.front.recv(65536):
             data += piece
         # A whole HEAD, then a DATA of 1000 bytes that ends after 10, and no END behind it.
-        start = data.index(b"1000") + 4
+        start = data.index(b"1000\r\n") + 6
         self.assertEqual([frame.kind for frame in split_frames(data[:start])], [HEAD])
         self.assertEqual(struct.unpack_from("<IB", data, start), (1000, DATA))
         self.assertEqual(data[start + 20 :], b"x" * 10)

@@ -502,7 +502,7 @@ class TestBody(unittest.TestCase):
 
         got = answer(app)
         self.assertEqual(got.kinds, [HINTS, HINTS, HEAD, END])
-        self.assertEqual(got.hints, ["Link\0</a.css>; rel=preload\0Link\0</b.js>", "Link\0</c>"])
+        self.assertEqual(got.hints, ["Link: </a.css>; rel=preload\r\nLink: </b.js>\r\n", "Link: </c>\r\n"])
 
     def test_bad_early_hints(self):
         def app(environ, start_response):

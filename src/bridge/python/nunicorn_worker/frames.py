@@ -10,8 +10,8 @@ Every frame is a header of 20 bytes, little-endian, and a payload::
     u32 head     bytes of the payload that are the head block; the rest is body
     u32 app_us   ANSWER, ERROR, END: microseconds the app ran, 72 minutes at most; else 0
 
-A head block is text in latin-1, its parts joined by NUL: of a REQUEST `NAME NUL value NUL NAME ...`
-(environ entries), of an answer `reason NUL name NUL value ...` (response headers).
+A head block is text in latin-1: of a REQUEST `NAME NUL value NUL NAME ...` (environ entries), of an answer
+`reason CRLF name: value CRLF ...`, as they stand in an HTTP message, of HINTS the header lines alone.
 """
 
 import struct

@@ -216,7 +216,7 @@ class ResponseView:
     def status(self) -> str | None:
         if self._answer.head is None:
             return None
-        return "%d %s" % (self._answer.status, self._answer.head.partition("\0")[0])
+        return "%d %s" % (self._answer.status, self._answer.head.partition("\r\n")[0])
 
     @property
     def status_code(self) -> int | None:
@@ -224,8 +224,8 @@ class ResponseView:
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        parts = (self._answer.head or "").split("\0")[1:]
-        return list(zip(parts[::2], parts[1::2]))
+        lines = (self._answer.head or "").split("\r\n")[1:-1]
+        return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
 
     @property
     def headers_sent(self) -> bool:

@@ -50,7 +50,7 @@ def _check_status(status):
     match = _STATUS.fullmatch(status)
     if match is None:
         raise ValueError("status must be three digits, a space and a reason, such as '200 OK', not %r" % (status,))
-    result = (int(match.group(1)), match.group(2) or "")
+    result = (int(match.group(1)), (match.group(2) or "") + "\r\n")
     if len(_status_text) >= _CACHE_LIMIT:
         _status_text.clear()
     _status_text[status] = result
@@ -68,7 +68,7 @@ def _check_header(header):
         raise ValueError("invalid header name %r" % (name,))
     if _VALUE.fullmatch(value) is None:
         raise ValueError("invalid value of header %r: %r" % (name, value))
-    text = "" if name.lower() in _DROPPED else "\0%s\0%s" % (name, value.strip(" \t"))
+    text = "" if name.lower() in _DROPPED else "%s: %s\r\n" % (name, value.strip(" \t"))
     global _header_characters
     _header_characters += len(name) + len(value)
     if len(_header_text) >= _CACHE_LIMIT or _header_characters > _CACHE_CHARACTERS:
@@ -98,10 +98,9 @@ def _content_length(headers):
 
 
 def _without_length(text):
-    """A head block without its Content-Length. By pairs: a value may be the name of a header."""
-    reason, *parts = text.split("\0")
-    pairs = zip(parts[::2], parts[1::2])
-    return reason + "".join("\0%s\0%s" % pair for pair in pairs if pair[0].lower() != "content-length")
+    """A head block without its Content-Length."""
+    reason, *lines = text.split("\r\n")
+    return "\r\n".join([reason, *(line for line in lines if not line.lower().startswith("content-length:"))])
 
 
 class FileWrapper:
@@ -172,7 +171,7 @@ class Answer:
         if length >= 0 and (twice or code < 200 or code == 204):  # RFC 9110, 8.6
             text = _without_length(text)
             if code >= 200 and code != 204:
-                text += "\0Content-Length\0%d" % length
+                text += "Content-Length: %d\r\n" % length
         self.status = code
         self.length = length
         self.head = text
@@ -238,7 +237,7 @@ class Answer:
         """environ['wsgi.early_hints']: sends 103 Early Hints (RFC 8297)."""
         if self.begun:
             return
-        head = "".join(map(_check_header, headers))[1:].encode("latin-1")
+        head = "".join(map(_check_header, headers)).encode("latin-1")
         self._send_beside(_pack(len(head), HINTS, 0, 103, self.id, len(head), 0), head)
 
     def extend_deadline(self, seconds):
@@ -260,7 +259,7 @@ class Answer:
         """Adds a Content-Length, where the app gave none and the size of the body is known before it is sent."""
         if self.length < 0 and not self.bodiless:
             self.length = size
-            self.head += "\0Content-Length\0%d" % size
+            self.head += "Content-Length: %d\r\n" % size
 
     def whole(self, body, app_us):
         """Queues the whole answer, known to be complete: one frame, with a Content-Length if the app gave none."""
