@@ -74,7 +74,7 @@ export type ToThread =
 export type ThreadAnswer =
   /** The app has taken so many bytes of a body that was open. */
   | readonly ['taken', id: number, bytes: number]
-  /** A whole answer. `head` is a head block: reason, then names and values, joined by NUL. A text is latin-1. `last`: the connection is closed behind it. */
+  /** A whole answer. `head`: see head-block.ts. A text is latin-1. `last`: the connection is closed behind it. */
   | readonly [
       'answer',
       id: number,
