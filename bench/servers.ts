@@ -12,7 +12,7 @@ const VENV = join(ROOT, '.test', 'bench-venv');
 const PYTHON = join(VENV, 'bin', 'python');
 const NUNICORN = join(ROOT, 'bin', 'nunicorn.js');
 
-const REQUIRED_PACKAGES = ['gunicorn>=26,<27', 'django'];
+const REQUIRED_PACKAGES = ['gunicorn', 'django'];
 /** Compared where they install. */
 const OPTIONAL_PACKAGES = ['waitress', 'granian', 'uwsgi'];
 
