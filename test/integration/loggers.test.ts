@@ -70,6 +70,46 @@ def post_fork(server, worker):
     });
   });
 
+  it('logger_class may descend from no other class: all it needs are the methods that are called', async () => {
+    const config = `
+import sys
+
+class Own:
+    def __init__(self, cfg):
+        self.cfg = cfg
+    def write(self, level, msg, *args):
+        sys.stderr.write("own %s %s\\n" % (level, msg % args))
+        sys.stderr.flush()
+    def critical(self, msg, *args, **kwargs): self.write("critical", msg, *args)
+    def error(self, msg, *args, **kwargs): self.write("error", msg, *args)
+    def warning(self, msg, *args, **kwargs): self.write("warning", msg, *args)
+    def info(self, msg, *args, **kwargs): self.write("info", msg, *args)
+    def debug(self, msg, *args, **kwargs): pass
+    def exception(self, msg, *args, **kwargs): self.write("exception", msg, *args)
+    def access(self, resp, req, environ, request_time):
+        self.write("access", "%s %s", environ["RAW_URI"], resp.status)
+    def reopen_files(self): pass
+    def close_on_exec(self): pass
+
+logger_class = Own
+accesslog = "-"
+`;
+    for (const { log } of await outputOfEach(config, '/this?a=%s')) {
+      for (const line of ['info Listening at: ', 'info Booting worker with pid: ', 'access /this?a=%s 200 OK\n'])
+        assert.ok(log.includes(`own ${line}`), log);
+      assert.doesNotMatch(log, /Traceback|exception/);
+    }
+    const withHook = `${config}def pre_fork(server, worker): server.log.info("pre_fork of %s", server.num_workers)\n`;
+    await withConfig(withHook, async (file) => {
+      await withServer({ ...APP, args: ['-c', file] }, async (server) => {
+        writeFileSync(file, `${withHook}workers = 2\n`);
+        server.kill('SIGHUP');
+        await server.waitForLog(/^own info pre_fork of 2$/m);
+        assert.doesNotMatch(server.log, /Traceback|exception/);
+      });
+    });
+  });
+
   it('logger_class is given request, response and environ with what gunicorn has there', async () => {
     const config = `
 import json

@@ -439,9 +439,9 @@ class ErrorStream:
 
     encoding = "utf-8"
 
-    def __init__(self, log: Logger) -> None:
-        self._logger = log.error_log
-        self._as_records = log.cfg.log_format == "json"
+    def __init__(self, cfg: Config) -> None:
+        self._logger = logging.getLogger("gunicorn.error")  # a logger_class that descends from no other has no `error_log`
+        self._as_records = cfg.log_format == "json"
         self._rest = ""
         self._stderr = StreamHandler(sys.stderr)
 

@@ -205,7 +205,7 @@ def write(logger: Any, line: bytes, base: dict[str, Any]) -> None:
         access = entry.get("access")
         if access is None:
             _sender = entry["pid"]
-            logger.log(entry["level"], "%s", entry["message"])
+            getattr(logger, entry["level"])("%s", entry["message"])
         else:
             _sender = access["pid"]
             logger.access(*of_request(access, base))

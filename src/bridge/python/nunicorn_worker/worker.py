@@ -175,7 +175,7 @@ class Worker:
             "SCRIPT_NAME": "",
             "SERVER_SOFTWARE": process["software"],
             "wsgi.version": (1, 0),
-            "wsgi.errors": ErrorStream(log),
+            "wsgi.errors": ErrorStream(self._cfg),
             "wsgi.multithread": process["threads"] > 1,
             "wsgi.multiprocess": process["workers"] > 1,
             "wsgi.run_once": False,
