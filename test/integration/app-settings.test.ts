@@ -75,6 +75,41 @@ it('--no-sendfile reads files block by block', { skip }, async () => {
   }
 });
 
+// As setproctitle from PyPI does: argv is looked for by what Python was started with. Who does not find it says nothing.
+const SETPROCTITLE = `
+import ctypes
+import sys
+
+with open("/proc/self/cmdline", "rb") as file:
+    FOUND = file.read().split(b"\\0")[:-1] == [word.encode() for word in sys.orig_argv]
+with open("/proc/self/stat", "rb") as file:
+    START, END = (int(field) for field in file.read().rpartition(b") ")[2].split()[45:47])
+
+def setproctitle(title):
+    if FOUND:
+        ctypes.memmove(START, title.encode().ljust(END - START, b"\\0"), END - START)
+`;
+
+for (const workers of [1, 2]) {
+  it(`setproctitle in the application sets the title that ps shows, with --workers ${workers}`, { skip }, async () => {
+    const files = {
+      'setproctitle.py': SETPROCTITLE,
+      'own.py': `
+import setproctitle
+def application(environ, start_response):
+    setproctitle.setproctitle("a title of its own")
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+`,
+    };
+    const options = { app: 'own:application', workers, files, env: { PYTHONPATH: '{home}' }, readyPath: '/' };
+    await withServer(options, async (server) => {
+      const titles = server.processes().map(({ title }) => title);
+      assert.ok(titles.includes('a title of its own'), titles.join('\n'));
+    });
+  });
+}
+
 it('--worker-tmp-dir holds the private folder while the server runs', { skip }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'nt-own-'));
   try {

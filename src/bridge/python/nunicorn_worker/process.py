@@ -36,7 +36,23 @@ def let_others_finish():
 
 
 def set_title(title):
-    """Shows `title` in ps: written over the memory that holds argv (Linux; elsewhere nothing happens)."""
+    """Shows `title` in ps (Linux; elsewhere nothing happens).
+
+    By the setproctitle of the app, if it has one: that finds the memory of argv by what Python was started with, and would not any
+    more after us, when the app sets a title of its own.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        _write_over_argv(title.encode())
+    else:
+        setproctitle(title)
+    _prctl(_PR_SET_NAME, title.replace(": ", "-").encode()[:15])
+
+
+def _write_over_argv(title):
     try:
         with open("/proc/self/stat", "rb") as file:
             fields = file.read().rpartition(b") ")[2].split()
@@ -44,10 +60,8 @@ def set_title(title):
     except (OSError, IndexError, ValueError):
         return
     room = end - start - 1
-    if room <= 0:
-        return
-    ctypes.memmove(start, title.encode()[:room].ljust(room + 1, b"\0"), room + 1)
-    _prctl(_PR_SET_NAME, title.replace(": ", "-").encode()[:15])
+    if room > 0:
+        ctypes.memmove(start, title[:room].ljust(room + 1, b"\0"), room + 1)
 
 
 def _user_name(user_id):
