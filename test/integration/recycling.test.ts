@@ -56,3 +56,26 @@ it('a worker is not recycled before --min-worker-lifetime', { skip }, async () =
     assert.equal(recycled(server, '--max-requests'), 0);
   });
 });
+
+it('an app that keeps something to itself goes on in its worker, which nothing can replace', { skip }, async () => {
+  const files = {
+    'alone.py': `
+import fcntl
+lock = open(__file__ + ".lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+`,
+  };
+  const args = ['--max-requests', '5', ...AT_ONCE];
+  await withServer({ app: 'alone:application', args, files, readyPath: '/' }, async (server) => {
+    const [before] = server.workers();
+    for (let request = 0; request < 10; request++) assert.equal((await server.get('/')).status, 200);
+    await server.waitForLog(/The replacement of worker 1 did not boot: the worker stays for now/);
+    server.kill('SIGHUP');
+    await server.waitForLog(/The replacement of worker 1 did not boot: the worker stays$/m);
+    assert.equal((await server.get('/')).status, 200);
+    assert.ok(server.workers().includes(before ?? 0));
+  });
+});
