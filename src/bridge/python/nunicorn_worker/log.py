@@ -208,6 +208,7 @@ class Logger:
         "info": logging.INFO,
         "debug": logging.DEBUG,
     }
+    loglevel = logging.INFO
     error_fmt = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
     datefmt = "[%Y-%m-%d %H:%M:%S %z]"
 
@@ -226,11 +227,16 @@ class Logger:
     def setup(self, cfg: Config) -> None:
         """Writes to what the settings say from now on. Raises RuntimeError for what cannot be done."""
         self.cfg = cfg
-        self.error_log.setLevel(self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO))
+        self.loglevel = self.LOG_LEVELS.get(cfg.loglevel.lower(), logging.INFO)
+        self.error_log.setLevel(self.loglevel)
         self.access_log.setLevel(logging.INFO)
         self._capture_output()
         is_json = cfg.log_format == "json"
         formatter = JsonFormatter() if is_json else logging.Formatter(self.error_fmt, self.datefmt)
+        for log in (self.error_log, self.access_log):
+            for handler in [each for each in log.handlers if getattr(each, "_gunicorn", False)]:
+                log.removeHandler(handler)
+                handler.close()
         self._set_handler(self.error_log, cfg.errorlog, formatter, sys.stderr)
         if cfg.accesslog is not None:
             self._set_handler(self.access_log, cfg.accesslog, logging.Formatter(self.access_fmt), sys.stdout)
@@ -285,7 +291,7 @@ class Logger:
             raise RuntimeError("syslog cannot be reached at %s: %s" % (cfg.syslog_addr, error)) from error
         prefix = "gunicorn.%s.%s" % (cfg.syslog_prefix or cfg.proc_name.replace(":", "."), kind)
         handler.setFormatter(logging.Formatter("%s: %s" % (prefix.replace("%", "%%"), self.syslog_fmt)))
-        handler._nunicorn = True  # type: ignore[attr-defined]
+        handler._gunicorn = True  # type: ignore[attr-defined]
         logger.addHandler(handler)
 
     @property
@@ -313,7 +319,7 @@ class Logger:
         atoms = {
             "h": environ.get("REMOTE_ADDR", "-"),
             "l": "-",
-            "u": _basic_user(environ.get("HTTP_AUTHORIZATION", "")) or "-",
+            "u": self._get_user(environ) or "-",
             "t": self.now(),
             "r": "%s %s %s" % (environ["REQUEST_METHOD"], environ["RAW_URI"], environ["SERVER_PROTOCOL"]),
             "s": str(resp.status).split(None, 1)[0],
@@ -389,23 +395,31 @@ class Logger:
     def _could_not_open(self, error: OSError) -> None:
         self.error("The log %s cannot be opened anew (%s): the old file stays in use", error.filename, error.strerror)
 
-    def _set_handler(
-        self, logger: logging.Logger, output: str, formatter: logging.Formatter, stream: Any = None
-    ) -> None:
-        for handler in list(logger.handlers):
-            if getattr(handler, "_nunicorn", False):
-                logger.removeHandler(handler)
-                handler.close()
+    # From here on: what subclasses of gunicorn's logger call, under its names.
+
+    def _set_handler(self, log: logging.Logger, output: str | None, fmt: logging.Formatter, stream: Any = None) -> None:
+        before = self._get_gunicorn_handler(log)
+        if before is not None:
+            log.removeHandler(before)
+            before.close()
+        if output is None:
+            return
         handler: logging.Handler
         if output != "-":
-            handler = FileHandler(output, self.cfg, delay=logger is self.access_log)
-        elif self.cfg.log_split and logger is self.error_log:
+            handler = FileHandler(output, self.cfg, delay=log is self.access_log)
+        elif self.cfg.log_split and log is self.error_log:
             handler = SplitHandler(stream)
         else:
             handler = StreamHandler(stream)
-        handler._nunicorn = True  # type: ignore[attr-defined]
-        handler.setFormatter(formatter)
-        logger.addHandler(handler)
+        handler._gunicorn = True  # type: ignore[attr-defined]
+        handler.setFormatter(fmt)
+        log.addHandler(handler)
+
+    def _get_gunicorn_handler(self, log: logging.Logger) -> logging.Handler | None:
+        return next((handler for handler in log.handlers if getattr(handler, "_gunicorn", False)), None)
+
+    def _get_user(self, environ: dict[str, Any]) -> str | None:
+        return _basic_user(environ.get("HTTP_AUTHORIZATION", ""))
 
 
 def _syslog_address(text: str) -> tuple[Any, int | None]:
@@ -440,7 +454,8 @@ class ErrorStream:
     encoding = "utf-8"
 
     def __init__(self, cfg: Config) -> None:
-        self._logger = logging.getLogger("gunicorn.error")  # a logger_class that descends from no other has no `error_log`
+        # Not `error_log` of the logger: a logger_class that descends from no other has none.
+        self._logger = logging.getLogger("gunicorn.error")
         self._as_records = cfg.log_format == "json"
         self._rest = ""
         self._stderr = StreamHandler(sys.stderr)
