@@ -487,8 +487,8 @@ function insteadOfClass(name: string): string {
   if (/gevent|eventlet|tornado/i.test(name)) {
     return `nunicorn does not run this worker class; ${gthread}, and slow clients hold no thread here`;
   }
-  if (/asgi|uvicorn/i.test(name)) {
-    return 'nunicorn serves WSGI applications only, with the worker classes sync and gthread; an ASGI application needs an ASGI server';
+  if (/asgi|uvicorn|aiohttp|sanic/i.test(name)) {
+    return 'nunicorn serves WSGI applications only, with the worker classes sync and gthread; one for asyncio needs a server of its kind';
   }
   return `the worker classes here are sync and gthread; ${gthread}`;
 }

@@ -291,6 +291,7 @@ describe('the command line', () => {
       ['-k', 'uvicorn.workers.UvicornWorker'],
       /'uvicorn.workers.UvicornWorker': nunicorn serves WSGI applications only/,
     ],
+    [['-k', 'aiohttp.GunicornWebWorker'], /'aiohttp.GunicornWebWorker': nunicorn serves WSGI applications only/],
     [['--protocol', 'uwsgi'], /^--protocol = 'uwsgi' is refused: .*proxy_pass.* \(from the command line\)$/],
     [['--protocol', 'scgi'], /one of http, uwsgi is needed/],
     [['--http-protocols', 'h2,h1'], /\["h2","h1"\] is refused: .*HTTP\/2/],
