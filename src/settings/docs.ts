@@ -97,7 +97,7 @@ function gunicornsTable(): string {
         ? `[works](#${name})`
         : status.kind === 'no effect'
           ? `no effect: ${status.because}`
-          : `only ${codeOrText(name)}: ${status.instead}`;
+          : `only ${codeOrText(name)}${status.with ? ` where \`${status.with}\` is set` : ''}: ${status.instead}`;
     return { name, flags: SETTINGS[name].flags, here };
   });
   const rows = known

@@ -158,7 +158,7 @@ export const INERT = {
     status: { kind: 'no effect', because: 'as in Gunicorn; TLS 1.2 and 1.3 are spoken' },
   }),
   ssl_context: setting({
-    section: 'Dirty Arbiters',
+    section: 'TLS',
     flags: [],
     type: hook,
     default: null,
@@ -167,6 +167,7 @@ export const INERT = {
     origin: 'gunicorn',
     status: {
       kind: 'refused',
+      with: 'certfile',
       instead: 'TLS is not done in Python here: use certfile, keyfile, ca_certs, cert_reqs and ciphers',
     },
   }),

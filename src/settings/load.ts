@@ -306,8 +306,11 @@ function withoutEffect(
     if (isDeepStrictEqual(value, type.parse(raw, context))) return [];
     const what = `${label(name, source)} = ${show(value)}`;
     const from = describeSource(source);
-    if (status.kind === 'refused') throw new NunicornError(`${what} is refused: ${status.instead} (from ${from})`);
-    return [`${what} has no effect: ${status.because} (from ${from})`];
+    if (status.kind === 'no effect') return [`${what} has no effect: ${status.because} (from ${from})`];
+    if (status.with !== undefined && values.get(status.with) === null) {
+      return [`${what} has no effect: ${status.with} is not set (from ${from})`];
+    }
+    throw new NunicornError(`${what} is refused: ${status.instead} (from ${from})`);
   });
 }
 

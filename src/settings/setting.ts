@@ -54,8 +54,8 @@ export interface Setting<T> {
 export type Status =
   /** Another value is checked, taken, and said to have no effect in one line at the start. */
   | { readonly kind: 'no effect'; readonly because: string }
-  /** Another value ends the start. */
-  | { readonly kind: 'refused'; readonly instead: string };
+  /** Another value ends the start. `with`: where this setting is set too; otherwise it has no effect, in Gunicorn neither. */
+  | { readonly kind: 'refused'; readonly instead: string; readonly with?: 'certfile' };
 
 export type DefaultValue = string | number | boolean | null | readonly string[] | Readonly<Record<string, string>>;
 

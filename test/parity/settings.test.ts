@@ -1,6 +1,11 @@
 // Settings that mean something else, or nothing, to the other server.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after } from 'node:test';
+import { makeCertificates } from '../helpers/certificates.ts';
 import { until } from '../helpers/deadline.ts';
-import type { Server } from '../helpers/server.ts';
+import type { Server, ServerOptions } from '../helpers/server.ts';
 import { logLines } from './operator.ts';
 import { type Differs, onNewServers, type Scenario, type ScenarioOptions, type Transcript } from './parity.ts';
 
@@ -22,11 +27,12 @@ interface Case {
   readonly args?: readonly string[];
   readonly files?: Readonly<Record<string, string>>;
   readonly env?: Readonly<Record<string, string>>;
+  readonly tls?: ServerOptions['tls'];
   readonly differs?: Differs;
 }
 
-function scenario({ name, app = APP, args, files, env, differs }: Case): Scenario {
-  const options = { app, ...(args && { args }), ...(files && { files }), ...(env && { env }) };
+function scenario({ name, app = APP, args, files, env, tls, differs }: Case): Scenario {
+  const options = { app, ...(args && { args }), ...(files && { files }), ...(env && { env }), ...(tls && { tls }) };
   return { name, options, run: outcome, ...(differs && { differs }) };
 }
 
@@ -36,7 +42,12 @@ async def application(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 `;
+const SSL_CONTEXT = 'def ssl_context(config, default): return default()\n';
 const MACHINE = "The host's processors are not the container's";
+
+const folder = mkdtempSync(join(tmpdir(), 'parity-settings-'));
+const { ca, cert, key } = makeCertificates(folder);
+after(() => rmSync(folder, { recursive: true }));
 
 onNewServers('settings', { app: APP }, [
   scenario({
@@ -80,10 +91,16 @@ onNewServers('settings', { app: APP }, [
     differs: { nunicorn: 'ends the start', gunicorn: 'is ignored', why: 'It would be missed' },
   }),
   scenario({
-    name: 'ssl_context',
+    name: 'ssl_context, without a certificate',
     args: ['-c', '{home}/gunicorn.conf.py'],
-    files: { 'gunicorn.conf.py': 'def ssl_context(config, default): return default()\n' },
-    differs: { nunicorn: 'is refused', gunicorn: 'is called where there is a certificate', why: "TLS is Node's" },
+    files: { 'gunicorn.conf.py': SSL_CONTEXT },
+  }),
+  scenario({
+    name: 'ssl_context',
+    args: ['-c', '{home}/gunicorn.conf.py', '--certfile', cert, '--keyfile', key],
+    files: { 'gunicorn.conf.py': SSL_CONTEXT },
+    tls: { ca: readFileSync(ca) },
+    differs: { nunicorn: 'is refused', gunicorn: 'is called', why: "TLS is Node's" },
   }),
   scenario({
     name: 'HTTP/2',

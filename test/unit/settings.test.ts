@@ -353,6 +353,18 @@ describe('a setting of Gunicorn that changes nothing here', () => {
     ]);
   });
 
+  test('may be ssl_context, which is refused where there is a certificate', async () => {
+    configFile('def ssl_context(config, default):\n    return default()\n');
+    assert.deepEqual((await load(['app'])).notices, [
+      "ssl_context = 'ssl_context' has no effect: certfile is not set (from ./gunicorn.conf.py:1)",
+    ]);
+    await refused(
+      load(['--certfile', 'cert.pem', 'app']),
+      1,
+      /ssl_context = 'ssl_context' is refused: TLS is not done/,
+    );
+  });
+
   test('is checked all the same', () => refused(load(['--worker-connections=many', 'app']), 2, /a whole number/));
 
   test("says nothing of Gunicorn's own default", async () => {
