@@ -213,7 +213,8 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
     const from = describeSource(sourceOf(name));
     if (isSettingName(name)) {
       if (!isUnset(name, value)) values.set(name, rawOf(name, value, from));
-    } else {
+    } else if (file.onlySettings || file.lines.has(name)) {
+      // Imported, or of a loop: nobody has set it.
       const meant = isConstant(name) && !meantAsSetting(name, file) ? undefined : likelyMeant(name, value);
       if (meant !== undefined) warnings.push(`${from}: ${name} is not a setting, did you mean ${meant}?`);
       else if (file.onlySettings) warnings.push(`${from}: ${name} is not a setting; docs/settings.md lists them all`);

@@ -602,7 +602,7 @@ del os.environ["GONE"]
 
   test('gets a word about names that are nearly settings, and none about others', async () => {
     configFile(
-      'worker = 3\nkeep_alive = 5\nThreads = 2\nlog_level = "debug"\nDATABASE = "x"\nhost = "y"\nnames = [1]\nmax_workers = 2\nmy_bind = "z"\nMASTER = 1\nTIMEOUT = 5\nWORKERS = 2\nworkers = WORKERS\n',
+      'worker = 3\nkeep_alive = 5\nThreads = 2\nlog_level = "debug"\nDATABASE = "x"\nhost = "y"\nnames = [1]\nmax_workers = 2\nmy_bind = "z"\nMASTER = 1\nTIMEOUT = 5\nWORKERS = 2\nworkers = WORKERS\nfor name in names:\n    bnid = name\n',
     );
     const { warnings } = await load(['app']);
     assert.deepEqual(warnings, [
@@ -611,6 +611,7 @@ del os.environ["GONE"]
       './gunicorn.conf.py:3: Threads is not a setting, did you mean threads?',
       './gunicorn.conf.py:4: log_level is not a setting, did you mean loglevel?',
       './gunicorn.conf.py:11: TIMEOUT is not a setting, did you mean timeout?',
+      './gunicorn.conf.py:15: bnid is not a setting, did you mean bind?',
     ]);
   });
 });

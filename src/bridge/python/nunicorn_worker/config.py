@@ -98,7 +98,7 @@ def to_json(value: Any) -> Any:
 
 
 def assignment_lines(path: str | None) -> dict[str, int]:
-    """The line of the last assignment to each name at the file's top level, `if` and the like included."""
+    """The line of the last assignment to each name at the file's top level, `if` and the like included, without the variables of loops."""
     if path is None:
         return {}
     try:
@@ -117,6 +117,8 @@ def _note_lines(statements: list[Any], lines: dict[str, int]) -> None:
             lines[statement.name] = statement.lineno
             continue
         targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
+        if isinstance(statement, _ast.For):
+            targets = []
         for target in targets:
             for name in getattr(target, "elts", None) or [target]:
                 if isinstance(name, _ast.Name):
