@@ -44,6 +44,23 @@ it('in the development mode of Python the log has no warning of the server itsel
   }
 });
 
+it('a warning names the threads that the import has started, and none of an agent', { skip }, async () => {
+  const thread = (name: string): string =>
+    `import threading\nthreading.Thread(target=threading.Event().wait, name="${name}", daemon=True).start()\n`;
+  const files = {
+    'agent/sitecustomize.py': thread('of the agent'),
+    'app.py': `${thread('of the app')}from pathology.faults import application\n`,
+  };
+  const env = { PYTHONPATH: '{home}/agent' };
+  await withServer({ ...OPTIONS, app: 'app', files, env }, async (server) => {
+    await server.waitForLog(/the import has started threads; .*: of the app$/m);
+  });
+  await withServer({ ...OPTIONS, files, env }, async (server) => {
+    assert.equal((await server.get('/')).text(), 'ok');
+    assert.doesNotMatch(server.log, /has started threads/);
+  });
+});
+
 it('a worker killed -9 is forked again from the same mold', { skip }, async () => {
   await withServer(OPTIONS, async (server) => {
     const mold = moldOf(server);

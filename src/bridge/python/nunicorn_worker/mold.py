@@ -98,11 +98,14 @@ class Mold:
             self._setup.log.info("Signal %s is for the master, which another user runs", _name(number))
 
     def _import_app(self):
+        # What wraps the command, as opentelemetry-instrument does, has started its threads before, and knows of forks.
+        before = threading.enumerate()
         code = self._setup.load_app(self._master)
         if code:
             leave(code)
-        if threading.active_count() > 1:
-            names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+        started = [thread for thread in threading.enumerate() if thread not in before]
+        if started:
+            names = ", ".join(thread.name for thread in started)
             self._setup.log.warning(
                 "--preload: the import has started threads; a forked worker has them only if they are started again there: %s",
                 names,
