@@ -24,7 +24,8 @@ export async function runBelowInit(): Promise<number | null> {
     return null;
   }
   const command = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
-  const child = spawn(python.path, [join(PYTHON_PACKAGE_DIR, 'nunicorn_worker', 'init.py'), ...command], {
+  // Isolated: what watches Python programs, as opentelemetry-instrument does, is for the app and not for this one.
+  const child = spawn(python.path, ['-I', '-S', join(PYTHON_PACKAGE_DIR, 'nunicorn_worker', 'init.py'), ...command], {
     env: { ...process.env, [INIT_VARIABLE]: '1' },
     stdio: 'inherit',
     // Ctrl-C comes here alone, and is passed on once.

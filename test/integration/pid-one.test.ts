@@ -97,3 +97,16 @@ it('an app that does not boot ends the container with its exit code', { skip }, 
     (error: { status: number }) => error.status === 3,
   );
 });
+
+it('an agent that wraps the command is not in the Python that reaps orphans', { skip }, () => {
+  writeFileSync(join(folder, 'app.py'), 'def application(environ, start_response): pass');
+  const told = join(folder, 'told');
+  const agent = `open("${told}", "a").write(open("/proc/self/cmdline").read().replace("\\0", " ") + "\\n")`;
+  writeFileSync(join(folder, 'sitecustomize.py'), agent);
+  const args = [...UNSHARE, process.execPath, NUNICORN, '--chdir', folder, '--check-config', 'app'];
+  const env = { PATH: `${VENV_BIN}:${process.env.PATH}`, VIRTUAL_ENV: VENV, PYTHONPATH: folder };
+  execFileSync('unshare', args, { stdio: 'ignore', env, timeout: LONG_MS });
+  const commands = readFileSync(told, 'utf8');
+  assert.match(commands, /nunicorn_worker\.check/);
+  assert.doesNotMatch(commands, /init\.py/);
+});
