@@ -226,6 +226,31 @@ signal.signal(signal.SIGTTIN, lambda *_: os._exit(1))
   });
 });
 
+it('threads that are started at the fork have no signals blocked, and a signal to the worker is not passed on', {
+  skip,
+}, async () => {
+  const files = {
+    'forked.py': `
+import os, signal, threading
+blocked = []
+def in_child():
+    os.kill(os.getpid(), signal.SIGTTIN)
+    thread = threading.Thread(target=lambda: blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    thread.start()
+    thread.join()
+os.register_at_fork(after_in_child=in_child)
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [repr(blocked).encode()]
+`,
+  };
+  await withServer({ ...OPTIONS, app: 'forked:application', files }, async (server) => {
+    assert.equal((await server.get('/')).text(), '[set()]');
+    await server.stop();
+    assert.doesNotMatch(server.log, /Handling signal: ttin/);
+  });
+});
+
 it('SIGTERM finishes what runs', { skip }, async () => {
   await withServer(OPTIONS, async (server) => {
     const held = await server.connect();

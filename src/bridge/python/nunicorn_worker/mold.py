@@ -40,6 +40,7 @@ class Mold:
         self._process = process
         self._address = address
         self._token = token
+        self._pid = os.getpid()
         self._setup = Setup(process)
         self._server = self._setup.server
         self._exit_code = 0
@@ -90,6 +91,9 @@ class Mold:
             signal.signal(number, self._pass_on)
 
     def _pass_on(self, number, _frame):
+        # Not blocked for the fork instead: threads that agents start anew in the child would keep it so, and all they start.
+        if os.getpid() != self._pid:
+            return
         try:
             os.kill(self._process["master_pid"], number)
         except ProcessLookupError:
@@ -190,17 +194,13 @@ class Mold:
             self._setup.log.exception("Exception in pre_fork hook")
             raise HookFailed(_EXIT_LATER) from None
         self._flush()
-        # None is to be passed on by the child.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_MASTER)
         try:
             pid = os.fork()
         except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_MASTER)
             self._setup.log.error("Worker %d could not be forked: %s", number, error)
             self._master.say(op="not-forked", serial=serial)
             return
         if pid:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_MASTER)
             view.pid = pid
             self._server.WORKERS[pid] = view
             self._master.say(op="forked", serial=serial, pid=pid)
@@ -209,7 +209,6 @@ class Mold:
         for number in (signal.SIGCHLD, *_FOR_MASTER):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the worker has a handler for it
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_MASTER)
         os.setsid()
         os.close(self._wakeup)
         os.close(self._wake)
