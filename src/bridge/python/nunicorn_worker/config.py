@@ -98,7 +98,7 @@ def to_json(value: Any) -> Any:
 
 
 def assignment_lines(path: str | None) -> dict[str, int]:
-    """The line of the last assignment to each name at the file's top level, `if` and the like included, without the variables of loops."""
+    """The line of the last assignment to each name at the file's top level, `if` and the like included. Loops assign none."""
     if path is None:
         return {}
     try:

@@ -93,6 +93,9 @@ class Mold:
     def _pass_on(self, number, _frame):
         # Not blocked for the fork instead: threads that agents start anew in the child would keep it so, and all they start.
         if os.getpid() != self._pid:
+            if number != signal.SIGUSR1:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
             return
         try:
             os.kill(self._process["master_pid"], number)
