@@ -7,6 +7,7 @@ import { EventEmitter } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { IncomingMessage, ServerResponse, validateHeaderName, validateHeaderValue } from 'node:http';
 import type { Socket } from 'node:net';
+import { getDefaultHighWaterMark } from 'node:stream';
 import type { ThreadRequest } from './thread-messages.ts';
 
 /** What the app asks of a connection. */
@@ -18,6 +19,11 @@ export class ThreadSocket extends EventEmitter {
   readonly readable = true;
   writable = true;
   destroyed = false;
+  // What node:http asks of a response's connection. It corks one that is not corked, for what is written in one turn.
+  readonly writableCorked = 1;
+  readonly writableLength = 0;
+  readonly writableHighWaterMark = getDefaultHighWaterMark(false);
+  readonly _writableState = { corked: 1, errored: null };
   private closeSaid = false;
   private readonly gone: () => void;
 
@@ -61,6 +67,9 @@ export class ThreadSocket extends EventEmitter {
   end(): this {
     return this.destroy();
   }
+
+  cork(): void {}
+  uncork(): void {}
 
   // What concerns the connection itself is the business of the worker's main thread.
   setTimeout(): this {
@@ -262,12 +271,12 @@ export function newResponse(request: IncomingMessage, sink: ResponseSink): Threa
   response.flushHeaders = flushHeaders;
   response.end = end as typeof response.end;
   response.destroy = destroy as typeof response.destroy;
+  (response as { socket: Socket | null }).socket = request.socket;
   return response;
 }
 
-/** Its connection is closed: as node:http does then. Only now it learns of the socket, for those who wait for the end of that. */
+/** Its connection is closed: as node:http does then. */
 export function abandon(response: ThreadResponse, socket: ThreadSocket): void {
-  response.emit('socket', socket);
   socket.closed();
   if (!response.destroyed) closed(response);
 }
@@ -302,6 +311,7 @@ function needDrain(response: ThreadResponse): symbol | undefined {
 function closed(response: ThreadResponse): void {
   response.destroyed = true;
   response._closed = true;
+  (response as { socket: Socket | null }).socket = null; // the connection is the next request's
   response.emit('close');
 }
 

@@ -111,6 +111,19 @@ for (const [kind, args] of Object.entries(KINDS)) {
       });
     });
 
+    it('the response has the connection of its request until it is over, and can end it', async () => {
+      await withServer({ app: APP, args }, async (server) => {
+        assert.deepEqual(JSON.parse((await server.get('/socket')).text()), [true, '127.0.0.1', true]);
+        await server.marked('socket-after-null');
+        const connection = await server.connect();
+        await connection.send('GET /destroy-socket HTTP/1.1\r\nHost: test\r\n\r\n');
+        await connection.end();
+        assert.doesNotMatch(connection.pending, /\r\n0\r\n\r\n$/);
+        await server.marked('socket-destroyed');
+        connection.close();
+      });
+    });
+
     it('an app that says it is ready before it is loaded gets no request before', async () => {
       await withServer({ app: './node/early.mjs', args: [...args, '--wait-ready'] }, async (server) => {
         assert.equal((await server.get('/')).text(), 'made');
