@@ -8,7 +8,14 @@ import { removeFilesOf } from '../front/spool.ts';
 import type { ListeningHandle } from '../listening-handle.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontView } from '../metrics/view.ts';
-import { type FromNodeWorker, type NodeAppConfig, ofWorker, READY, type ToNodeWorker } from '../node-app/messages.ts';
+import {
+  type Envelope,
+  type FromNodeWorker,
+  type NodeAppConfig,
+  opened,
+  READY,
+  type ToNodeWorker,
+} from '../node-app/messages.ts';
 import type { AppHandler, AppKind, Renewal, WorkerFacts, WorkerProcess } from './app-kind.ts';
 import { onEnd } from './child-end.ts';
 import { forkWorker } from './child-start.ts';
@@ -102,7 +109,7 @@ export class NodeApp implements AppKind {
     const child = process.cluster;
     this.processes.set(serial, process);
     child.on('message', (message: unknown) => {
-      const own: FromNodeWorker | null = message === READY ? { op: READY } : ofWorker(message);
+      const own: FromNodeWorker | null = message === READY ? { op: READY } : opened(message);
       if (own !== null) this.said(process, own);
     });
     const ended = (code: number | null, signal: NodeJS.Signals | null): void => {
@@ -277,8 +284,7 @@ export class NodeApp implements AppKind {
     process.accepts = true;
     process.options.handles.forEach((handle, index) => {
       // Node sends these handles as they are; its types know only sockets and servers.
-      const message: ToNodeWorker = { op: 'listen', index };
-      process.cluster.process.send?.(message, handle as unknown as Socket);
+      process.cluster.process.send?.(enveloped({ op: 'listen', index }), handle as unknown as Socket);
     });
   }
 
@@ -314,8 +320,12 @@ export class NodeApp implements AppKind {
   }
 
   private tell({ online, cluster }: NodeProcess, message: ToNodeWorker): void {
-    if (online && cluster.isConnected()) cluster.send(message);
+    if (online && cluster.isConnected()) cluster.send(enveloped(message));
   }
+}
+
+function enveloped(message: ToNodeWorker): Envelope<ToNodeWorker> {
+  return { nunicorn: message };
 }
 
 function force(child: ClusterWorker, signal: NodeJS.Signals): void {

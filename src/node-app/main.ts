@@ -13,7 +13,7 @@ import { tellParent } from '../parent.ts';
 import { bootStack } from './app-stack.ts';
 import { AsyncWorker } from './async-worker.ts';
 import { Lifecycle } from './lifecycle.ts';
-import type { Envelope, FromNodeWorker, NodeWorkerConfig, ToNodeWorker } from './messages.ts';
+import { type Envelope, type FromNodeWorker, type NodeWorkerConfig, opened, type ToNodeWorker } from './messages.ts';
 
 /** What serves the clients: the app in this event loop, in several, or on threads. */
 export interface Engine {
@@ -53,7 +53,7 @@ export interface EngineHandler {
 const SERVED_MS = 1000;
 
 function tell(message: FromNodeWorker): void {
-  tellParent({ nunicorn: message } satisfies Envelope);
+  tellParent({ nunicorn: message } satisfies Envelope<FromNodeWorker>);
 }
 
 // Without a listener Node opens its debugger, a port for whoever can reach it. That logs are to be reopened the master says.
@@ -206,6 +206,18 @@ function act(message: ToNodeWorker, handle: unknown): void {
   }
 }
 
+/** What the master says is not for the app, which may listen to the same channel: not everybody takes what is none of theirs lightly. */
+function hearMaster(): void {
+  const emit = process.emit.bind(process) as (event: string | symbol, ...args: unknown[]) => boolean;
+  process.emit = ((event: string | symbol, ...args: unknown[]): boolean => {
+    const message = event === 'message' ? opened<ToNodeWorker>(args[0]) : null;
+    if (message === null) return emit(event, ...args);
+    act(message, args[1]);
+    return true;
+  }) as typeof process.emit;
+  process.on('message', () => {}); // without a listener nothing is read
+}
+
 async function leave(engine: Engine, quick: boolean): Promise<void> {
   if (quick) await hooks?.interrupted();
   await hooks?.leaving();
@@ -216,7 +228,7 @@ async function leave(engine: Engine, quick: boolean): Promise<void> {
   process.channel?.unref();
 }
 
-process.on('message', act);
+hearMaster();
 // Before node:cluster's own listener, which ends the process.
 process.prependListener('disconnect', () => {
   removeRemains(front); // the master is gone without a word

@@ -70,15 +70,15 @@ export type FromNodeWorker =
   /** After `stop`: no request is left. */
   | { readonly op: 'stopped' };
 
-/** How a worker sends it: the app has the same channel, and may say anything there. */
-export interface Envelope {
-  readonly nunicorn: FromNodeWorker;
+/** How it is sent, both ways: the app has the same channel, and may say and hear anything there. */
+export interface Envelope<Message extends FromNodeWorker | ToNodeWorker> {
+  readonly nunicorn: Message;
 }
 
 /** Null: it is the app's. */
-export function ofWorker(message: unknown): FromNodeWorker | null {
+export function opened<Message extends FromNodeWorker | ToNodeWorker>(message: unknown): Message | null {
   return message !== null && typeof message === 'object' && 'nunicorn' in message
-    ? (message as Envelope).nunicorn
+    ? (message as Envelope<Message>).nunicorn
     : null;
 }
 

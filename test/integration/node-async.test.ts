@@ -43,6 +43,15 @@ describe('what an app may be', { skip }, () => {
     });
   });
 
+  it('an app that listens to its parent hears nothing of what the master and its worker say', async () => {
+    await withServer({ app: './node/child.cjs' }, async (server) => {
+      assert.equal(await text(server, '/'), 'child');
+      server.kill('SIGTERM');
+      assert.deepEqual(await server.exit(), { code: 0, signal: null });
+      assert.doesNotMatch(server.log, /no work/);
+    });
+  });
+
   it('a worker whose app has closed its server is replaced', async () => {
     await withServer({ app: './node/program.cjs' }, async (server) => {
       const [before] = server.workers();
