@@ -17,30 +17,49 @@ export type LoadedApp =
 /** How long an app that exports nothing may go without a listen() before the log says so. */
 const SILENT_MS = 10_000;
 
+type Exports = Readonly<Record<string, unknown>>;
+
 /**
  * @param warn called once if nothing happens for long
- * @throws {NunicornError} if what it exports is no app; and whatever the app's module throws
+ * @throws {NunicornError} if what it exports is no app; and whatever the app's module throws. What it throws later is uncaught.
  */
 export async function loadApp(app: NodeAppUri, warn: (text: string) => void): Promise<LoadedApp> {
-  const listened = firstListen();
-  const importing = import(pathToFileURL(app.path).href) as Promise<Readonly<Record<string, unknown>>>;
-  // A program may wait for its listen() at its top level.
-  await Promise.race([importing, listened.promise]);
-  const server = listened.server;
-  if (server !== null) return { kind: 'server', server, listened: true };
+  const listens = holdListens();
+  const importing = import(pathToFileURL(app.path).href) as Promise<Exports>;
+  await Promise.race([importing, listens.first]);
+  if (listens.any) {
+    // A program may wait at its top level for what it listens with, but most have run to their end by now.
+    await Promise.race([importing, nextTurn()]);
+    importing.catch(throwUncaught);
+    return taken(listens.take());
+  }
   const exported = exportOf(await importing, app);
   const found = await resolveApp(exported, app);
   // A factory may have called listen().
-  const later = listened.server;
-  if (later !== null) return { kind: 'server', server: later, listened: true };
+  if (listens.any) return taken(listens.take());
   if (found !== null) {
-    listened.cancel();
+    listens.cancel();
     return found;
   }
   const timer = setTimeout(() => warn(silence(app)), SILENT_MS).unref();
-  const first = await listened.promise;
+  await listens.first;
   clearTimeout(timer);
-  return { kind: 'server', server: first, listened: true };
+  return taken(listens.take());
+}
+
+function taken(server: HttpServer): LoadedApp {
+  return { kind: 'server', server, listened: true };
+}
+
+async function nextTurn(): Promise<void> {
+  await new Promise((done) => setImmediate(done));
+}
+
+/** As node does with a program whose top level fails. */
+function throwUncaught(error: unknown): void {
+  process.nextTick(() => {
+    throw error;
+  });
 }
 
 /** Of an app that exports nothing and has not called listen(). */
@@ -51,7 +70,7 @@ export function silence(app: NodeAppUri): string {
   );
 }
 
-function exportOf(namespace: Readonly<Record<string, unknown>>, app: NodeAppUri): unknown {
+function exportOf(namespace: Exports, app: NodeAppUri): unknown {
   const main = namespace.default;
   if (app.name !== null) {
     const named = namespace[app.name] ?? (isObject(main) ? main[app.name] : undefined);
@@ -122,23 +141,22 @@ async function appOf(value: unknown): Promise<LoadedApp | null> {
     : { kind: 'listener', listener: value as RequestListener };
 }
 
-interface FirstListen {
-  /** The server whose listen() was called. */
-  readonly server: HttpServer | null;
-  readonly promise: Promise<HttpServer>;
+interface HeldListens {
+  readonly any: boolean;
+  /** There is one. */
+  readonly first: Promise<void>;
+  /** The server that is served at --bind, whatever address the app named. The others listen where they say. */
+  take(): HttpServer;
   /** From now on every listen() is Node's own. */
   cancel(): void;
 }
 
-/**
- * Catches the first listen() of an HTTP server: that server is served at --bind, whatever address the app named. All further
- * ones listen where they say.
- */
-function firstListen(): FirstListen {
+/** Catches each listen() of an HTTP server, until it is known which of them is the app's. */
+function holdListens(): HeldListens {
   const listen = NetServer.prototype.listen;
-  let server: HttpServer | null = null;
-  let resolve: (server: HttpServer) => void = () => {};
-  const promise = new Promise<HttpServer>((done) => {
+  const held: { readonly server: HttpServer; readonly args: readonly unknown[] }[] = [];
+  let resolve: () => void = () => {};
+  const first = new Promise<void>((done) => {
     resolve = done;
   });
   const cancel = (): void => {
@@ -148,18 +166,24 @@ function firstListen(): FirstListen {
     if (!(this instanceof HttpServer || this instanceof HttpsServer)) {
       return listen.apply(this, args as [ListenOptions]);
     }
-    cancel();
-    const callback = args.at(-1);
-    if (isFunction(callback)) this.once('listening', callback as () => void);
-    server = this as HttpServer;
-    resolve(server);
+    held.push({ server: this as HttpServer, args });
+    resolve();
     return this;
   } as typeof listen;
   return {
-    get server() {
-      return server;
+    get any() {
+      return held.length > 0;
     },
-    promise,
+    first,
+    take: () => {
+      cancel();
+      const [own] = held;
+      if (own === undefined) throw new Error('nothing listens');
+      const callback = own.args.at(-1);
+      if (isFunction(callback)) own.server.once('listening', callback as () => void);
+      for (const { server, args } of held) if (server !== own.server) listen.apply(server, args as [ListenOptions]);
+      return own.server;
+    },
     cancel,
   };
 }

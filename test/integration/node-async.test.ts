@@ -43,6 +43,12 @@ describe('what an app may be', { skip }, () => {
     });
   });
 
+  it('an error at the top level of a program that listens already is not lost', async () => {
+    await finishing(await Server.spawn({ app: './node/fails_late.mjs' }), async (server) => {
+      await server.waitForLog(/Uncaught error in the application\nError: failed when it listened/);
+    });
+  });
+
   it('an app that listens to its parent hears nothing of what the master and its worker say', async () => {
     await withServer({ app: './node/child.cjs' }, async (server) => {
       assert.equal(await text(server, '/'), 'child');
@@ -66,6 +72,7 @@ describe('what an app may be', { skip }, () => {
     ['./node/fetch.mjs:absent', 4, /has no export 'absent'; it has default, factory, nothing, plain/],
     ['./node/fetch.mjs:nothing', 4, /is no app but number/],
     ['./node/broken.mjs', 3, /Exception in worker process\nError: broken at import\n.*broken\.mjs:2/],
+    ['./node/fails_behind.cjs', 3, /Exception in worker process\nError: failed behind listen\(\)/],
     ['./node/syntax.mjs', 3, /syntax\.mjs:2/],
   ];
   for (const [app, code, log] of MISTAKES) {
