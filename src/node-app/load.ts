@@ -25,18 +25,22 @@ type Exports = Readonly<Record<string, unknown>>;
  */
 export async function loadApp(app: NodeAppUri, warn: (text: string) => void): Promise<LoadedApp> {
   const listens = holdListens();
-  const importing = import(pathToFileURL(app.path).href) as Promise<Exports>;
+  let exports: Exports | null = null;
+  const importing = (import(pathToFileURL(app.path).href) as Promise<Exports>).then((found) => {
+    exports = found;
+    return found;
+  });
   await Promise.race([importing, listens.first]);
   if (listens.any) {
     // A program may wait at its top level for what it listens with, but most have run to their end by now.
     await Promise.race([importing, nextTurn()]);
     importing.catch(throwUncaught);
-    return taken(listens.take());
+    return taken(listens.take(exports === null ? undefined : exportOf(exports, app)));
   }
   const exported = exportOf(await importing, app);
   const found = await resolveApp(exported, app);
   // A factory may have called listen().
-  if (listens.any) return taken(listens.take());
+  if (listens.any) return taken(listens.take(exported));
   if (found !== null) {
     listens.cancel();
     return found;
@@ -44,7 +48,7 @@ export async function loadApp(app: NodeAppUri, warn: (text: string) => void): Pr
   const timer = setTimeout(() => warn(silence(app)), SILENT_MS).unref();
   await listens.first;
   clearTimeout(timer);
-  return taken(listens.take());
+  return taken(listens.take(exported));
 }
 
 function taken(server: HttpServer): LoadedApp {
@@ -146,7 +150,7 @@ interface HeldListens {
   /** There is one. */
   readonly first: Promise<void>;
   /** The server that is served at --bind, whatever address the app named. The others listen where they say. */
-  take(): HttpServer;
+  take(exported: unknown): HttpServer;
   /** From now on every listen() is Node's own. */
   cancel(): void;
 }
@@ -175,9 +179,9 @@ function holdListens(): HeldListens {
       return held.length > 0;
     },
     first,
-    take: () => {
+    take: (exported) => {
       cancel();
-      const [own] = held;
+      const own = held.find(({ server }) => isOf(exported, server)) ?? held[0];
       if (own === undefined) throw new Error('nothing listens');
       const callback = own.args.at(-1);
       if (isFunction(callback)) own.server.once('listening', callback as () => void);
@@ -186,6 +190,11 @@ function holdListens(): HeldListens {
     },
     cancel,
   };
+}
+
+/** What the module exports is the server, or the listener of its requests (Express). */
+function isOf(exported: unknown, server: HttpServer): boolean {
+  return exported === server || (isFunction(exported) && server.listeners('request').includes(exported));
 }
 
 function describe({ path, name }: NodeAppUri): string {

@@ -5,6 +5,7 @@ import { readdirSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../helpers/deadline.ts';
+import { get } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { finishing, Server, withServer } from '../helpers/server.ts';
 
@@ -42,6 +43,17 @@ describe('what an app may be', { skip }, () => {
       for (const pid of pids) assert.ok(server.hasMark(`closed-${pid}`), `${pid} of ${readdirSync(server.home)}`);
     });
   });
+
+  for (const name of ['', ':listener']) {
+    it(`two_servers.cjs${name}: of several servers the one that is exported is served, the other listens where it says`, async () => {
+      await withServer({ app: `./node/two_servers.cjs${name}` }, async (server) => {
+        assert.equal(await text(server, '/'), 'the app');
+        const port = (): number => Number(/figures at (\d+)/.exec(server.stdout)?.[1] ?? 0);
+        await until(() => port() > 0, 'the other server to listen');
+        assert.equal((await get({ host: '127.0.0.1', port: port() })).text(), 'figures');
+      });
+    });
+  }
 
   it('an error at the top level of a program that listens already is not lost', async () => {
     await finishing(await Server.spawn({ app: './node/fails_late.mjs' }), async (server) => {
