@@ -60,8 +60,8 @@ export interface WorkerEvents {
   recovered(serial: number): void;
   /** It is to be ended now: what it runs fails. */
   kill(serial: number, reason: Reason): void;
-  /** Its app has failed as a whole: what it runs may finish. */
-  appFailed(serial: number): void;
+  /** Its app has failed as a whole, after so many requests: what it runs may finish. */
+  appFailed(serial: number, requests: number): void;
   /** How many requests it has answered by now. */
   served(serial: number, requests: number): void;
   requestLimitReached(serial: number): void;

@@ -254,7 +254,7 @@ export class NodeApp implements AppKind {
         workers.askedToLeave(serial, message.why);
         return;
       case 'app-failed':
-        workers.appFailed(serial);
+        workers.appFailed(serial, message.requests);
         return;
       case 'stuck':
         workers.stuck(serial, false);

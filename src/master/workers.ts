@@ -94,7 +94,7 @@ interface Seat {
   /** The replacement of `current`, not ready yet. */
   next: Worker | null;
   restart: NodeJS.Timeout | null;
-  /** A replacement did not boot: not before this another one. */
+  /** A replacement did not boot, or its app failed at once: not before this another one. */
   notBefore: number;
 }
 
@@ -198,9 +198,11 @@ export class Workers implements WorkerEvents {
     if (worker !== undefined && worker.end !== 'unresponsive') worker.stuck = false;
   }
 
-  appFailed(serial: number): void {
+  appFailed(serial: number, requests: number): void {
     const worker = this.bySerial.get(serial);
     if (worker === undefined) return;
+    worker.served = requests;
+    if (worker.state === 'ready') this.holdBack(worker);
     this.wish(worker, 'app_error');
     this.drain(worker, 'app_error');
   }
@@ -258,7 +260,7 @@ export class Workers implements WorkerEvents {
     }
     if (worker.end === null || worker.state === 'draining') this.logEnd(worker, code, signal);
     if (REASONS[end].failure) this.replaceDead(worker, end, code, hasBegun);
-    else this.fill(seat, end, 0);
+    else this.fill(seat, end, end === 'app_error' ? Math.max(0, seat.notBefore - now()) : 0);
     this.plan();
   }
 
@@ -593,6 +595,16 @@ export class Workers implements WorkerEvents {
     }
     if (delayMs > 0) this.log.warning(`Worker ${seat.number} is started again in ${delayMs / 1000} s`);
     this.fill(seat, end, delayMs);
+  }
+
+  /** An app that fails as soon as it serves will do so again: its worker is replaced after a while only. */
+  private holdBack({ seat, startedAt, readyAt, served }: Worker): void {
+    const time = now();
+    const delayMs = seat.backoff.delayAfter({ startedAt, readyAt, hasBegun: served > 0, diedAt: time });
+    if (delayMs === 0) return;
+    this.log.warning(`Worker ${seat.number} is started again in ${delayMs / 1000} s`);
+    seat.notBefore = time + delayMs;
+    after(delayMs, () => this.plan());
   }
 
   /** What replaces `seat`'s worker did not boot. */

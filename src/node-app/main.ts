@@ -100,7 +100,7 @@ async function start(config: NodeWorkerConfig): Promise<void> {
     listenFailed: async (code, listener) =>
       bootFailed((await import('../listen-failure.ts')).cannotListenAfterBind(code, listener)),
     requestLimitReached: () => tell({ op: 'request-limit' }),
-    appFailed: () => tell({ op: 'app-failed' }),
+    appFailed: () => tell({ op: 'app-failed', requests: engine?.served ?? 0 }),
     stuck: () => tell({ op: 'stuck' }),
     threads: (ids) => {
       if (config.front.metrics) tell({ op: 'threads', ids });

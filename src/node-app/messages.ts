@@ -63,8 +63,8 @@ export type FromNodeWorker =
   | { readonly op: 'threads'; readonly ids: readonly number[] }
   | { readonly op: 'request-limit' }
   | { readonly op: 'asked-to-leave'; readonly why: string }
-  /** Its app can be relied on no more: what it runs may finish, another worker takes its seat. */
-  | { readonly op: 'app-failed' }
+  /** Its app can be relied on no more, after so many requests: what it runs may finish, another worker takes its seat. */
+  | { readonly op: 'app-failed'; readonly requests: number }
   /** A thread does not come back from a request that ran into --timeout, and cannot be ended. */
   | { readonly op: 'stuck' }
   /** After `stop`: no request is left. */

@@ -10,7 +10,7 @@ export interface SeatView {
   readonly readyAt: number | null;
   /** The replacement is on its way. */
   readonly replacing: boolean;
-  /** A replacement did not boot: the next one not before this. */
+  /** A replacement did not boot, or its app failed at once: the next one not before this. */
   readonly notBefore: number;
 }
 

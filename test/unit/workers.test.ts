@@ -106,6 +106,22 @@ test('a worker that is asked to leave while it boots is replaced when it is read
   });
 });
 
+test('a worker whose app fails before it has served anything is replaced after a while', () => {
+  withWorkers(OPTIONS, ({ workers, spawned }) => {
+    workers.ready(1);
+    workers.appFailed(1, 1);
+    assert.deepEqual(spawned, [1, 2], 'it had served: at once');
+    workers.ready(2);
+    workers.appFailed(2, 0);
+    assert.deepEqual(spawned, [1, 2], 'it has not');
+    workers.ended(2, 0, null, false);
+    mock.timers.tick(0);
+    assert.deepEqual(spawned, [1, 2], 'nor when it is gone');
+    mock.timers.tick(250);
+    assert.deepEqual(spawned, [1, 2, 3]);
+  });
+});
+
 test('a worker that is ready while its stacks are written for a boot that takes too long stays', () => {
   const killed: string[] = [];
   let written: (stacks: string) => void = nothing;
