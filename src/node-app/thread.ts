@@ -54,7 +54,7 @@ const STATUS_LINE = /^HTTP\/1\.\d (\d{3})/;
 const STATUS_LINE_BYTES = 12;
 const NOTHING = Buffer.alloc(0);
 
-const { config, cells: shared, port } = workerData as ThreadData;
+const { config, number, cells: shared, port } = workerData as ThreadData;
 const cells = new Int32Array(shared);
 const log = await openErrorLog(config.front.errorLog);
 const queue: ThreadRequest[] = [];
@@ -446,6 +446,11 @@ if (atATime > 1) {
   });
 }
 
+/** A thread has a copy of the environment, and Node looks for the time zone in the one of the process: the dates would be silently wrong. */
+function warnOfZone(zone: string | undefined): void {
+  log.warning(`The application sets TZ, to no effect on threads: the place for it is --env TZ=${zone ?? ''}`);
+}
+
 /** Null: none is to be called for each request. */
 async function openHooks(): Promise<WorkerHooks | null> {
   const { hooks, serial, front } = config;
@@ -461,7 +466,9 @@ provideSignal();
 provideChdir((request) => port.postMessage(request));
 try {
   const hooks = await openHooks();
+  const { TZ: zone } = process.env;
   const app = await loadApp(config.app, (text) => log.warning(text));
+  if (number === 1 && process.env.TZ !== zone) warnOfZone(process.env.TZ);
   if (app.kind === 'listener') {
     let result: unknown;
     const carrier = createServer((request, response) => {

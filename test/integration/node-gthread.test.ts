@@ -78,6 +78,19 @@ describe('requests and answers', { skip }, () => {
     });
   });
 
+  it('a time zone that the app sets is not heeded, and the log says where it is', async () => {
+    const env = { TZ: 'UTC' };
+    await withServer({ app: './node/zone.cjs', threads: 2, env }, async (server) => {
+      assert.equal((await server.get('/')).text(), '0');
+      await server.waitForLog(/The application sets TZ, to no effect on threads: .* --env TZ=Asia\/Tokyo/);
+    });
+    const args = ['--env', 'TZ=Asia/Tokyo'];
+    await withServer({ app: './node/zone.cjs', threads: 2, env, args }, async (server) => {
+      assert.equal((await server.get('/')).text(), '9');
+      assert.doesNotMatch(server.log, /TZ/);
+    });
+  });
+
   it('a fetch handler and a program that listens run on threads too', async () => {
     await withServer({ app: './node/fetch.mjs', threads: 2 }, async (server) => {
       const response = await fetch(`http://127.0.0.1:${server.port}/echo`, { method: 'POST', body: 'some text' });
