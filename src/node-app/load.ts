@@ -12,7 +12,7 @@ export type RequestListener = (request: IncomingMessage, response: ServerRespons
 export type LoadedApp =
   | { readonly kind: 'listener'; readonly listener: RequestListener }
   /** The app has made a server of its own and called its listen(), or exported it. */
-  | { readonly kind: 'server'; readonly server: HttpServer; readonly listened: boolean };
+  | { readonly kind: 'server'; readonly server: HttpServer };
 
 /** How long an app that exports nothing may go without a listen() before the log says so. */
 const SILENT_MS = 10_000;
@@ -21,9 +21,14 @@ type Exports = Readonly<Record<string, unknown>>;
 
 /**
  * @param warn called once if nothing happens for long
+ * @param listensLater the app is exported and served, and its own server is to listen too
  * @throws {NunicornError} if what it exports is no app; and whatever the app's module throws. What it throws later is uncaught.
  */
-export async function loadApp(app: NodeAppUri, warn: (text: string) => void): Promise<LoadedApp> {
+export async function loadApp(
+  app: NodeAppUri,
+  warn: (text: string) => void,
+  listensLater: (server: HttpServer) => void,
+): Promise<LoadedApp> {
   const listens = holdListens();
   let exports: Exports | null = null;
   const importing = (import(pathToFileURL(app.path).href) as Promise<Exports>).then((found) => {
@@ -42,7 +47,7 @@ export async function loadApp(app: NodeAppUri, warn: (text: string) => void): Pr
   // A factory may have called listen().
   if (listens.any) return taken(listens.take(exported));
   if (found !== null) {
-    listens.cancel();
+    listens.leave(await exported, listensLater);
     return found;
   }
   const timer = setTimeout(() => warn(silence(app)), SILENT_MS).unref();
@@ -52,7 +57,7 @@ export async function loadApp(app: NodeAppUri, warn: (text: string) => void): Pr
 }
 
 function taken(server: HttpServer): LoadedApp {
-  return { kind: 'server', server, listened: true };
+  return { kind: 'server', server };
 }
 
 async function nextTurn(): Promise<void> {
@@ -121,7 +126,7 @@ function notAnApp(app: NodeAppUri, what: string): NunicornError {
 /** What a value is by its shape. A function with two parameters or more is a listener, with one a fetch handler. */
 async function appOf(value: unknown): Promise<LoadedApp | null> {
   if (value instanceof HttpServer || value instanceof HttpsServer) {
-    return { kind: 'server', server: value as HttpServer, listened: false };
+    return { kind: 'server', server: value as HttpServer };
   }
   if (isObject(value)) {
     const { fetch, routing, ready, callback, middleware } = value;
@@ -151,8 +156,8 @@ interface HeldListens {
   readonly first: Promise<void>;
   /** The server that is served at --bind, whatever address the app named. The others listen where they say. */
   take(exported: unknown): HttpServer;
-  /** From now on every listen() is Node's own. */
-  cancel(): void;
+  /** From now on every listen() is Node's own, but for servers of what is exported: these are `later`'s. */
+  leave(exported: unknown, later: (server: HttpServer) => void): void;
 }
 
 /** Catches each listen() of an HTTP server, until it is known which of them is the app's. */
@@ -163,9 +168,6 @@ function holdListens(): HeldListens {
   const first = new Promise<void>((done) => {
     resolve = done;
   });
-  const cancel = (): void => {
-    NetServer.prototype.listen = listen;
-  };
   NetServer.prototype.listen = function (this: NetServer, ...args: unknown[]): NetServer {
     if (!(this instanceof HttpServer || this instanceof HttpsServer)) {
       return listen.apply(this, args as [ListenOptions]);
@@ -180,16 +182,28 @@ function holdListens(): HeldListens {
     },
     first,
     take: (exported) => {
-      cancel();
+      NetServer.prototype.listen = listen;
       const own = held.find(({ server }) => isOf(exported, server)) ?? held[0];
       if (own === undefined) throw new Error('nothing listens');
-      const callback = own.args.at(-1);
-      if (isFunction(callback)) own.server.once('listening', callback as () => void);
+      tellWhenListening(own.server, own.args);
       for (const { server, args } of held) if (server !== own.server) listen.apply(server, args as [ListenOptions]);
       return own.server;
     },
-    cancel,
+    leave: (exported, later) => {
+      NetServer.prototype.listen = function (this: NetServer, ...args: unknown[]): NetServer {
+        const server = this as HttpServer;
+        if (!isOf(exported, server)) return listen.apply(this, args as [ListenOptions]);
+        tellWhenListening(server, args);
+        later(server);
+        return this;
+      } as typeof listen;
+    },
   };
+}
+
+function tellWhenListening(server: HttpServer, args: readonly unknown[]): void {
+  const callback = args.at(-1);
+  if (isFunction(callback)) server.once('listening', callback as () => void);
 }
 
 /** What the module exports is the server, or the listener of its requests (Express). */

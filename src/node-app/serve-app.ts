@@ -10,6 +10,7 @@ import type { AsyncMetrics } from './async-metrics.ts';
 import { AsyncServer, type AsyncServerHandler } from './async-server.ts';
 import { loadApp } from './load.ts';
 import type { NodeWorkerConfig } from './messages.ts';
+import { listensLater } from './own-server.ts';
 import { provideSignal } from './signal.ts';
 
 /**
@@ -26,14 +27,20 @@ export async function serveApp(
 ): Promise<AsyncServer> {
   provideSignal();
   const { front } = config;
-  const app = await loadApp(config.app, (text) => log.warning(text));
+  let served: HttpServer | null = null;
+  const app = await loadApp(
+    config.app,
+    (text) => log.warning(text),
+    (server) => listensLater(server, front.listeners, server === served),
+  );
   if (app.kind === 'server') {
     if (front.tls !== null) {
       throw new NunicornError('--certfile: the app makes its server itself, so it has to be the one that speaks TLS');
     }
-    const served = new AsyncServer(front, app.server, null, config.requestLimit, handler, log, access, metrics);
+    served = app.server;
+    const own = new AsyncServer(front, app.server, null, config.requestLimit, handler, log, access, metrics);
     hooks?.aroundServer(app.server);
-    return served;
+    return own;
   }
   const server = await serverFor(config);
   server.maxHeadersCount = 0; // --limit-request-fields

@@ -16,6 +16,7 @@ import { provideChdir } from './chdir.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { loadApp, type RequestListener } from './load.ts';
 import { READY } from './messages.ts';
+import { listensLater, seemToListen } from './own-server.ts';
 import { abortSignal, provideSignal } from './signal.ts';
 import {
   BEGUN,
@@ -333,8 +334,6 @@ function isUtf8(encoding: string): boolean {
   return encoding === 'utf8' || encoding === 'utf-8';
 }
 
-function nothing(): void {}
-
 /** A WebSocket, and the app has a listener for it. */
 function isUpgrade({ headers }: IncomingMessage, server: HttpServer): boolean {
   return server.listenerCount('upgrade') > 0 && headers.upgrade?.toLowerCase() === 'websocket';
@@ -467,7 +466,11 @@ provideChdir((request) => port.postMessage(request));
 try {
   const hooks = await openHooks();
   const { TZ: zone } = process.env;
-  const app = await loadApp(config.app, (text) => log.warning(text));
+  const app = await loadApp(
+    config.app,
+    (text) => log.warning(text),
+    (own) => listensLater(own, config.front.listeners, own === server),
+  );
   if (number === 1 && process.env.TZ !== zone) warnOfZone(process.env.TZ);
   if (app.kind === 'listener') {
     let result: unknown;
@@ -482,20 +485,11 @@ try {
   } else {
     const own = app.server;
     server = own;
-    const [where] = config.front.listeners;
     listener = (request, response) => {
       if (isUpgrade(request, own)) refuseWebSocket(response);
       else requested(own, request, response);
     };
-    if (app.listened) {
-      // So that it counts as listening, and close() works as ever.
-      Object.assign(own, { _handle: { close: nothing, ref: nothing, unref: nothing } });
-      own.address = () =>
-        where?.kind === 'tcp'
-          ? { address: where.host, port: where.port, family: where.host.includes(':') ? 'IPv6' : 'IPv4' }
-          : (where?.path ?? null);
-      own.emit('listening');
-    }
+    seemToListen(own, config.front.listeners);
   }
   if (hooks !== null) listener = hooks.around(listener);
   loaded = true;

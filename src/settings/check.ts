@@ -44,7 +44,11 @@ async function checkNodeApp(app: NodeAppUri, chdir: string): Promise<never> {
     process.exit(EXIT.ERROR);
   });
   try {
-    await loadApp(app, (text) => console.error(text));
+    await loadApp(
+      app,
+      (text) => console.error(text),
+      () => {},
+    );
   } catch (error) {
     console.error(error instanceof NunicornError ? `\nError: ${error.message}` : bootStack(error, app.path));
     process.exit(EXIT.ERROR);

@@ -1,11 +1,12 @@
 // What a Node app can do with HTTP is the same however its requests are run.
 import { strict as assert } from 'node:assert';
 import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
 import { Connection, exchange } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { withNginx } from '../helpers/nginx.ts';
 import { NODE_APPS } from '../helpers/paths.ts';
-import { type Address, freePort } from '../helpers/ports.ts';
+import { type Address, freePort, isListening } from '../helpers/ports.ts';
 import { finishing, Server, withServer } from '../helpers/server.ts';
 
 const skip = !NUNICORN_RUNS;
@@ -123,6 +124,18 @@ for (const [kind, args] of Object.entries(KINDS)) {
         connection.close();
       });
     });
+
+    for (const name of ['', ':server']) {
+      it(`an app that is exported${name} and listens later does so where it is served, and nowhere else`, async () => {
+        const port = await freePort();
+        const options = { app: `./node/listens_later.cjs${name}`, args, env: { OWN_PORT: String(port) } };
+        await withServer(options, async (server) => {
+          await until(() => server.stdout.includes(`begins at ${server.port}\n`), 'the app to begin');
+          assert.equal((await server.get('/')).text(), 'exported');
+          assert.equal(await isListening({ host: '127.0.0.1', port }), false);
+        });
+      });
+    }
 
     it('an app that says it is ready before it is loaded gets no request before', async () => {
       await withServer({ app: './node/early.mjs', args: [...args, '--wait-ready'] }, async (server) => {
