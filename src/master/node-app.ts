@@ -13,7 +13,6 @@ import {
   type FromNodeWorker,
   type NodeAppConfig,
   opened,
-  READY,
   type ToNodeWorker,
 } from '../node-app/messages.ts';
 import type { AppHandler, AppKind, Renewal, WorkerFacts, WorkerProcess } from './app-kind.ts';
@@ -109,7 +108,7 @@ export class NodeApp implements AppKind {
     const child = process.cluster;
     this.processes.set(serial, process);
     child.on('message', (message: unknown) => {
-      const own: FromNodeWorker | null = message === READY ? { op: READY } : opened(message);
+      const own = opened<FromNodeWorker>(message);
       if (own !== null) this.said(process, own);
     });
     const ended = (code: number | null, signal: NodeJS.Signals | null): void => {

@@ -152,6 +152,11 @@ export class AsyncServer {
     }, SWEEP_MS);
   }
 
+  /** The server is the app's own. */
+  get isOfApp(): boolean {
+    return this.listener === null;
+  }
+
   /** Has it accept from a listening handle. The first one becomes the server's own. */
   listen(handle: unknown, listening: () => void, failed: (code: string) => void): void {
     const acceptor = this.acceptors.length === 0 ? this.server : this.forwarder();

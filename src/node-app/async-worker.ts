@@ -17,6 +17,7 @@ const LAST_ANSWERS_MS = 5000;
 export class AsyncWorker implements Engine {
   private readonly config: NodeWorkerConfig;
   private readonly lifecycle: Lifecycle;
+  private readonly saidReady: Promise<void>;
   private readonly handler: EngineHandler;
   private readonly log: ErrorLog;
   private server: AsyncServer | null = null;
@@ -26,6 +27,7 @@ export class AsyncWorker implements Engine {
   constructor(
     config: NodeWorkerConfig,
     lifecycle: Lifecycle,
+    saidReady: Promise<void>,
     handler: EngineHandler,
     log: ErrorLog,
     access: Access | null,
@@ -34,6 +36,7 @@ export class AsyncWorker implements Engine {
   ) {
     this.config = config;
     this.lifecycle = lifecycle;
+    this.saidReady = saidReady;
     this.handler = handler;
     this.log = log;
     serveApp(
@@ -53,6 +56,8 @@ export class AsyncWorker implements Engine {
     ).then(
       async (server) => {
         await handler.imported();
+        // A program with a server of its own may say so when that listens, and not before.
+        if (config.waitReady && !server.isOfApp) await saidReady;
         this.server = server;
         handler.loaded();
       },
@@ -76,7 +81,8 @@ export class AsyncWorker implements Engine {
       this.listening++;
       if (this.listening !== listeners.length) return;
       this.handler.threads([process.pid]); // the main thread's number is the process's
-      if (!this.config.waitReady) this.handler.ready();
+      if (this.config.waitReady) void this.saidReady.then(() => this.handler.ready());
+      else this.handler.ready();
     };
     this.server?.listen(handle, listening, (code) => this.handler.listenFailed(code, listener));
   }

@@ -13,7 +13,14 @@ import { tellParent } from '../parent.ts';
 import { bootStack } from './app-stack.ts';
 import { AsyncWorker } from './async-worker.ts';
 import { Lifecycle } from './lifecycle.ts';
-import { type Envelope, type FromNodeWorker, type NodeWorkerConfig, opened, type ToNodeWorker } from './messages.ts';
+import {
+  type Envelope,
+  type FromNodeWorker,
+  type NodeWorkerConfig,
+  opened,
+  READY,
+  type ToNodeWorker,
+} from './messages.ts';
 
 /** What serves the clients: the app in this event loop, in several, or on threads. */
 export interface Engine {
@@ -153,7 +160,11 @@ function report(asked: number | null, withRequests: boolean): void {
 
 async function engineOf(config: NodeWorkerConfig, handler: EngineHandler, log: SwitchableLog): Promise<Engine> {
   const { serial, front } = config;
-  const lifecycle = new Lifecycle(log, () => tell({ op: 'ready' }));
+  let appIsReady = (): void => {};
+  const saidReady = new Promise<void>((resolve) => {
+    appIsReady = resolve;
+  });
+  const lifecycle = new Lifecycle(log, appIsReady);
   lifecycle.holdSignals((signal) => {
     if (signal === 'SIGTERM') tell({ op: 'asked-to-leave', why: `sent ${signal}` });
   });
@@ -161,7 +172,8 @@ async function engineOf(config: NodeWorkerConfig, handler: EngineHandler, log: S
     const metrics = front.metrics
       ? new (await import('./async-metrics.ts')).AsyncMetrics(serial, front.number, statsd)
       : null;
-    return new AsyncWorker(config, lifecycle, handler, log, access, metrics, hooks);
+    hearReady(appIsReady);
+    return new AsyncWorker(config, lifecycle, saidReady, handler, log, access, metrics, hooks);
   }
   const metrics = front.metrics
     ? new (await import('../front/front-metrics.ts')).FrontMetrics(front.number, statsd)
@@ -216,6 +228,15 @@ function hearMaster(): void {
     return true;
   }) as typeof process.emit;
   process.on('message', () => {}); // without a listener nothing is read
+}
+
+/** The app says it as under PM2. What else it sends nobody hears. */
+function hearReady(appIsReady: () => void): void {
+  const send = process.send?.bind(process) as ((...args: readonly unknown[]) => boolean) | undefined;
+  process.send = (...args: readonly unknown[]): boolean => {
+    if (args[0] === READY) appIsReady();
+    return send?.(...args) ?? false;
+  };
 }
 
 async function leave(engine: Engine, quick: boolean): Promise<void> {

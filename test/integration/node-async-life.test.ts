@@ -1,8 +1,10 @@
 // The life of the workers of a Node app under -k async: reload, recycling, readiness, the end.
 import { strict as assert } from 'node:assert';
 import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { isListening } from '../helpers/ports.ts';
 import { finishing, Server, type ServerOptions, withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
 
@@ -57,6 +59,8 @@ describe('life of the workers', { skip }, () => {
     await finishing(await Server.spawn(options), async (server) => {
       await server.marked('imported');
       assert.doesNotMatch(server.log, /Listening at/);
+      await sleep(300); // it would listen at once
+      assert.equal(await isListening(server.address), false);
       server.mark('be-ready');
       await server.ready();
       await server.stop();
@@ -66,14 +70,15 @@ describe('life of the workers', { skip }, () => {
 
   it('HUP and SIGTERM while a worker is not ready yet: what it has begun is answered', async () => {
     const app = `import { existsSync, writeFileSync } from 'node:fs';
-export default (_, response) => {
+import { createServer } from 'node:http';
+createServer((_, response) => {
   writeFileSync('running', '');
   const timer = setInterval(() => {
     if (!existsSync('go-on')) return;
     clearInterval(timer);
     response.end('went on');
   }, 10);
-};
+}).listen(1);
 `;
     for (const signal of ['SIGHUP', 'SIGTERM'] as const) {
       const files = { 'app.mjs': app };
