@@ -52,6 +52,8 @@ export class Molds {
   private next: { readonly origin: Origin; done(how: Renewal): void } | null = null;
   /** All that there are, also those that only wait for the end of their workers. */
   private readonly molds = new Set<Mold>();
+  /** Those that forked before an earlier one was gone: when_ready has not run in them. */
+  private readonly untold = new Set<Mold>();
   private readonly folder: string;
   private readonly handler: MoldsHandler;
   private readonly log: ErrorLog;
@@ -211,7 +213,7 @@ export class Molds {
         bootTimeoutMs: () => (origin.options.config.master_hooks ? 0 : origin.options.bootTimeoutMs),
         stacks: (pid, done) => readStacks(pid, this.stacksPath(mold), done),
         processEnded: (serial) => unlink(this.stacksPathOf(serial), () => {}),
-        ended: () => this.molds.delete(mold),
+        ended: () => void this.moldEnded(mold),
         unbootable: (code) => this.unbootable(origin, code),
         hookFailed: (code) => this.hookFailed(code),
       },
@@ -226,12 +228,15 @@ export class Molds {
       this.prepared?.();
       return;
     }
-    // A mold of later: its hooks of the start have run too, for what they leave behind is needed in its workers.
-    const code = await this.whenReady(origin, mold);
-    if (code !== null) {
-      if (this.next?.origin === origin) this.unbootable(origin, code);
-      else this.hookFailed(code);
-      return;
+    // A mold of later: its hooks of the start run too, for what they leave behind is needed in its workers. What when_ready
+    // opens, as the port of a metrics server, or starts, as a scheduler, the mold before may still have.
+    if (this.molds.size > 1) this.untold.add(mold);
+    else {
+      const code = await this.whenReady(origin, mold);
+      if (code !== null) {
+        this.hookFailed(code);
+        return;
+      }
     }
     const { next } = this;
     if (next?.origin === origin) {
@@ -245,6 +250,15 @@ export class Molds {
     }
     this.handler.ready(mold);
     if (again && origin === this.origin) this.handler.outdated();
+  }
+
+  private async moldEnded(mold: Mold): Promise<void> {
+    this.molds.delete(mold);
+    this.untold.delete(mold);
+    const { origin } = this;
+    if (origin.mold === null || this.molds.size > 1 || !this.untold.delete(origin.mold)) return;
+    if ((await this.whenReady(origin, origin.mold)) !== null)
+      this.log.error('when_ready has failed after a reload: the server goes on without what it does');
   }
 
   private change(origin: Origin): void {
@@ -289,7 +303,14 @@ export class Molds {
   /** What a mold's process is told that it is. */
   private processOf({ options }: Origin, mold: Mold): object {
     const { config, title } = options;
-    return { ...config, role: 'mold', title: title('mold'), forked: false, stacks_path: this.stacksPath(mold) };
+    return {
+      ...config,
+      role: 'mold',
+      title: title('mold'),
+      forked: false,
+      stacks_path: this.stacksPath(mold),
+      listeners: this.released ? this.handler.listeners() : [],
+    };
   }
 
   private stacksPath({ serial }: Mold): string {

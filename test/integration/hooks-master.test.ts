@@ -1,6 +1,7 @@
 // Server hooks of the master: they run in one process that forks the workers, in gunicorn's order, and what they leave behind is
 // there for those after them. Compared with the transcripts of gunicorn, run with the same configuration file.
 import { strict as assert } from 'node:assert';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
@@ -89,23 +90,56 @@ describe('hooks of the master', () => {
     assert.ok(lines.findLastIndex((line) => line.startsWith('on_starting')) < lines.indexOf('on_reload kept'));
   });
 
-  it('HUP with --preload: the server goes on where when_ready fails in the next mold', none, async () => {
-    const config = `
+  const PORT_IN_WHEN_READY = `
 import os, socket
 listener = socket.socket(socket.AF_UNIX)
+def on_starting(server):
+    server.log.info("on_starting %d", len(server.LISTENERS))
 def when_ready(server):
-    listener.bind(os.path.join(os.environ["HOME"], "metrics"))
+    path = os.path.join(os.environ["HOME"], "metrics")
+    with socket.socket(socket.AF_UNIX) as other:
+        if other.connect_ex(path) == 0 or os.path.exists(os.environ["HOME"] + "/taken"):
+            raise OSError("the port is taken")
+    if os.path.exists(path):
+        os.unlink(path)
+    listener.bind(path)
+    listener.listen()
+    server.log.info("when_ready %d", len(server.LISTENERS))
+def pre_fork(server, worker):
+    server.log.info("pre_fork %d", len(server.LISTENERS))
 `;
-    await withConfig(config, async (path) => {
+
+  it('HUP with --preload: what when_ready opens is free, for the mold before has ended', none, async () => {
+    await withConfig(PORT_IN_WHEN_READY, async (path) => {
+      const options = { app: 'hooks.app:application', workers: 2, args: ['--preload', '-c', path] };
+      await withServer(options, async (server) => {
+        const hooks = (): string[] => server.log.match(/(?<=\] )(on_starting|when_ready|pre_fork) \d/g) ?? [];
+        const first = ['on_starting 0', 'when_ready 1', 'pre_fork 1', 'pre_fork 1'];
+        assert.deepEqual(hooks(), first);
+        const next = ['on_starting 1', 'pre_fork 1', 'pre_fork 1', 'when_ready 1'];
+        for (const round of [1, 2]) {
+          const molds = server.molds();
+          server.kill('SIGHUP');
+          await until(() => hooks().length === 4 + 4 * round, 'when_ready of the next mold');
+          assert.deepEqual(hooks().slice(-4), next);
+          assert.equal(server.molds().length, 1);
+          assert.notDeepEqual(server.molds(), molds);
+          assert.equal((await server.get('/')).status, 200);
+        }
+      });
+    });
+  });
+
+  it('HUP with --preload: where when_ready fails the server goes on, and says so', none, async () => {
+    await withConfig(PORT_IN_WHEN_READY, async (path) => {
       const options = { app: 'hooks.app:application', workers: 2, args: ['--preload', '-c', path] };
       await withServer(options, async (server) => {
         const before = server.workers();
-        const molds = server.molds();
+        writeFileSync(join(server.home, 'taken'), '');
         server.kill('SIGHUP');
-        await server.waitForLog(/Exception in when_ready hook/);
-        await server.waitForLog(/The new mold did not boot: the workers stay/);
-        await until(() => server.molds().length === 1, 'the end of the next mold');
-        assert.deepEqual([server.workers(), server.molds()], [before, molds]);
+        await server.waitForLog(/when_ready has failed after a reload: the server goes on without what it does/);
+        assert.match(server.log, /Exception in when_ready hook/);
+        assert.equal(before.filter((pid) => server.workers().includes(pid)).length, 0);
         assert.equal((await server.get('/')).status, 200);
       });
     });

@@ -31,6 +31,7 @@ for (const workers of [1, 2]) {
         await forge(server, [{ op: 'forked', serial: 9999, pid }], { serial: -1 });
         await forge(server, [{ op: 'forked', serial: 1, pid }], { serial: -1 });
         await forge(server, [], { serial: 1, pid });
+        await server.waitForLog(/Started: all workers are ready/);
         const before = server.workers();
         server.kill('SIGHUP');
         await server.waitForLog(/Reloaded: all workers are ready/);

@@ -176,6 +176,7 @@ onNewServers('hooks', OPTIONS, [
       server.kill('SIGHUP');
       await called(server, /^worker \d post_worker_init/, 2);
       await called(server, /^(master child_exit|worker 1 worker_exit)/);
+      if (server.kind === 'nunicorn') await called(server, /^master when_ready/, 2);
       await server.ready();
     },
     seen: /^master (?!child_exit|on_exit)/,

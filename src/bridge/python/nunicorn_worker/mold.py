@@ -43,6 +43,7 @@ class Mold:
         self._pid = os.getpid()
         self._setup = Setup(process)
         self._server = self._setup.server
+        self._set_listeners(process["listeners"])
         self._exit_code = 0
 
     def run(self):
@@ -149,7 +150,7 @@ class Mold:
     def _hook(self, message):
         name, server = message["hook"], self._server
         if name == "when_ready":
-            server.LISTENERS[:] = [ListenerView(one["url"], one["address"]) for one in message["listeners"]]
+            self._set_listeners(message["listeners"])
         elif name == "nworkers_changed":
             old, server.num_workers = server.num_workers, message["workers"]
             self._call(name, server.num_workers, old)
@@ -159,6 +160,9 @@ class Mold:
         elif name == "on_exit":
             server.LISTENERS.clear()
         self._call(name)
+
+    def _set_listeners(self, listeners):
+        self._server.LISTENERS[:] = [ListenerView(one["url"], one["address"]) for one in listeners]
 
     def _call(self, name, *arguments, code=None):
         """Runs a hook of the server. Raises HookFailed with the exit code that an error in it means."""
@@ -182,6 +186,7 @@ class Mold:
             self._setup.log.exception("The configuration file failed: the hooks stay as they were")
             return
         self._process = process
+        self._set_listeners(process["listeners"])
         self._setup.cfg = self._server.cfg = self._setup.app.cfg = cfg
         old, self._server.num_workers = self._server.num_workers, process["workers"]
         self._call("nworkers_changed", process["workers"], old)
