@@ -233,14 +233,14 @@ class Interruptions(unittest.TestCase):
                         app_code.enter(1)
                     begun.set()
                     control[0].join(DEADLINE_S)
-                except interrupt.RequestTimeout:
-                    hits.append(place)
+                except interrupt.RequestTimeout as error:
+                    hits.append(f"{place}: {error}")
 
         with mock.patch.object(interrupt, "_set_async_exc", set_late):
             thread = threading.Thread(target=run)
             thread.start()
             thread.join(DEADLINE_S)
-        self.assertEqual(hits, ["in enter"])
+        self.assertEqual(hits, ["in enter: the request ran into --timeout"])
 
     def test_signals_hit_the_app_or_nothing(self):
         """The main thread is interrupted by a signal: in a process of its own, whose main thread serves."""

@@ -26,6 +26,9 @@ class RequestTimeout(KeyboardInterrupt):
     something from outside ends: psycopg cancels the query and can use its connection again, asyncio leaves the event loop.
     """
 
+    def __str__(self):  # what trackers of errors show; the interpreter makes it without arguments
+        return "the request ran into --timeout"
+
 
 def app_stack(frame):
     """Where a thread is, innermost call last: in the app, or whatever the app has called. All frames, if it is in the server."""
