@@ -63,7 +63,7 @@ async function upgrade(server: Server, old: number): Promise<number> {
   process.kill(old, 'SIGUSR2');
   const since = (): string => server.log.slice(from);
   // The old master's own "Started" may come only now.
-  const started = /new master is pid (\d+)\n[\s\S]*Started: all workers are ready/;
+  const started = /new master is pid (\d+)\n[\s\S]*\[\1\] \[INFO\] Started: all workers are ready/;
   await until(
     () => started.test(since()),
     () => `the new master\n${server.output}`,

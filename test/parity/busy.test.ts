@@ -196,7 +196,8 @@ onNewServers('busy', FAULTS, [
   }),
   onceReady({
     name: 'gthread, a request longer than --timeout',
-    options: { ...FAULTS, threads: 2, args: ['--timeout', '1'] },
+    // A worker of gunicorn tells once a second that it lives, and is killed if it is late.
+    options: { ...FAULTS, threads: 2, args: ['--timeout', '2'] },
     run: async (server) => {
       const connection = await server.connect();
       try {

@@ -150,6 +150,15 @@ onNewServers('settings', { app: APP }, [
     },
   }),
   scenario({
+    name: '--threads 0',
+    args: ['--threads', '0'],
+    differs: {
+      nunicorn: 'is refused',
+      gunicorn: 'serves as with 1',
+      why: 'A number that does nothing is a mistake; gthread fails with it there too',
+    },
+  }),
+  scenario({
     name: 'settings of its own',
     args: [
       ...['--fronts', '1', '--max-queue', '50', '--queue-timeout', '5', '--header-timeout', '5'],
