@@ -66,6 +66,15 @@ export function isAlive(pid: number): boolean {
   return info !== undefined && info.state !== 'Z' && info.state !== 'X';
 }
 
+/** It may have ended by itself. */
+export function killIfAlive(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
 /** A zombie that its own parent has not waited for. Orphans belong to PID 1, which is none of our business. */
 export function isUnreaped(info: ProcessInfo): boolean {
   return info.state === 'Z' && info.ppid !== 1;

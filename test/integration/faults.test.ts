@@ -4,7 +4,7 @@ import { it } from 'node:test';
 import { Admin } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
-import { isAlive } from '../helpers/processes.ts';
+import { isAlive, killIfAlive } from '../helpers/processes.ts';
 import { type Server, withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
 
@@ -234,7 +234,7 @@ it('a forked child that stays does not hide the death of its worker', { skip }, 
     await workersBack(server, 1);
     assert.equal((await server.get('/')).text(), 'ok');
     assert.notEqual(firstOf(server.workers()), worker);
-    if (isAlive(child)) process.kill(child, 'SIGKILL');
+    killIfAlive(child, 'SIGKILL');
   });
 });
 

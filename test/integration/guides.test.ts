@@ -11,7 +11,7 @@ import { get } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { FIXTURES, NUNICORN, VENV, VENV_BIN } from '../helpers/paths.ts';
 import { freePort, isListening } from '../helpers/ports.ts';
-import { isAlive, processesOf } from '../helpers/processes.ts';
+import { killIfAlive, processesOf } from '../helpers/processes.ts';
 
 interface Serves {
   readonly kind: 'serves';
@@ -157,7 +157,7 @@ class Run {
   }
 
   destroy(): void {
-    for (const { pid } of this.living()) if (isAlive(pid)) process.kill(pid, 'SIGKILL');
+    for (const { pid } of this.living()) killIfAlive(pid, 'SIGKILL');
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

@@ -9,7 +9,7 @@ import { until } from '../helpers/deadline.ts';
 import { get } from '../helpers/http.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { NUNICORN, VENV, VENV_BIN } from '../helpers/paths.ts';
-import { isAlive } from '../helpers/processes.ts';
+import { isAlive, killIfAlive } from '../helpers/processes.ts';
 
 const skip = NUNICORN_RUNS && process.platform === 'linux' ? false : 'needs Linux';
 const LONG_MS = 30_000;
@@ -110,7 +110,7 @@ async function finish(server: Managed, test: () => Promise<void>): Promise<void>
   try {
     await test();
   } finally {
-    if (isAlive(server.pid)) process.kill(server.pid, 'SIGTERM');
+    killIfAlive(server.pid, 'SIGTERM');
     await until(() => !isAlive(server.pid), 'the end', LONG_MS);
   }
 }
