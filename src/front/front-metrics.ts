@@ -10,9 +10,6 @@ import type { ClientServer } from './client-server.ts';
 import { splitTarget } from './environ.ts';
 import type { Exchange } from './exchange.ts';
 
-/** How often `turned` is called. */
-export const TURN_MS = 100;
-
 /** A worker of the front; in a worker of a Node app, one of its threads. */
 interface Attached {
   readonly address: { readonly serial: number; readonly number: number };
@@ -38,7 +35,6 @@ export class FrontMetrics {
   private watched: Watched | null = null;
   /** The time that slots were busy is counted up to here. */
   private countedAt = now();
-  private turnedAt = 0;
 
   constructor(front: number, statsd: Statsd | null) {
     this.front = front;
@@ -91,10 +87,9 @@ export class FrontMetrics {
     this.counters.add(FRONT_AT.killedInnocent);
   }
 
-  /** The event loop has come round to its timer, every TURN_MS if it is not late. */
-  turned(time: number): void {
-    if (this.turnedAt > 0) observe(this.counters.cells, FRONT_AT.lag, Math.max(0, time - this.turnedAt - TURN_MS));
-    this.turnedAt = time;
+  /** The event loop has come round to a timer, so much too late. */
+  turned(lateMs: number): void {
+    observe(this.counters.cells, FRONT_AT.lag, lateMs);
   }
 
   /** `asked`: the number of the master's question, if it asked. */

@@ -12,15 +12,16 @@ import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import { deadlineStep, GIVEN_UP } from '../policy/deadline.ts';
+import { SWEEP_MS } from '../sweeper.ts';
 import type { ClientServer, ClientServerParts, HttpServer } from './client-server.ts';
 import type { Exchange } from './exchange.ts';
 import type { FrontMetrics } from './front-metrics.ts';
-import { Intake, type Runner, SWEEP_MS } from './intake.ts';
+import { Intake, type Runner } from './intake.ts';
 import type { FrontConfig, ListenerFacts, ToMaster, WorkerAddress } from './messages.ts';
 import { cut, finishWithPage, sendHead, sendWhole } from './respond.ts';
 
-/** How often the master hears that the event loop turns. */
-const ALIVE_MS = 1000;
+/** How often the master hears that the event loop turns: with each sweep of an idle front, and a timer may be early. */
+const ALIVE_MS = 950;
 /** A worker that has lived for so long without its files is not about to end. */
 const UNREACHABLE_MS = 1000;
 /**

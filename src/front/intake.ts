@@ -9,6 +9,7 @@ import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import type { FrontReport } from '../metrics/report.ts';
+import { Sweeper } from '../sweeper.ts';
 import { accessRecord } from './access-record.ts';
 import { ClientServer, type ClientServerParts } from './client-server.ts';
 import type { Exchange } from './exchange.ts';
@@ -18,7 +19,6 @@ import { ProcessorWatch } from './processor-watch.ts';
 
 /** What was sent ahead and has waited this long behind a running request goes elsewhere; looked at as often. */
 const AHEAD_LIMIT_MS = 5;
-export const SWEEP_MS = 100; // also front-metrics.ts's TURN_MS
 
 /** What takes requests to a slot: the connection of a worker, or a thread. */
 export interface Carrier {
@@ -38,7 +38,7 @@ export interface Runner {
   cancel(exchange: Exchange): void;
   /** Answers a request that got no answer, or cuts the answer that had begun. */
   fail(exchange: Exchange, status: number, message: string, outcome: number, extraHeaders?: readonly string[]): void;
-  /** Time limits of its own, every SWEEP_MS. */
+  /** Time limits of its own. */
   sweep(time: number): void;
   /** After `stop`: the last client is gone. Called once. */
   stopped(): void;
@@ -64,7 +64,8 @@ export class Intake {
   private queueTimer: NodeJS.Timeout | null = null;
   private readonly stallWatch = new StallWatch();
   private readonly processorWatch: ProcessorWatch | null;
-  private readonly sweeper: NodeJS.Timeout;
+  private readonly sweeper: Sweeper;
+  private stopping = false;
   private stoppedSaid = false;
 
   /** `metrics`: null if nobody wants them. */
@@ -97,19 +98,17 @@ export class Intake {
         clientLeft: (exchange) => this.clientLeft(exchange),
         malformed: (exchange) => this.malformed(exchange),
         exchangeOver: (exchange) => this.exchangeOver(exchange),
-        connected: () => this.metrics?.connected(),
+        connected: () => this.connected(),
         notUnderstood: (status) => this.metrics?.notUnderstood(status),
         ...policy,
       },
       log,
       parts,
     );
-    const sweep = (): void => this.sweep();
-    this.sweeper = setInterval(() => {
-      this.metrics?.turned(now());
-      // What came while this process could not run is read first: a client that has sent something is not idle.
-      setImmediate(sweep);
-    }, SWEEP_MS);
+    this.sweeper = new Sweeper(
+      () => this.sweep(),
+      (lateMs) => this.metrics?.turned(lateMs),
+    );
   }
 
   /** New settings: for requests from now on, and once the new listening sockets are there, for connections. */
@@ -122,6 +121,7 @@ export class Intake {
 
   /** Accepts no more; without `graceful` all requests fail now. `Runner.stopped` follows. */
   stop(graceful: boolean, idleMs?: number): void {
+    this.stopping = true;
     this.clients.stop(idleMs);
     if (!graceful) {
       const text = 'The server is shutting down';
@@ -130,11 +130,12 @@ export class Intake {
       this.failQueued(503, text, OUTCOME.shutdown, () => true);
     }
     this.sweep();
+    this.sweeper.wake();
   }
 
   /** Nothing is watched any more. */
   close(): void {
-    clearInterval(this.sweeper);
+    this.sweeper.close();
   }
 
   /** `asked`: the number of the master's question, if it is an answer. */
@@ -152,6 +153,11 @@ export class Intake {
   /** The carrier is gone. */
   forget(carrier: Carrier): void {
     this.unflushed.delete(carrier);
+  }
+
+  private connected(): void {
+    this.sweeper.wake();
+    this.metrics?.connected();
   }
 
   private requestRead(exchange: Exchange): void {
@@ -219,8 +225,8 @@ export class Intake {
     if (dispatcher.isReserving) this.watchQueue();
   }
 
-  /** Time limits, ten times a second. */
-  private sweep(): void {
+  /** Time limits. Returns whether there is something to watch. */
+  private sweep(): boolean {
     const time = now();
     const { clients, dispatcher, runner } = this;
     const { queueTimeoutMs } = this.config;
@@ -238,6 +244,7 @@ export class Intake {
       this.stoppedSaid = true;
       runner.stopped();
     }
+    return !clients.isEmpty || this.stopping || dispatcher.running().next().done !== true;
   }
 
   /** From the oldest on, as long as `isDue`. */

@@ -10,9 +10,6 @@ import type { FrontReport } from '../metrics/report.ts';
 import type { Statsd } from '../metrics/statsd.ts';
 import type { RequestStatus, SlotState } from '../metrics/status.ts';
 
-/** How often `turned` is called. */
-export const TURN_MS = 100;
-
 /** What the server is about now. */
 export interface AsyncState {
   readonly connections: number;
@@ -28,7 +25,6 @@ export class AsyncMetrics {
   private readonly statsd: Statsd | null;
   /** How long the event loop had been busy when it began to serve. */
   private readonly busyBefore = performance.eventLoopUtilization().active;
-  private turnedAt = 0;
 
   constructor(serial: number, number: number, statsd: Statsd | null) {
     this.serial = serial;
@@ -59,10 +55,9 @@ export class AsyncMetrics {
     this.over(status, OUTCOME.refused, 0);
   }
 
-  /** The event loop has come round to its timer, every TURN_MS if it is not late. */
-  turned(time: number): void {
-    if (this.turnedAt > 0) observe(this.counters.cells, FRONT_AT.lag, Math.max(0, time - this.turnedAt - TURN_MS));
-    this.turnedAt = time;
+  /** The event loop has come round to a timer, so much too late. */
+  turned(lateMs: number): void {
+    observe(this.counters.cells, FRONT_AT.lag, lateMs);
   }
 
   /** `asked`: the number of the master's question, if it asked. */

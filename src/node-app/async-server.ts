@@ -19,6 +19,7 @@ import { OUTCOME } from '../metrics/counters.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import type { RequestStatus } from '../metrics/status.ts';
 import { NEW_CLIENT_MS } from '../policy/stopping.ts';
+import { Sweeper } from '../sweeper.ts';
 import { appStack } from './app-stack.ts';
 import type { AsyncMetrics } from './async-metrics.ts';
 import type { RequestListener } from './load.ts';
@@ -34,8 +35,6 @@ export interface AsyncServerHandler {
   /** After `stop`: no request runs and no connection is left, but for upgraded ones. */
   stopped(): void;
 }
-
-const SWEEP_MS = 100; // also async-metrics.ts's TURN_MS
 
 /** A client's connection. */
 interface Client {
@@ -87,7 +86,7 @@ export class AsyncServer {
   /** What accepts: `server` itself and one for each further address. */
   private readonly acceptors: NetServer[] = [];
   private readonly clients = new Set<Client>();
-  private readonly sweeper: NodeJS.Timeout;
+  private readonly sweeper: Sweeper;
   private stopping = false;
   private accepting = true;
   private stopIdleMs = 0;
@@ -144,12 +143,10 @@ export class AsyncServer {
     const upgraded = (request: IncomingMessage): void => this.upgraded(request);
     whereHeard(server, 'upgrade', upgraded);
     whereHeard(server, 'connect', upgraded);
-    const sweep = (): void => this.sweep();
-    this.sweeper = setInterval(() => {
-      this.metrics?.turned(now());
-      // What came while this process could not run is read first: a client that has sent something is not idle.
-      setImmediate(sweep);
-    }, SWEEP_MS);
+    this.sweeper = new Sweeper(
+      () => this.sweep(),
+      (lateMs) => this.metrics?.turned(lateMs),
+    );
   }
 
   /** The server is the app's own. */
@@ -172,6 +169,7 @@ export class AsyncServer {
     this.stopIdleMs = idleMs;
     if (!this.stopping) {
       this.stopping = true;
+      this.sweeper.wake();
       afterAccepting(this.config.backlog, () => {
         for (const acceptor of this.acceptors) stopAccepting(acceptor);
         this.accepting = false;
@@ -199,7 +197,7 @@ export class AsyncServer {
   }
 
   close(): void {
-    clearInterval(this.sweeper);
+    this.sweeper.close();
     for (const { socket } of this.clients) socket.destroy();
   }
 
@@ -228,6 +226,7 @@ export class AsyncServer {
       ownStatus: 0,
     };
     this.metrics?.connected();
+    this.sweeper.wake();
     // The socket keeps what it has been asked once. Of a client that has left nobody else could tell the address.
     void socket.remoteAddress;
     socket[CLIENT] = client;
@@ -378,7 +377,8 @@ export class AsyncServer {
 
   // ---- time
 
-  private sweep(): void {
+  /** Returns whether there is something to watch. */
+  private sweep(): boolean {
     const time = now();
     for (const client of this.clients) {
       if (client.upgraded || client.refused) continue;
@@ -390,10 +390,16 @@ export class AsyncServer {
       this.closedSaid = true;
       this.handler.closedByApp();
     }
-    if (this.accepting || this.stoppedSaid) return;
-    for (const client of this.clients) if (!client.upgraded) return;
-    this.stoppedSaid = true;
-    this.handler.stopped();
+    if (!this.accepting && !this.stoppedSaid && !this.hasClients()) {
+      this.stoppedSaid = true;
+      this.handler.stopped();
+    }
+    return this.clients.size > 0 || this.stopping;
+  }
+
+  private hasClients(): boolean {
+    for (const client of this.clients) if (!client.upgraded) return true;
+    return false;
   }
 
   /** The client does not read its answer, or does not go on with its body. Closes the connection when it is too long. */
