@@ -550,3 +550,42 @@ it('a log process that dies and cannot start is tried again until it can', none,
     });
   });
 });
+
+const NO_PROBES = `
+import logging
+class NoProbes(logging.Filter):
+    def filter(self, record):
+        return "/healthz" not in record.getMessage()
+`;
+const BY_HOOK = `${NO_PROBES}
+def on_starting(server):
+    server.log.access_log.addFilter(NoProbes())
+`;
+const IN_WORKER = `${NO_PROBES}
+def post_worker_init(worker):
+    logging.getLogger("gunicorn.access").addFilter(NoProbes())
+`;
+const BY_SETTING = `${NO_PROBES}
+logconfig_dict = {
+    "filters": {"no_probes": {"()": NoProbes}},
+    "loggers": {"gunicorn.access": {"level": "INFO", "handlers": ["console"], "filters": ["no_probes"]}},
+}
+`;
+for (const [what, config, args, told] of [
+  ['a hook of the master', BY_HOOK, ['--access-logfile', '-'], 1],
+  ['a hook of the master, with --preload', BY_HOOK, ['--access-logfile', '-', '--preload'], 1],
+  ['a hook of a worker', IN_WORKER, ['--access-logfile', '-'], 1],
+  ['a hook, where there is no access log', BY_HOOK, [], 0],
+  ['a setting, which has its effect', BY_SETTING, ['--access-logfile', '-'], 0],
+] as const) {
+  it(`what ${what} changes in gunicorn.access is told of ${told === 0 ? 'never' : 'once'}`, none, async () => {
+    await withConfig(config, async (file) => {
+      await withServer({ ...APP, workers: 2, args: ['-c', file, ...args] }, async (server) => {
+        await server.waitForLog(/Started: all workers are ready/);
+        const lines = server.log.split('\n').filter((line) => line.includes('gunicorn.access'));
+        assert.equal(lines.length, told, server.output);
+        for (const line of lines) assert.match(line, /\[WARNING\] The app, or a hook, has changed the logger/);
+      });
+    });
+  });
+}

@@ -1,6 +1,7 @@
 """The life of a worker: boot, serve, leave."""
 
 import faulthandler
+import logging
 import mmap
 import os
 import signal
@@ -74,6 +75,15 @@ class Setup:
         self._reload = process["reload"]
         self.app = AppView(process["app"], self.cfg, lambda: find_app(process["app"], process["settings"]))
         self.server = ServerView(self.cfg, self.log, process["master_pid"], self.app)
+        self._access_logger = _access_logger()
+
+    def check_access_logger(self):
+        """To be called when the app and the hooks have had their say."""
+        if getattr(self.log, "access_log_enabled", False) and self._access_logger != _access_logger():
+            self.log.warning(
+                "The app, or a hook, has changed the logger gunicorn.access: the access log stays as it is, since the front writes it. "
+                "What is set by logconfig_dict or a logger_class in gunicorn.conf.py has an effect"
+            )
 
     def load_app(self, master):
         """Imports the app. If there is none to be had the log says why; returns the exit code then, else 0."""
@@ -101,6 +111,11 @@ class Setup:
             from .files_in_use import tell_files_of_failure
 
             tell_files_of_failure(master, error)
+
+
+def _access_logger():
+    logger = logging.getLogger("gunicorn.access")
+    return list(logger.filters), list(logger.handlers), logger.level
 
 
 def become_user(process):
@@ -167,6 +182,8 @@ class Worker:
             log.exception("Exception in worker process")
             return EXIT_BOOT_ERROR
         view.booted = True
+        if self._process["age"] == 1:  # once is enough
+            self._setup.check_access_logger()
         return 0
 
     def _serve(self):
