@@ -22,7 +22,7 @@ import {
 export interface AppThreadHandler {
   said(thread: AppThread, message: FromThread): void;
   /** What nobody caught in it. Its end follows. */
-  threw(thread: AppThread, error: Error): void;
+  threw(thread: AppThread, error: unknown): void;
   ended(thread: AppThread, code: number): void;
 }
 

@@ -254,8 +254,8 @@ export class PoolWorker implements Engine {
     after(this.config.gracefulTimeoutMs, () => thread.kill());
   }
 
-  private threadThrew(thread: AppThread, error: Error): void {
-    const isMemory = (error as NodeJS.ErrnoException).code === 'ERR_WORKER_OUT_OF_MEMORY';
+  private threadThrew(thread: AppThread, error: unknown): void {
+    const isMemory = (error as NodeJS.ErrnoException | null | undefined)?.code === 'ERR_WORKER_OUT_OF_MEMORY';
     this.log.critical(
       isMemory
         ? `Thread ${thread.number} needed more memory than it may have (--thread-memory-limit)`

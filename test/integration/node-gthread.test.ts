@@ -171,7 +171,7 @@ describe('what goes wrong', { skip }, () => {
       }
       const neighbour = server.get('/hold', '', 20_000);
       await server.marked('held');
-      for (const path of ['/throw-later', '/reject-later', '/exit']) {
+      for (const path of ['/throw-later', '/reject-later', '/throw-null', '/exit']) {
         assert.equal((await server.get(path, '', 20_000)).status, 502, path);
       }
       assert.match(
