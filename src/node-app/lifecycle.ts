@@ -41,16 +41,31 @@ export class Lifecycle {
 
   /** Runs the hooks, then the app's listeners for SIGTERM. True: the app has such, and is expected to end by itself. */
   async end(): Promise<boolean> {
+    endSelfBySignal();
     const results = await Promise.allSettled(this.hooks.splice(0).map(async (hook) => await hook()));
     for (const result of results) {
       if (result.status === 'rejected') this.log.error(`An onShutdown hook failed\n${appStack(result.reason)}`);
     }
     const own = process.listeners('SIGTERM').some((listener) => listener !== nothing);
     if (!own) return false;
+    // Some end by the signal only if nobody else listens (signal-exit).
+    process.off('SIGTERM', nothing);
     this.letThrough = true;
     process.emit('SIGTERM', 'SIGTERM');
     return true;
   }
+}
+
+/**
+ * A program that has done its work may end by the signal that it was told to (NestJS). Here it exits: on a thread the signal would
+ * end all of them, and the lines that the access log has gathered would be lost with it.
+ */
+function endSelfBySignal(): void {
+  const { kill } = process;
+  process.kill = (pid, signal) => {
+    if (pid !== process.pid || signal === 0) return kill(pid, signal);
+    process.exit();
+  };
 }
 
 function nothing(): void {}

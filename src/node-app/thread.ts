@@ -414,19 +414,9 @@ port.on('message', (message: ToThread) => {
 });
 
 async function end(): Promise<void> {
-  endSelfBySignal();
   if (await lifecycle.end())
     port.unref(); // its listeners for SIGTERM end it, or it ends when nothing keeps it
   else tell({ op: 'ended' });
-}
-
-/** A program that has done its work may end by the signal that it was told to (NestJS). Here that is the thread's alone. */
-function endSelfBySignal(): void {
-  const { kill } = process;
-  process.kill = (pid, signal) => {
-    if (pid !== process.pid || signal === 0) return kill(pid, signal);
-    process.exit();
-  };
 }
 
 /** Linux only. The link is that of the thread which asks: PID/task/TID. */

@@ -51,6 +51,26 @@ for (const kind of KINDS) {
       });
     });
 
+    it('an app ends itself by SIGTERM, if it finds nobody else who listens, whatever else it runs', async () => {
+      const app = `const listening = () => {
+  if (process.listenerCount('SIGTERM') > 1) return;
+  process.off('SIGTERM', listening);
+  process.kill(process.pid, 'SIGTERM');
+};
+process.on('SIGTERM', listening);
+setInterval(() => {}, 1000);
+module.exports = (_, response) => response.end('hello');
+`;
+      const files = { 'app.cjs': app };
+      const args = [...kind, '--graceful-timeout', '300', '--access-logfile', '{home}/access.log'];
+      await withServer({ app: './app.cjs', chdir: '{home}', files, args }, async (server) => {
+        await server.get('/asked');
+        server.kill('SIGTERM');
+        assert.deepEqual(await server.exit(), { code: 0, signal: null });
+        assert.match(readFileSync(join(server.home, 'access.log'), 'utf8'), /GET \/asked /);
+      });
+    });
+
     it('TTIN and TTOU add a worker and take one away, and no request is lost', async () => {
       await withServer({ app: APP, args: kind }, async (server) => {
         const load = new Load({ address: server.address, clients: 4, keepAlive: false });
