@@ -381,9 +381,6 @@ export class PoolWorker implements Engine {
         if (!this.everReady) this.handler.bootFailed(new NunicornError(message.message, message.exitCode));
         this.log.error(message.message);
         thread.kill();
-        return;
-      case 'ended':
-        thread.kill();
     }
   }
 

@@ -68,7 +68,7 @@ export type ToThread =
   | { readonly op: 'reopen-logs' }
   /** Does its event loop turn? */
   | { readonly op: 'ping' }
-  /** What the app does at its end it does now. */
+  /** What the app does at its end it does now; then the thread ends. */
   | { readonly op: 'end' };
 
 export type ThreadAnswer =
@@ -107,9 +107,7 @@ export type FromThread =
   /** Under async: an error that nobody caught. What else runs may finish. */
   | { readonly op: 'threw'; readonly stack: string }
   /** The app could not be loaded. */
-  | { readonly op: 'boot-failed'; readonly message: string; readonly exitCode: 1 | 3 | 4 }
-  /** After `end`. */
-  | { readonly op: 'ended' };
+  | { readonly op: 'boot-failed'; readonly message: string; readonly exitCode: 1 | 3 | 4 };
 
 /** A text is latin-1. */
 export function toWire(data: string | Uint8Array): string | Buffer {

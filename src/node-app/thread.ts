@@ -414,9 +414,8 @@ port.on('message', (message: ToThread) => {
 });
 
 async function end(): Promise<void> {
-  if (await lifecycle.end())
-    port.unref(); // its listeners for SIGTERM end it, or it ends when nothing keeps it
-  else tell({ op: 'ended' });
+  if (!(await lifecycle.end())) process.exit();
+  port.unref(); // its listeners for SIGTERM end it, or it ends when nothing keeps it
 }
 
 /** Linux only. The link is that of the thread which asks: PID/task/TID. */

@@ -71,6 +71,19 @@ module.exports = (_, response) => response.end('hello');
       });
     });
 
+    it('exit handlers of the app run', async () => {
+      const app = `const { threadId } = require('node:worker_threads');
+const { writeFileSync } = require('node:fs');
+process.on('exit', (code) => writeFileSync('exited-' + threadId, String(code)));
+module.exports = (_, response) => response.end('hello');
+`;
+      await withServer({ app: './app.cjs', chdir: '{home}', files: { 'app.cjs': app }, args: kind }, async (server) => {
+        await server.stop();
+        const marks = kind.includes('--threads') ? ['exited-1', 'exited-2'] : ['exited-0'];
+        for (const mark of marks) assert.equal(readFileSync(join(server.home, mark), 'utf8'), '0');
+      });
+    });
+
     it('TTIN and TTOU add a worker and take one away, and no request is lost', async () => {
       await withServer({ app: APP, args: kind }, async (server) => {
         const load = new Load({ address: server.address, clients: 4, keepAlive: false });
