@@ -1,4 +1,5 @@
 /** A worker whose main thread runs the app and serves its clients. */
+import { EXIT, NunicornError } from '../errors.ts';
 import type { WorkerHooks } from '../hooks/worker-hooks.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
@@ -22,6 +23,7 @@ export class AsyncWorker implements Engine {
   private readonly log: ErrorLog;
   private server: AsyncServer | null = null;
   private listening = 0;
+  private isReady = false;
   private broken = false;
 
   constructor(
@@ -43,10 +45,7 @@ export class AsyncWorker implements Engine {
       config,
       {
         requestLimitReached: () => handler.requestLimitReached(),
-        closedByApp: () => {
-          log.error('The application has closed its server');
-          handler.appFailed();
-        },
+        closedByApp: () => this.closedByApp(),
         stopped: () => handler.stopped(),
       },
       log,
@@ -81,8 +80,8 @@ export class AsyncWorker implements Engine {
       this.listening++;
       if (this.listening !== listeners.length) return;
       this.handler.threads([process.pid]); // the main thread's number is the process's
-      if (this.config.waitReady) void this.saidReady.then(() => this.handler.ready());
-      else this.handler.ready();
+      if (this.config.waitReady) void this.saidReady.then(() => this.ready());
+      else this.ready();
     };
     this.server?.listen(handle, listening, (code) => this.handler.listenFailed(code, listener));
   }
@@ -100,7 +99,7 @@ export class AsyncWorker implements Engine {
   }
 
   threw(error: unknown): void {
-    if (this.server === null || this.listening === 0) {
+    if (!this.isReady) {
       this.handler.bootFailed(error);
       return;
     }
@@ -115,5 +114,20 @@ export class AsyncWorker implements Engine {
     const byItself = await this.lifecycle.end();
     this.server?.close();
     return byItself;
+  }
+
+  private ready(): void {
+    this.isReady = true;
+    this.handler.ready();
+  }
+
+  private closedByApp(): void {
+    const text = 'The application has closed its server';
+    if (!this.isReady) {
+      this.handler.bootFailed(new NunicornError(`${text} before it was ready`, EXIT.WORKER_BOOT_ERROR));
+      return;
+    }
+    this.log.error(text);
+    this.handler.appFailed();
   }
 }

@@ -68,6 +68,20 @@ describe('life of the workers', { skip }, () => {
     });
   });
 
+  for (const [what, happens, log] of [
+    ['fails', "throw new Error('no database')", /Exception in worker process\nError: no database/],
+    ['closes its server', 'server.close()', /The application has closed its server before it was ready/],
+  ] as const) {
+    it(`--wait-ready: a program that listens and ${what} before it is ready has not booted`, async () => {
+      const app = `const server = require('node:http').createServer().listen(1, () => setTimeout(() => { ${happens}; }, 100));`;
+      const options = { app: './app.cjs', chdir: '{home}', files: { 'app.cjs': app }, args: ['--wait-ready'] };
+      await finishing(await Server.spawn(options), async (server) => {
+        assert.deepEqual(await server.exit(), { code: 3, signal: null });
+        assert.match(server.log, log);
+      });
+    });
+  }
+
   it('HUP and SIGTERM while a worker is not ready yet: what it has begun is answered', async () => {
     const app = `import { existsSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
