@@ -57,6 +57,23 @@ export class Lifecycle {
 }
 
 /**
+ * Tells `threw` what nobody catches. An app with a listener of its own has decided to go on; or it ends the process if nobody
+ * else listens (Sentry), so that one finds nobody.
+ */
+export function hearUncaught(threw: (error: unknown) => void): void {
+  const listen = (): void => void process.prependListener('uncaughtException', uncaught);
+  const uncaught = (error: unknown): void => {
+    if (process.listenerCount('uncaughtException') === 1) {
+      threw(error);
+      return;
+    }
+    process.off('uncaughtException', uncaught);
+    process.nextTick(listen);
+  };
+  listen();
+}
+
+/**
  * A program that has done its work may end by the signal that it was told to (NestJS). Here it exits: on a thread the signal would
  * end all of them, and the lines that the access log has gathered would be lost with it.
  */

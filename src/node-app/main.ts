@@ -12,7 +12,7 @@ import type { Statsd } from '../metrics/statsd.ts';
 import { tellParent } from '../parent.ts';
 import { bootStack } from './app-stack.ts';
 import { AsyncWorker } from './async-worker.ts';
-import { Lifecycle } from './lifecycle.ts';
+import { hearUncaught, Lifecycle } from './lifecycle.ts';
 import {
   type Envelope,
   type FromNodeWorker,
@@ -118,10 +118,7 @@ async function start(config: NodeWorkerConfig): Promise<void> {
     },
   };
   engine = await engineOf(config, handler, log);
-  process.on('uncaughtException', (error) => {
-    // An app that has a handler of its own has decided to go on.
-    if (process.listenerCount('uncaughtException') === 1) engine?.threw(error);
-  });
+  hearUncaught((error) => engine?.threw(error));
   setInterval(() => {
     tell({ op: 'served', requests: engine?.served ?? 0 });
     report(null, false);

@@ -13,7 +13,7 @@ import { openErrorLog } from '../log/error-log.ts';
 import { REQUEST_HOOKS } from '../settings/hook-names.ts';
 import { appStack, bootStack } from './app-stack.ts';
 import { provideChdir } from './chdir.ts';
-import { Lifecycle } from './lifecycle.ts';
+import { hearUncaught, Lifecycle } from './lifecycle.ts';
 import { loadApp, type RequestListener } from './load.ts';
 import { READY } from './messages.ts';
 import { listensLater, seemToListen } from './own-server.ts';
@@ -427,12 +427,7 @@ function systemId(): number | null {
   }
 }
 
-if (atATime > 1) {
-  process.on('uncaughtException', (error) => {
-    // An app that has a handler of its own has decided to go on.
-    if (process.listenerCount('uncaughtException') === 1) tell({ op: 'threw', stack: appStack(error) });
-  });
-}
+if (atATime > 1) hearUncaught((error) => tell({ op: 'threw', stack: appStack(error) }));
 
 /** A thread has a copy of the environment, and Node looks for the time zone in the one of the process: the dates would be silently wrong. */
 function warnOfZone(zone: string | undefined): void {

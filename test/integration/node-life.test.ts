@@ -71,6 +71,25 @@ module.exports = (_, response) => response.end('hello');
       });
     });
 
+    it('what the app hears as uncaught is its own, and it finds nobody else who listens', async () => {
+      const app = `let waiting;
+const heard = () => waiting.end(String(process.listenerCount('uncaughtException')));
+process.on('uncaughtException', heard);
+module.exports = (request, response) => {
+  waiting = response;
+  if (request.url === '/last') process.off('uncaughtException', heard);
+  if (request.url === '/') response.end('hello');
+  else setTimeout(() => { throw new Error('thrown'); });
+};
+`;
+      await withServer({ app: './app.cjs', chdir: '{home}', files: { 'app.cjs': app }, args: kind }, async (server) => {
+        for (let time = 1; time <= 3; time++) assert.equal((await server.get('/throw')).text(), '1');
+        assert.doesNotMatch(server.log, /Uncaught/);
+        assert.equal((await server.get('/last', '', 20_000)).status, 502);
+        assert.match(server.log, /Uncaught error in the application.*\nError: thrown/);
+      });
+    });
+
     it('exit handlers of the app run', async () => {
       const app = `const { threadId } = require('node:worker_threads');
 const { writeFileSync } = require('node:fs');
