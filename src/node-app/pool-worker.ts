@@ -242,9 +242,17 @@ export class PoolWorker implements Engine {
   }
 
   /** Another thread is to take its place. */
-  private replace(thread: AppThread): void {
+  private replace(thread: AppThread, delayMs = 0): void {
     const seat = this.seatOf(thread);
-    if (seat?.current === thread && seat.next === null && seat.restart === null) seat.next = this.startThread(seat);
+    if (seat?.current === thread) this.startNext(seat, delayMs);
+  }
+
+  private startNext(seat: Seat, delayMs: number): void {
+    if (seat.next !== null || seat.restart !== null) return;
+    seat.restart = setTimeout(() => {
+      seat.restart = null;
+      seat.next = this.startThread(seat);
+    }, delayMs);
   }
 
   private endThread(thread: AppThread): void {
@@ -270,7 +278,7 @@ export class PoolWorker implements Engine {
       thread.kill();
       return;
     }
-    this.replace(thread);
+    if (!thread.draining) this.replace(thread, this.delayAfter(thread, thread.dispatched?.outstanding !== 0));
     this.drain(thread);
     setTimeout(() => thread.kill(), LAST_ANSWERS_MS).unref();
   }
@@ -281,10 +289,10 @@ export class PoolWorker implements Engine {
     this.intake.forget(thread);
     for (const tunnel of this.tunnels.values()) if (tunnel.thread === thread) tunnel.close();
     const { dispatched } = thread;
-    let hasBegun = thread.served > 0;
+    let hasBegun = false;
     if (dispatched !== null) {
       const failed = this.dispatcher.removeWorker(dispatched, (exchange) => thread.hasBegun(exchange.id), now());
-      hasBegun ||= failed.length > 0;
+      hasBegun = failed.length > 0;
       for (const exchange of failed) this.lost(exchange, thread);
     }
     if (this.ended !== null) {
@@ -302,14 +310,16 @@ export class PoolWorker implements Engine {
       return;
     }
     if (seat.next !== null || seat.restart !== null) return;
-    const { startedAt, readyAt } = thread;
     // One that was told to end is no failure; one that has never been ready is, whoever ended it.
-    const delayMs =
-      thread.ending && readyAt !== null ? 0 : seat.backoff.delayAfter({ startedAt, readyAt, hasBegun, diedAt: now() });
-    seat.restart = setTimeout(() => {
-      seat.restart = null;
-      seat.next ??= this.startThread(seat);
-    }, delayMs);
+    const told = thread.ending && thread.readyAt !== null;
+    this.startNext(seat, told ? 0 : this.delayAfter(thread, hasBegun));
+  }
+
+  /** An app that fails as soon as it is ready will do so again: its threads are replaced after a while only. */
+  private delayAfter(thread: AppThread, hasBegun: boolean): number {
+    const { startedAt, readyAt, served } = thread;
+    const death = { startedAt, readyAt, hasBegun: hasBegun || served > 0, diedAt: now() };
+    return this.seatOf(thread)?.backoff.delayAfter(death) ?? 0;
   }
 
   private checkEnded(): void {

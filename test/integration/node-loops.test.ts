@@ -97,6 +97,27 @@ describe('several event loops in one worker', { skip }, () => {
     });
   });
 
+  it('a thread whose app fails before it has served anything is replaced later each time', async () => {
+    const app = `const { existsSync } = require('node:fs');
+const timer = setInterval(() => {
+  if (!existsSync('broken')) return;
+  clearInterval(timer);
+  throw new Error('broken on purpose');
+}, 10);
+module.exports = (_, response) => response.end('hello');
+`;
+    const options = { app: './app.cjs', chdir: '{home}', files: { 'app.cjs': app }, args: LOOPS };
+    await withServer(options, async (server) => {
+      server.mark('broken');
+      const failures = (): number => server.log.split('in thread 1\nError: broken on purpose').length - 1;
+      await until(() => failures() >= 2, 'the first that has served nothing', 30_000);
+      const since = performance.now();
+      await until(() => failures() >= 5, 'three more', 60_000);
+      // 0.25 + 0.5 + 1 s
+      assert.ok(performance.now() - since > 1500, 'tried again at once');
+    });
+  });
+
   it('--max-requests replaces threads under load, and HUP workers: nothing is lost', async () => {
     await withServer({ app: APP, args: [...LOOPS, '--max-requests', '100'] }, async (server) => {
       const load = new Load({ address: server.address, clients: 8, keepAlive: true });
