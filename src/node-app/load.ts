@@ -206,9 +206,10 @@ function tellWhenListening(server: HttpServer, args: readonly unknown[]): void {
   if (isFunction(callback)) server.once('listening', callback as () => void);
 }
 
-/** What the module exports is the server, or the listener of its requests (Express). */
+/** What the module exports is the server, has it (Fastify), or is the listener of its requests (Express). */
 function isOf(exported: unknown, server: HttpServer): boolean {
-  return exported === server || (isFunction(exported) && server.listeners('request').includes(exported));
+  if (isFunction(exported) && server.listeners('request').includes(exported)) return true;
+  return exported === server || (isObject(exported) && exported.server === server);
 }
 
 function describe({ path, name }: NodeAppUri): string {

@@ -3,8 +3,10 @@ import { strict as assert } from 'node:assert';
 import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { FIXTURES, NEXT_SERVER, NODE_APPS } from '../helpers/paths.ts';
+import { freePort, isListening } from '../helpers/ports.ts';
 import { type Server, withServer } from '../helpers/server.ts';
 
 const skip = !NUNICORN_RUNS;
@@ -85,6 +87,24 @@ for (const [mode, threads] of [
 }
 
 describe('programs that call listen()', { skip }, () => {
+  for (const threads of [1, 2]) {
+    it(`fastify, ${threads} event loops: exported, it listens later where it is served, and nowhere else`, async () => {
+      const app = `const app = require(process.env.NODE_APPS + '/node_modules/fastify')();
+app.get('/', async () => 'served');
+setTimeout(async () => console.log('listens', await app.listen({ host: '127.0.0.1', port: Number(process.env.OWN_PORT) })), 10);
+module.exports = app;
+`;
+      const port = await freePort();
+      const env = { NODE_APPS, OWN_PORT: String(port) };
+      const args = ['-k', 'async', '--threads', `${threads}`];
+      await withServer({ app: './app.cjs', chdir: '{home}', files: { 'app.cjs': app }, env, args }, async (server) => {
+        await until(() => server.stdout.includes(`listens http://127.0.0.1:${server.port}\n`), 'the app to listen');
+        assert.equal((await server.get('/')).text(), 'served');
+        assert.equal(await isListening({ host: '127.0.0.1', port }), false);
+      });
+    });
+  }
+
   it('serve, the static file server, started by its own command and ended by its own handler for SIGTERM', async () => {
     const app = `${NODE_APPS}/node_modules/serve/build/main.js`;
     const env = { NO_UPDATE_CHECK: '1' };
