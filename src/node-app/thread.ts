@@ -157,6 +157,7 @@ class Running implements ResponseSink {
       answers.push(['error', this.id, this.appUs(), stack]);
       this.finish();
       abandon(this.response, this.socket);
+      closeTunnel(this.id);
     }
   }
 
@@ -280,6 +281,12 @@ function run(given: ThreadRequest): void {
   }
 }
 
+/** The client of a connection that the app has taken over, or was about to, is gone. */
+function closeTunnel(id: number): void {
+  tunnels.get(id)?.clientLeaves();
+  tunnels.delete(id);
+}
+
 /** Runs what there is to run, until as many requests as may have not ended at once. */
 function pump(): void {
   pumping = true;
@@ -396,8 +403,7 @@ port.on('message', (message: ToThread) => {
       return;
     case 'cancel':
       running.get(message.id)?.cancel(message.why);
-      tunnels.get(message.id)?.clientLeaves();
-      tunnels.delete(message.id);
+      closeTunnel(message.id);
       return;
     case 'taken':
       (running.get(message.id) ?? tunnels.get(message.id))?.taken(message.bytes);

@@ -185,11 +185,12 @@ module.exports = (_, response) => response.end('hello');
     });
   });
 
-  it('an app may refuse to take a connection over, close it, or say nothing', async () => {
+  it('an app may refuse to take a connection over, close it, fail at it, or say nothing', async () => {
     await withServer({ app: './node/upgrade.cjs', args: [...LOOPS, '--timeout', '2'] }, async (server) => {
       for (const [path, status] of [
         ['/refuse', 401],
         ['/silent', 504],
+        ['/throw', 500],
       ] as const) {
         const connection = await server.connect();
         await connection.send(upgradeOf(path));
@@ -197,6 +198,7 @@ module.exports = (_, response) => response.end('hello');
         assert.equal(await connection.end(), 'fin');
       }
       const connection = await server.connect();
+      await server.marked('closed-thrown');
       await connection.send(upgradeOf('/destroy'));
       await connection.end();
       assert.equal(await text(server, '/'), 'ok');
