@@ -222,6 +222,9 @@ export class NodeApp implements AppKind {
       case 'online':
         this.online(process);
         return;
+      case 'imported':
+        workers.reached(serial, 'imported');
+        return;
       case 'loaded':
         this.loaded(process);
         return;

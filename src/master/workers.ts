@@ -167,7 +167,9 @@ export class Workers implements WorkerEvents {
   }
 
   reached(serial: number, step: BootStep): void {
-    this.bySerial.get(serial)?.reached.push({ step, at: now() });
+    const reached = this.bySerial.get(serial)?.reached;
+    // Each thread of a Node app says so.
+    if (!reached?.some((one) => one.step === step)) reached?.push({ step, at: now() });
   }
 
   pong(serial: number): void {

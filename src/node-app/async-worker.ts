@@ -55,6 +55,7 @@ export class AsyncWorker implements Engine {
     ).then(
       async (server) => {
         await handler.imported();
+        if (config.waitReady) handler.waitsForApp();
         // A program with a server of its own may say so when that listens, and not before.
         if (config.waitReady && !server.isOfApp) await saidReady;
         this.server = server;

@@ -41,6 +41,8 @@ export interface Engine {
 export interface EngineHandler {
   /** The app is imported. Resolves when clients may be served. */
   imported(): Promise<void>;
+  /** It is imported, and is to say that it is ready. */
+  waitsForApp(): void;
   /** The engine may be given the listening handles. */
   loaded(): void;
   ready(): void;
@@ -101,6 +103,7 @@ async function start(config: NodeWorkerConfig): Promise<void> {
   }
   const handler: EngineHandler = {
     imported: async () => await hooks?.imported().catch(bootFailed),
+    waitsForApp: () => tell({ op: 'imported' }),
     loaded: () => tell({ op: 'loaded' }),
     ready: () => tell({ op: 'ready' }),
     bootFailed,

@@ -48,6 +48,8 @@ export type ToNodeWorker =
 
 export type FromNodeWorker =
   | { readonly op: 'online' }
+  /** What follows is up to the app: it is to say that it is ready. */
+  | { readonly op: 'imported' }
   /** It may be given the listening handles. */
   | { readonly op: 'loaded' }
   | { readonly op: 'ready' }

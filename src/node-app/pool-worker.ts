@@ -376,6 +376,9 @@ export class PoolWorker implements Engine {
       case 'chdir':
         changeFolder(message);
         return;
+      case 'imported':
+        if (!this.everReady) this.handler.waitsForApp();
+        return;
       case 'ready':
         this.threadReady(thread);
         return;

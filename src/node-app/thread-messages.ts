@@ -102,6 +102,8 @@ export type FromThread =
   /** First of all, where the system tells it: its number of the thread. */
   | { readonly op: 'running-as'; readonly systemId: number }
   | ChdirRequest
+  /** What follows is up to the app: it is to say that it is ready. */
+  | { readonly op: 'imported' }
   | { readonly op: 'ready' }
   | { readonly op: 'pong' }
   /** Under async: an error that nobody caught. What else runs may finish. */

@@ -483,6 +483,7 @@ try {
   }
   if (hooks !== null) listener = hooks.around(listener);
   loaded = true;
+  if (!saidReady) tell({ op: 'imported' });
   readyIfBoth();
 } catch (error) {
   tell(

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
-import { withServer } from '../helpers/server.ts';
+import { finishing, Server, withServer } from '../helpers/server.ts';
 import { Load } from '../helpers/tally.ts';
 
 const skip = !NUNICORN_RUNS;
@@ -87,6 +87,17 @@ module.exports = (request, response) => {
         assert.doesNotMatch(server.log, /Uncaught/);
         assert.equal((await server.get('/last', '', 20_000)).status, 502);
         assert.match(server.log, /Uncaught error in the application.*\nError: thrown/);
+      });
+    });
+
+    it('--wait-ready: of an app that never says that it is ready the log says that it is imported', async () => {
+      const options = { app: APP, args: [...kind, '--wait-ready', '--boot-timeout', '5'] };
+      await finishing(await Server.spawn(options), async (server) => {
+        assert.equal((await server.exit()).code, 3);
+        assert.match(
+          server.log,
+          /it hangs while making itself ready \(spawned, connected .*, app imported after [^,]*\)/,
+        );
       });
     });
 
