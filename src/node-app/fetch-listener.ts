@@ -9,7 +9,15 @@ export type FetchHandler = (request: Request) => Response | Promise<Response>;
 /** The body streams both ways: the handler may answer before it has read all, and a slow client slows the handler's stream. */
 export function listenerOf(handler: FetchHandler): RequestListener {
   return async (request, response) => {
-    const answer = await handler(toRequest(request));
+    let given: Request;
+    try {
+      given = toRequest(request);
+    } catch {
+      // There is no such Request: its Host names no host, it is `OPTIONS *`, or a TRACE.
+      response.writeHead(400, { 'Content-Type': 'text/plain', Connection: 'close' }).end('Bad Request\n');
+      return;
+    }
+    const answer = await handler(given);
     if (response.destroyed) {
       await answer.body?.cancel();
       return;

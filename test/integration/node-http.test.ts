@@ -143,6 +143,23 @@ for (const [kind, args] of Object.entries(KINDS)) {
       });
     });
 
+    it('what is no Request for a fetch handler is a 400, and no error of the app', async () => {
+      await withServer({ app: './node/fetch.mjs', args }, async (server) => {
+        for (const head of [
+          'GET / HTTP/1.1\r\nHost: a b',
+          'POST / HTTP/1.1\r\nHost: a@b\r\nContent-Length: 0',
+          'OPTIONS * HTTP/1.1\r\nHost: a',
+          'TRACE / HTTP/1.1\r\nHost: a',
+        ]) {
+          const connection = await server.connect();
+          await connection.send(`${head}\r\n\r\n`);
+          assert.equal((await connection.response()).status, 400, head);
+          connection.close();
+        }
+        assert.doesNotMatch(server.log, /Error handling request/);
+      });
+    });
+
     it('tools that trace requests see them', async () => {
       await withServer({ app: './node/traced.mjs', args }, async (server) => {
         assert.equal((await server.get('/x')).text(), 'channel /x true,emit /x');
