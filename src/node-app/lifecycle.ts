@@ -28,13 +28,12 @@ export class Lifecycle {
    * The app's listeners for SIGTERM run in `end`. `signalled` is told instead.
    */
   holdSignals(signalled: (signal: HeldSignal) => void): void {
-    const emit = process.emit.bind(process) as (event: string | symbol, ...args: unknown[]) => boolean;
-    const held: readonly string[] = HELD;
-    process.emit = ((event: string | symbol, ...args: unknown[]): boolean => {
-      if (this.letThrough || typeof event !== 'string' || !held.includes(event)) return emit(event, ...args);
+    const held: readonly (string | symbol)[] = HELD;
+    interceptEvents((event) => {
+      if (this.letThrough || !held.includes(event)) return false;
       signalled(event as HeldSignal);
       return true;
-    }) as typeof process.emit;
+    });
     // Without a listener the signal would end the process.
     for (const signal of HELD) process.on(signal, nothing);
   }
@@ -54,6 +53,13 @@ export class Lifecycle {
     process.emit('SIGTERM', 'SIGTERM');
     return true;
   }
+}
+
+/** Shows `takes` each event of the process first. True: the app does not hear of it. */
+export function interceptEvents(takes: (event: string | symbol, args: readonly unknown[]) => boolean): void {
+  const emit = process.emit.bind(process) as (event: string | symbol, ...args: unknown[]) => boolean;
+  process.emit = ((event: string | symbol, ...args: unknown[]): boolean =>
+    takes(event, args) || emit(event, ...args)) as typeof process.emit;
 }
 
 /**

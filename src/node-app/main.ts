@@ -12,7 +12,7 @@ import type { Statsd } from '../metrics/statsd.ts';
 import { tellParent } from '../parent.ts';
 import { bootStack } from './app-stack.ts';
 import { AsyncWorker } from './async-worker.ts';
-import { hearUncaught, Lifecycle } from './lifecycle.ts';
+import { hearUncaught, interceptEvents, Lifecycle } from './lifecycle.ts';
 import {
   type Envelope,
   type FromNodeWorker,
@@ -220,14 +220,12 @@ function act(message: ToNodeWorker, handle: unknown): void {
 
 /** What the master says is not for the app, which may listen to the same channel: not everybody takes what is none of theirs lightly. */
 function hearMaster(): void {
-  const emit = process.emit.bind(process) as (event: string | symbol, ...args: unknown[]) => boolean;
-  process.emit = ((event: string | symbol, ...args: unknown[]): boolean => {
-    const message = event === 'message' ? opened<ToNodeWorker>(args[0]) : null;
-    if (message === null) return emit(event, ...args);
-    act(message, args[1]);
-    return true;
-  }) as typeof process.emit;
-  process.on('message', () => {}); // without a listener nothing is read
+  interceptEvents((event, [given, handle]) => {
+    const message = event === 'message' ? opened<ToNodeWorker>(given) : null;
+    if (message !== null) act(message, handle);
+    return message !== null;
+  });
+  process.on('message', () => {}); // without a listener messages wait for one
 }
 
 /** The app says it as under PM2. What else it sends nobody hears. */
