@@ -43,7 +43,7 @@ export class AppThread {
   readyAt: number | null = null;
   /** The system's number of it. Null: not known. */
   systemId: number | null = null;
-  /** How the dispatcher sees it: a worker with one slot. Null before it is ready. */
+  /** How the dispatcher sees it: a worker with a slot for each request that it runs at a time. Null before it is ready. */
   dispatched: DispatchWorker<Exchange> | null = null;
   served = 0;
   /** When it was asked what it has not answered yet: see liveness.ts. */

@@ -1,4 +1,4 @@
-/** Start of a thread that runs the app, one request at a time. */
+/** Start of a thread that runs the app: under gthread one request at a time, under async any number. */
 
 import { AsyncResource } from 'node:async_hooks';
 import diagnostics from 'node:diagnostics_channel';
