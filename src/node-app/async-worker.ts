@@ -105,6 +105,7 @@ export class AsyncWorker implements Engine {
       return;
     }
     this.log.critical(`Uncaught error in the application\n${appStack(error)}`);
+    if (this.lifecycle.endsItself) process.exit(EXIT.ERROR); // it will not any more
     if (this.broken) return;
     this.broken = true;
     this.handler.appFailed();

@@ -11,7 +11,8 @@ export class Lifecycle {
   private readonly log: ErrorLog;
   private readonly hooks: ShutdownHook[] = [];
   private readonly saidReady: () => void;
-  private letThrough = false;
+  /** The app's own listeners for SIGTERM have begun: it is to end by itself. */
+  endsItself = false;
 
   /** `saidReady`: the app has called ready(). */
   constructor(log: ErrorLog, saidReady: () => void) {
@@ -30,7 +31,7 @@ export class Lifecycle {
   holdSignals(signalled: (signal: HeldSignal) => void): void {
     const held: readonly (string | symbol)[] = HELD;
     interceptEvents((event) => {
-      if (this.letThrough || !held.includes(event)) return false;
+      if (this.endsItself || !held.includes(event)) return false;
       signalled(event as HeldSignal);
       return true;
     });
@@ -49,7 +50,7 @@ export class Lifecycle {
     if (!own) return false;
     // Some end by the signal only if nobody else listens (signal-exit).
     process.off('SIGTERM', nothing);
-    this.letThrough = true;
+    this.endsItself = true;
     process.emit('SIGTERM', 'SIGTERM');
     return true;
   }

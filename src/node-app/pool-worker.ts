@@ -278,7 +278,8 @@ export class PoolWorker implements Engine {
       thread.kill();
       return;
     }
-    if (!thread.draining) this.replace(thread, this.delayAfter(thread, thread.dispatched?.outstanding !== 0));
+    if (!thread.draining && !thread.ending)
+      this.replace(thread, this.delayAfter(thread, thread.dispatched?.outstanding !== 0));
     this.drain(thread);
     setTimeout(() => thread.kill(), LAST_ANSWERS_MS).unref();
   }

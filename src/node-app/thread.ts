@@ -433,7 +433,12 @@ function systemId(): number | null {
   }
 }
 
-if (atATime > 1) hearUncaught((error) => tell({ op: 'threw', stack: appStack(error) }));
+if (atATime > 1) {
+  hearUncaught((error) => {
+    tell({ op: 'threw', stack: appStack(error) });
+    if (lifecycle.endsItself) process.exit(EXIT.ERROR); // it will not any more
+  });
+}
 
 /** A thread has a copy of the environment, and Node looks for the time zone in the one of the process: the dates would be silently wrong. */
 function warnOfZone(zone: string | undefined): void {

@@ -90,6 +90,19 @@ module.exports = (request, response) => {
       });
     });
 
+    it('an app that fails at its own end has ended', async () => {
+      const app = `process.on('SIGTERM', async () => { throw new Error('no goodbye'); });
+setInterval(() => {}, 1000);
+module.exports = (_, response) => response.end('hello');
+`;
+      const args = [...kind, '--graceful-timeout', '300'];
+      await withServer({ app: './app.cjs', chdir: '{home}', files: { 'app.cjs': app }, args }, async (server) => {
+        server.kill('SIGTERM');
+        assert.deepEqual(await server.exit(), { code: 0, signal: null });
+        assert.match(server.log, /Uncaught error in the application.*\nError: no goodbye/);
+      });
+    });
+
     it('--wait-ready: of an app that never says that it is ready the log says that it is imported', async () => {
       const options = { app: APP, args: [...kind, '--wait-ready', '--boot-timeout', '5'] };
       await finishing(await Server.spawn(options), async (server) => {
