@@ -269,12 +269,17 @@ interface Merged {
   readonly sources: Map<SettingName, Source>;
 }
 
-/** Each given value is checked, also one that a later source replaces: a mistake in a file does not hide until it matters. */
+/**
+ * Each given value is checked, also one that a later source replaces: a mistake in a file does not hide until it matters.
+ * But the class of a worker that only Gunicorn has is no mistake in a file that both read.
+ */
 function merge(layers: readonly Layer[], env: NodeJS.ProcessEnv, context: ParseContext): Merged {
   const values = new Map<SettingName, unknown>();
   const sources = new Map<SettingName, Source>();
-  for (const { sourceOf, values: given } of layers) {
+  for (const [index, { sourceOf, values: given }] of layers.entries()) {
+    const later = layers.slice(index + 1);
     for (const [name, raw] of given) {
+      if (name === 'worker_class' && later.some(({ values }) => values.has(name))) continue;
       const source = sourceOf(name);
       values.set(name, parse(name, raw, source, context));
       sources.set(name, source);

@@ -381,6 +381,13 @@ describe('settings that follow from others', () => {
     assert.equal((await load(['-k', 'gthread', 'app'])).settings.threads, 1);
   });
 
+  test('a worker class that only Gunicorn has may stand in a file where the command line names another', async () => {
+    configFile('worker_class = "gevent"\nthreads = 2\n');
+    await refused(load(['app']), 1, /'gevent': nunicorn does not run this worker class; .*gunicorn\.conf\.py:1\)$/);
+    assert.equal((await load(['-k', 'gthread', 'app'])).settings.worker_class, 'gthread');
+    assert.equal((await load(['app'], { GUNICORN_CMD_ARGS: '-k gthread' })).settings.worker_class, 'gthread');
+  });
+
   test('a worker class that does not exist here is refused', async () => {
     await refused(load(['-k', 'gevent', 'app']), 1, /'gevent': nunicorn does not run this worker class; gthread with/);
   });
