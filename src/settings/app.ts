@@ -16,15 +16,16 @@ const NAME_OR_CALL = /^[\p{XID_Start}_]\p{XID_Continue}*(?:\s*\(.*\))?$/su;
  * Splits the application's name and checks its form; Python judges the rest when it imports the module. The exit codes are
  * those that Gunicorn has for the same mistakes.
  *
+ * @param start where the path of a file begins that is given in place of a module
  * @throws {NunicornError} if the form is wrong
  */
-export function parseAppUri(text: string): AppUri {
+export function parseAppUri(text: string, start: string): AppUri {
   const colon = text.indexOf(':');
   const module = (colon === -1 ? text : text.slice(0, colon)).trim();
   const callable = (colon === -1 ? 'application' : text.slice(colon + 1)).trim();
   if (PYTHON_PATH.test(module)) {
-    const folder = dirname(module);
-    const meant = `'${basename(module, '.py')}:${callable}'${folder === '.' ? '' : ` with --chdir ${folder}`}`;
+    const [name, folder] = moduleOf(module, start);
+    const meant = `'${name}:${callable}'${folder === '.' ? '' : ` with --chdir ${folder}`}`;
     throw new NunicornError(
       `'${text}' names a file, but a module as Python imports it is needed: did you mean ${meant}?`,
       EXIT.WORKER_BOOT_ERROR,
@@ -43,6 +44,17 @@ export function parseAppUri(text: string): AppUri {
     );
   }
   return { module, callable };
+}
+
+/** The module that a file is and the folder to import it from: that above its packages, which have an `__init__.py`. */
+function moduleOf(file: string, start: string): readonly [name: string, folder: string] {
+  let name = basename(file, '.py');
+  let folder = dirname(file);
+  while (!/^\.{0,2}$/.test(basename(folder)) && isFileAt(resolve(start, folder, '__init__.py'))) {
+    name = `${basename(folder)}.${name}`;
+    folder = dirname(folder);
+  }
+  return [name, folder];
 }
 
 /** A Node app: a file, and which of its exports. */

@@ -394,8 +394,9 @@ function appOf(commandLine: CommandLine, values: ReadonlyMap<SettingName, unknow
     );
   }
   const chdir = values.get('chdir');
-  const nodeApp = parseNodeApp(app, typeof chdir === 'string' ? chdir : cwd);
-  if (nodeApp === null) parseAppUri(app);
+  const folder = typeof chdir === 'string' ? chdir : cwd;
+  const nodeApp = parseNodeApp(app, folder);
+  if (nodeApp === null) parseAppUri(app, folder);
   return { app, nodeApp, ...(positional === undefined ? {} : { source: COMMAND_LINE }) };
 }
 

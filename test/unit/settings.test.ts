@@ -330,6 +330,11 @@ describe('the command line', () => {
     await refused(load(['./a.py:b']), 3, /^'\.\/a\.py:b' names a file, .* did you mean 'a:b'\?$/);
     await refused(load([`${cwd}/a.py`]), 3, new RegExp(`did you mean 'a:application' with --chdir ${cwd}\\?$`));
     await refused(load(['sub/a.py:b']), 3, /did you mean 'a:b' with --chdir sub\?$/);
+    mkdirSync(join(cwd, 'sub/package'), { recursive: true });
+    writeFileSync(join(cwd, 'sub/package/__init__.py'), '');
+    await refused(load(['sub/package/wsgi.py']), 3, /did you mean 'package\.wsgi:application' with --chdir sub\?$/);
+    writeFileSync(join(cwd, 'sub/__init__.py'), '');
+    await refused(load(['./sub/package/wsgi.py']), 3, /did you mean 'sub\.package\.wsgi:application'\?$/);
     assert.equal((await load(['my-app:create(x={"a": 1})'])).app, 'my-app:create(x={"a": 1})');
   });
 });
