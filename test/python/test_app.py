@@ -66,6 +66,12 @@ MODULE = """
 
 
 class Advice(unittest.TestCase):
+    def setUp(self):
+        environ = mock.patch.dict(os.environ)
+        environ.start()
+        self.addCleanup(environ.stop)
+        os.environ.pop("VIRTUAL_ENV", None)
+
     def test_without_a_virtual_environment_a_missing_module_may_be_in_one(self):
         missing = ModuleNotFoundError("No module named 'django'", name="django")
         with mock.patch("sys.prefix", sys.base_prefix):
@@ -80,6 +86,21 @@ class Advice(unittest.TestCase):
                 self.assertTrue(advice_on(missing, "shop.wsgi").endswith("--python %s" % python))
         with mock.patch("sys.prefix", sys.base_prefix + "/.venv"):
             self.assertIsNone(advice_on(missing, "shop.wsgi"))
+
+    def test_a_virtual_environment_whose_python_cannot_be_run_is_named(self):
+        missing = ModuleNotFoundError("No module named 'django'", name="django")
+        with tempfile.TemporaryDirectory() as folder, mock.patch("sys.prefix", sys.base_prefix):
+            python = os.path.join(folder, ".venv", "bin", "python")
+            os.makedirs(os.path.dirname(python))
+            os.symlink("/nowhere/python3", python)
+            with mock.patch("os.getcwd", lambda: folder):
+                self.assertIn("since %s, that of the virtual environment, cannot be run" % python, advice_on(missing, "shop.wsgi"))
+            os.environ["VIRTUAL_ENV"] = os.path.join(folder, "gone")
+            self.assertIn("since %s/gone/bin/python, that of" % folder, advice_on(missing, "shop.wsgi"))
+            os.environ["VIRTUAL_ENV"] = os.path.join(folder, ".venv")
+            os.unlink(python)
+            os.symlink(sys.executable, python)
+            self.assertIn("activate it", advice_on(missing, "shop.wsgi"))
 
     def test_the_python_may_be_one_that_the_user_may_not_read(self):
         missing = ModuleNotFoundError("No module named 'subprocess'", name="subprocess")
@@ -185,6 +206,7 @@ class TestRefused(Loading):
         self.refused("project", "Failed to find attribute 'application' in 'project'.")
         self.write("project/wsgi.py", "")
         self.refused("project", "Failed to find attribute 'application' in 'project'. Did you mean 'project.wsgi'?")
+        self.refused("project:application", "Failed to find attribute 'application' in 'project'. Did you mean 'project.wsgi'?")
 
     def test_what_is_no_expression(self):
         for name in ("1app", "a b", "app(", "app)", "a=1", "import os"):

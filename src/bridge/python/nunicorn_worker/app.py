@@ -33,7 +33,14 @@ def advice_on(error, uri):
             )
     if sys.prefix != sys.base_prefix:
         return None
-    pythons = (os.path.join(os.getcwd(), folder, "bin", "python") for folder in ("venv", "env"))
+    active = os.environ.get("VIRTUAL_ENV")
+    meant = os.path.join(os.path.abspath(active or ".venv"), "bin", "python")
+    if (active or os.path.lexists(meant)) and not os.access(meant, os.X_OK):  # moved, of another machine, or of a user in /root
+        return (
+            "%s: the Python is %s, since %s, that of the virtual environment, cannot be run by user %d. Make the environment"
+            " anew, or name another Python with --python PATH" % (error, sys.executable or "python3", meant, os.getuid())
+        )
+    pythons = (os.path.join(os.getcwd(), folder, "bin", "python") for folder in (".venv", "venv", "env"))
     python = next(filter(os.path.exists, pythons), "PATH")
     return (
         "%s: the Python is %s. If the project has a virtual environment, activate it before the start,"
@@ -119,11 +126,11 @@ def load_app(uri):
 
 def meant_by(uri, module):
     """A question to add, if the module has what is called so in most, or is the package of a Django project."""
-    module_name, colon, _ = uri.partition(":")
+    module_name = uri.partition(":")[0]
     for name in ("application", "app"):
         if callable(getattr(module, name, None)):
             return " Did you mean '%s:%s'?" % (module_name, name)
-    if not colon and any(os.path.exists(os.path.join(folder, "wsgi.py")) for folder in getattr(module, "__path__", ())):
+    if any(os.path.exists(os.path.join(folder, "wsgi.py")) for folder in getattr(module, "__path__", ())):
         return " Did you mean '%s.wsgi'?" % module_name
     return ""
 
