@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -78,14 +79,15 @@ async function probe(
     if (!/^\d+\.\d+\.\d+$/.test(version)) return { problem: 'is not Python' };
     return { path: candidate.byName && executable !== '' ? executable : candidate.command, version };
   } catch (error) {
-    return { problem: explain(error) };
+    return { problem: explain(error, candidate.command) };
   }
 }
 
-function explain(error: unknown): string {
+function explain(error: unknown, command: string): string {
   if (!(error instanceof Error)) return String(error);
   const code = 'code' in error ? error.code : undefined;
   if (code === 'ENOENT') return 'not found';
+  if (code === 'EACCES' && existsSync(`${command}/bin/python`)) return 'is a folder; its Python is bin/python in it';
   if (code === 'EACCES') return 'cannot be run: permission denied';
   const stderr = 'stderr' in error ? String(error.stderr).trim() : '';
   return `failed: ${stderr.split('\n').at(-1) || error.message}`;

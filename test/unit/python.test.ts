@@ -82,4 +82,6 @@ test('what is named and is no Python is refused, not replaced by another', async
   assert.match(await failure('./true', { PATH }), /--python \.\/true \(is not Python\)/);
   writeFileSync(join(cwd, 'plain'), '');
   assert.match(await failure('./plain', { PATH }), /permission denied/);
+  fakePython(join(cwd, 'venv/bin/python'), '3.12.0');
+  assert.match(await failure('./venv', { PATH }), /--python \.\/venv \(is a folder; its Python is bin\/python in it\)/);
 });
