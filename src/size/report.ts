@@ -5,6 +5,7 @@
 import { arch, cpus, release, totalmem, type } from 'node:os';
 import { type Cell, nameOf } from './cell.ts';
 import type { Imposed } from './impose.ts';
+import { failuresIn } from './load/load.ts';
 import { type Costs, responseP99Ms } from './model.ts';
 import type { Limits } from './plan.ts';
 import type { Estimate } from './rate-search.ts';
@@ -255,13 +256,8 @@ function failuresOf(failures: Readonly<Record<string, number>>): number {
 }
 
 function cellRemarks({ capacity, reference, trials, memory }: CellFindings): readonly string[] {
-  const remarks: string[] = [];
+  const remarks = [...failuresIn([...capacity, ...reference].map(({ load }) => load))];
   const windows = [...capacity, ...reference, ...trials.map(({ window }) => window)];
-  const failures = new Map<string, number>();
-  for (const { load } of [...capacity, ...reference])
-    for (const [kind, count] of Object.entries(load.failures))
-      if (count > 0) failures.set(kind, (failures.get(kind) ?? 0) + count);
-  for (const [kind, count] of failures) remarks.push(`${count} failed (${kind})`);
   const apart = capacity.map(littleError).filter((error) => error > LITTLE_TOLERANCE);
   if (apart.length > 0)
     remarks.push(

@@ -282,17 +282,18 @@ export class ServerBench implements Bench {
     const [first] = entries;
     if (first === undefined) return false;
     const waitMs = Math.min(ASK_MS, this.#leftMs());
-    return (await ask(port, first.path, this.#hostFor(port), headers, waitMs, signal)) !== undefined;
+    return (await ask(port, first.path, this.#host, headers, waitMs, signal)) !== undefined;
   }
 
-  #hostFor(port: number): string {
-    return this.#options.host ?? `${HOST}:${port}`;
+  /** Every server has a port of its own; applications that check the name do not look at the port. */
+  get #host(): string {
+    return this.#options.host ?? HOST;
   }
 
   /** Asks for everything once or twice: what is the right answer, and is it always the same? */
   async #look(port: number): Promise<readonly PlannedRequest[]> {
     const { headers, entries, timeoutMs } = this.#options;
-    const host = this.#hostFor(port);
+    const host = this.#host;
     const planned: PlannedRequest[] = [];
     for (const entry of entries) {
       const waitMs = Math.min(timeoutMs, this.#leftMs());
@@ -306,8 +307,7 @@ export class ServerBench implements Bench {
         );
       const again = await ask(port, entry.path, host, headers, Math.min(timeoutMs, this.#leftMs()));
       planned.push({
-        // Every server has a port of its own; applications that check the name do not look at the port.
-        text: requestText(entry, this.#options.host ?? HOST, headers),
+        text: requestText(entry, host, headers),
         weight: entry.weight,
         status: answer.status,
         ...(again?.bytes === answer.bytes ? { bodyBytes: answer.bytes } : {}),
@@ -340,6 +340,7 @@ async function busySeconds(socketPath: string): Promise<number> {
   return Number(value);
 }
 
+/** With the headers of the load (`requestText`): an app may answer with what it was asked with. */
 function ask(
   port: number,
   path: string,
@@ -357,8 +358,9 @@ function ask(
       agent: false,
       timeout: timeoutMs,
       ...(signal === undefined ? {} : { signal }),
-      headers: { host, 'user-agent': 'nunicorn-size', accept: '*/*', ...Object.fromEntries(own), connection: 'close' },
+      headers: { host, 'user-agent': 'nunicorn-size', accept: '*/*', ...Object.fromEntries(own) },
     });
+    asked.removeHeader('connection');
     asked.on('response', (response) => {
       let bytes = 0;
       response.on('data', (data: Buffer) => {

@@ -5,7 +5,7 @@
 import { type Cell, nameOf, slotsOf, stepFrom } from './cell.ts';
 import type { Kind } from './kind.ts';
 import type { Arrivals, LoadResult } from './load/load.ts';
-import { randomOf } from './load/load.ts';
+import { failuresIn, randomOf } from './load/load.ts';
 import {
   type Costs,
   capacity,
@@ -274,7 +274,11 @@ export class Session {
     this.#startMs = this.#bench.now() - asked;
     const probeMs = clamp(0.04 * budgetMs, 500, 3000);
     const alone = await this.#step(() => this.#bench.measure(control, { kind: 'closed', inFlight: 1 }, probeMs, 1));
-    if (alone.load.completed === 0) throw new CellError('not one request was answered in the time of a window');
+    if (alone.load.completed === 0) {
+      const failures = failuresIn([alone.load]);
+      const why = failures.length === 0 ? '' : `: ${failures.join(', ')}`;
+      throw new CellError(`not one request was answered as it should be in the time of a window${why}`);
+    }
     this.#unhinderedMs = alone.load.latency.p50Ms;
     if (this.#options.slo === undefined) this.#slo = defaultSlo(this.#unhinderedMs);
     const requestMs = 1000 / alone.perSecond;

@@ -50,6 +50,23 @@ def named(environ, start_response):
     body = environ["SERVER_SOFTWARE"].encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
+
+
+def mirror(environ, start_response):
+    body = repr(sorted((k, v) for k, v in environ.items() if k.startswith("HTTP_"))).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+asked = 0
+
+
+def counter(environ, start_response):
+    global asked
+    asked += 1
+    body = b"x" * max(10, asked)
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
 `;
 
 const SLEEPY_APP = `
@@ -196,6 +213,32 @@ it('compares with Gunicorn also where the length of an answer depends on the ser
       },
     ),
   );
+});
+
+it('measures an application that answers with what it was asked, such as its own address', { skip }, async () => {
+  await measuring((attempt) =>
+    run(
+      [
+        ...['--path', '/', '--slo', 'p50<5s', '--budget', `${attempt * 20}s`, '--json', 'report.json'],
+        ...[...PYTHON_APP, 'sized:mirror'],
+      ],
+      ({ stdout, stderr, folder }) => {
+        assert.doesNotMatch(stderr, /cannot be measured/);
+        assert(readReport(folder).costs !== undefined, stdout);
+        assert.doesNotMatch(stdout, /failed \(another length/);
+      },
+    ),
+  );
+});
+
+it('says why no answer counts, where each has another length', { skip }, async () => {
+  await run(['--path', '/', '--budget', '10s', ...PYTHON_APP, 'sized:counter'], ({ code, stderr }) => {
+    assert.match(
+      stderr,
+      /not one request was answered as it should be .*: \d+ failed \(another length than the first answer\)/,
+    );
+    assert.equal(code, 1);
+  });
 });
 
 it('measures a Node app: the event loop under async, threads under gthread', { skip }, async () => {

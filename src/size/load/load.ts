@@ -52,7 +52,17 @@ export interface Latency {
   readonly maxMs: number;
 }
 
-export type Failure = 'connect' | 'cut' | 'not-http' | 'status' | 'body' | 'timeout';
+/** What may become of a request, in words. */
+const FAILURES = {
+  connect: 'no connection',
+  cut: 'the connection ended before the answer',
+  'not-http': 'the answer was not HTTP',
+  status: 'another status than the first answer',
+  body: 'another length than the first answer',
+  timeout: 'no answer in time',
+} as const;
+
+export type Failure = keyof typeof FAILURES;
 
 /** Everything counts from the end of the warm-up on. */
 export interface LoadResult {
@@ -77,6 +87,14 @@ export interface LoadResult {
   readonly waited: number;
   /** CPU time that the generator used, as a share of one core. */
   readonly generatorCpu: number;
+}
+
+/** `12 failed (another length than the first answer)`, one for each kind of failure that there was. */
+export function failuresIn(loads: readonly Pick<LoadResult, 'failures'>[]): readonly string[] {
+  return Object.entries(FAILURES).flatMap(([kind, what]) => {
+    const count = loads.reduce((sum, { failures }) => sum + failures[kind as Failure], 0);
+    return count > 0 ? [`${count} failed (${what})`] : [];
+  });
 }
 
 const NS_PER_MS = 1e6;
