@@ -35,6 +35,7 @@ import {
   threadCount,
   user,
   wholeNumber,
+  wholeNumberOf,
   workerClass,
   workerCount,
 } from './types.ts';
@@ -163,7 +164,7 @@ export const SETTINGS = {
   thread_memory_limit: setting({
     section: 'Worker Processes',
     flags: ['--thread-memory-limit'],
-    type: wholeNumber,
+    type: wholeNumberOf('MiB'),
     default: 0,
     metavar: 'MIB',
     help: "Of a Node app under gthread: how large the heap of one thread may grow, in MiB. A thread that needs more is ended, its request gets 502, and another thread takes its place. 0: V8's own limit.",
@@ -172,7 +173,7 @@ export const SETTINGS = {
   timeout: setting({
     section: 'Worker Processes',
     flags: ['-t', '--timeout'],
-    type: wholeNumber,
+    type: wholeNumberOf('seconds'),
     default: 30,
     metavar: 'SECONDS',
     help: 'How long a request may run in the application, in seconds, until its response begins; later, how long between two pieces of it. Then the client gets 504 and the request is interrupted. 0: no limit.',
@@ -181,7 +182,7 @@ export const SETTINGS = {
   graceful_timeout: setting({
     section: 'Worker Processes',
     flags: ['--graceful-timeout'],
-    type: wholeNumber,
+    type: wholeNumberOf('seconds'),
     default: 30,
     metavar: 'SECONDS',
     help: 'How long running requests may take to finish after a stop or a reload was asked for, in seconds. What still runs then is killed.',
@@ -235,7 +236,7 @@ export const SETTINGS = {
   memory_limit: setting({
     section: 'Worker Processes',
     flags: ['--memory-limit'],
-    type: wholeNumber,
+    type: wholeNumberOf('MB'),
     default: 0,
     metavar: 'MB',
     help: 'How much memory a worker may use, in MB of 1,048,576 bytes. One that uses more in three samples, a second apart, is replaced, and no request is lost. The log says how fast it grew. Resident memory counts; with --preload a page that is shared counts in parts. 0: no limit.',
@@ -244,7 +245,7 @@ export const SETTINGS = {
   memory_limit_hard: setting({
     section: 'Worker Processes',
     flags: ['--memory-limit-hard'],
-    type: wholeNumber,
+    type: wholeNumberOf('MB'),
     default: 0,
     metavar: 'MB',
     help: 'How much memory a worker may use before it is killed at once, in MB of 1,048,576 bytes. Requests that it runs get 502. 0: no limit.',
@@ -263,7 +264,7 @@ export const SETTINGS = {
     section: 'Worker Processes',
     // Gunicorn has the first only; the second is what many guides write, after the name in the configuration file.
     flags: ['--keep-alive', '--keepalive'],
-    type: wholeNumber,
+    type: wholeNumberOf('seconds'),
     default: 2,
     metavar: 'SECONDS',
     help: 'How long an idle connection is kept open for its next request, in seconds. 0: each connection is closed after its response.',
@@ -301,7 +302,7 @@ export const SETTINGS = {
   limit_request_body: setting({
     section: 'Fronts and Queue',
     flags: ['--limit-request-body'],
-    type: wholeNumber,
+    type: wholeNumberOf('bytes'),
     default: 0,
     metavar: 'BYTES',
     help: 'The largest request body that is taken, in bytes. A larger one gets 413. 0: no limit.',
@@ -362,7 +363,7 @@ export const SETTINGS = {
   limit_request_line: setting({
     section: 'Security',
     flags: ['--limit-request-line'],
-    type: wholeNumber,
+    type: wholeNumberOf('bytes'),
     default: 4094,
     metavar: 'BYTES',
     help: 'The longest request line that is taken, in bytes. A longer one gets 414. 0: no limit.',
@@ -380,7 +381,7 @@ export const SETTINGS = {
   limit_request_field_size: setting({
     section: 'Security',
     flags: ['--limit-request-field_size'],
-    type: wholeNumber,
+    type: wholeNumberOf('bytes'),
     default: 8190,
     metavar: 'BYTES',
     help: 'The largest header field that is taken, name and value, in bytes. A larger one gets 431. 0: 8190.',

@@ -58,15 +58,21 @@ function integer(raw: unknown): number | undefined {
   return Number.isSafeInteger(value) ? value : undefined;
 }
 
-export const wholeNumber: ValueType<number> = {
-  label: 'whole number',
-  arity: 'one',
-  parse(raw) {
-    const value = integer(raw);
-    if (value === undefined) throw notInteger(raw, 'a whole number, 0 or more, is needed');
-    return value;
-  },
-};
+/** @param unit what it counts, as `seconds`, where it counts anything else than things */
+export function wholeNumberOf(unit?: string): ValueType<number> {
+  const label = unit === undefined ? 'whole number' : `whole number of ${unit}`;
+  return {
+    label,
+    arity: 'one',
+    parse(raw) {
+      const value = integer(raw);
+      if (value === undefined) throw notInteger(raw, `a ${label}, 0 or more, is needed`);
+      return value;
+    },
+  };
+}
+
+export const wholeNumber = wholeNumberOf();
 
 /** A number of workers or threads, `least` or more, or `auto`: chosen at the start (auto.ts). */
 function countOrAuto(least: 0 | 1): ValueType<CountOrAuto> {

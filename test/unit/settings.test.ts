@@ -263,6 +263,9 @@ describe('the command line', () => {
     [['-z', 'app'], /unknown option -z/],
     [['--workers'], /--workers needs a value/],
     [['-w', '--threads', '2', 'app'], /-w needs a value/],
+    [['--timeout', '30s', 'app'], /'30s': a whole number of seconds, 0 or more, is needed/],
+    [['--memory-limit', '300M', 'app'], /'300M': a whole number of MB, 0 or more, is needed/],
+    [['--limit-request-body', '20m', 'app'], /'20m': a whole number of bytes, 0 or more, is needed/],
     [['--preload=yes', 'app'], /--preload takes no value/],
     [['one', 'two'], /'one' and 'two' were given \(from/],
     [['siz', 'project.wsgi'], /'siz' and 'project\.wsgi' were given; .* nunicorn size \.\.\. \(from/],
@@ -323,6 +326,10 @@ describe('the command line', () => {
     refused(load([]), 1, /^No application module specified\./));
 
   test('with a malformed application ends with the exit codes of Gunicorn', async () => {
+    await refused(
+      load(['-w', '2', ' ']),
+      3,
+    );
     await refused(load(['a:b:c']), 4, /as an attribute name or function call/);
     await refused(load(['a:b.c']), 4, /MODULE:CALLABLE/);
     await refused(load(['./a:b']), 3, /not an application.*named by its file, such as ..app.js/);
