@@ -23,6 +23,12 @@ export function parseAppUri(text: string, start: string): AppUri {
   const colon = text.indexOf(':');
   const module = (colon === -1 ? text : text.slice(0, colon)).trim();
   const callable = (colon === -1 ? 'application' : text.slice(colon + 1)).trim();
+  if (text.trim() === '') {
+    throw new NunicornError(
+      `'${text}' is not an application: in a command of several lines, nothing may follow the \\ at the end of a line, not even a space`,
+      EXIT.WORKER_BOOT_ERROR,
+    );
+  }
   if (PYTHON_PATH.test(module)) {
     const [name, folder] = moduleOf(module, start);
     const meant = `'${name}:${callable}'${folder === '.' ? '' : ` with --chdir ${folder}`}`;

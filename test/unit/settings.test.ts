@@ -329,6 +329,7 @@ describe('the command line', () => {
     await refused(
       load(['-w', '2', ' ']),
       3,
+      /^' ' is not an application: .* nothing may follow the \\ at the end of a line/,
     );
     await refused(load(['a:b:c']), 4, /as an attribute name or function call/);
     await refused(load(['a:b.c']), 4, /MODULE:CALLABLE/);
