@@ -585,7 +585,7 @@ export const SETTINGS = {
     default: '.',
     defaultText: 'the folder the server was started in',
     metavar: 'DIR',
-    help: 'Folder to change to before the application is imported. Its modules can be imported, and relative paths in other settings start there.',
+    help: 'Folder to change to before the application is imported. Its modules can be imported, and relative paths in other settings start there, but for --config, --paste, --python, --reload-extra-file and --worker-tmp-dir: these start where the server was started.',
     origin: 'gunicorn',
   }),
   pythonpath: setting({
