@@ -23,7 +23,8 @@ export function readCertificates(settings: TlsSettings, warn: (message: string) 
   const ca = ca_certs === null ? null : readPem('ca_certs', ca_certs);
   const certificate = check(`certfile: ${certfile} holds no certificate in PEM form`, () => new X509Certificate(cert));
   if (!/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(key)) {
-    throw new NunicornError(`${keyName}: ${keyPath} holds no private key in PEM form`);
+    const other = keyfile === null ? '; where the key has a file of its own, keyfile names it' : '';
+    throw new NunicornError(`${keyName}: ${keyPath} holds no private key in PEM form${other}`);
   }
   if (/-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED/m.test(key)) {
     throw new NunicornError(

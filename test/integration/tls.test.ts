@@ -167,7 +167,11 @@ const WRONG: readonly (readonly [name: string, args: readonly string[], message:
   ['no such certificate', ['--certfile', '/none.pem'], /certfile: \/none\.pem cannot be read: there is no such file/],
   ['no such key', ['--certfile', files.cert, '--keyfile', '/none.pem'], /keyfile: \/none\.pem cannot be read/],
   ['a key alone', ['--keyfile', files.key], /keyfile is set, but certfile is not/],
-  ['a certificate without a key', ['--certfile', files.cert], /certfile: .*server\.pem holds no private key/],
+  [
+    'a certificate without a key',
+    ['--certfile', files.cert],
+    /certfile: .*server\.pem holds no private key in PEM form; .* keyfile names it/,
+  ],
   ['no certificate in the file', ['--certfile', nonsense], /certfile: .* holds no certificate in PEM form/],
   ['no key in the file', ['--certfile', files.cert, '--keyfile', nonsense], /keyfile: .* holds no private key/],
   [
