@@ -53,6 +53,8 @@ const STOP_IDLE_MS = 100;
 /** A thread may take so long to say where it stands, and they are asked one after the other. */
 const STACK_MS = 1000;
 const NO_STACKS = '(its event loop does not turn: it stands in JavaScript that does not end, or in native code)';
+const WAITS_FOR_WORD =
+  "(--wait-ready: a worker is ready when its app calls ready() of the module 'nunicorn', or process.send('ready'))";
 const MAIN = fileURLToPath(new URL('../node-app/main.js', import.meta.url));
 
 export class NodeApp implements AppKind {
@@ -302,7 +304,8 @@ export class NodeApp implements AppKind {
 
   private askStacks(process: NodeProcess, answers: boolean, done: (stacks: string) => void): void {
     if (!process.ready || !answers) {
-      done(process.ready ? NO_STACKS : UNKNOWN_STACKS);
+      const booting = process.options.config.waitReady ? WAITS_FOR_WORD : UNKNOWN_STACKS;
+      done(process.ready ? NO_STACKS : booting);
       return;
     }
     process.stacksAsked.ask((this.options.config.threads + 1) * STACK_MS, done, () => done(NO_STACKS));

@@ -81,6 +81,17 @@ describe('life of the workers', { skip }, () => {
       });
     });
   }
+  it('--wait-ready of an app that never says so: exit 3, and the log says what is missing', async () => {
+    const args = ['--wait-ready', '--boot-timeout', '2'];
+    const server = await Server.spawn({ app: './node/hooks.mjs', args });
+    await finishing(server, async () => {
+      assert.deepEqual(await server.exit(), { code: 3, signal: null }, server.output);
+      assert.match(
+        server.log,
+        /did not boot within 2 s .*\n\(--wait-ready: a worker is ready when its app calls ready\(\)/,
+      );
+    });
+  });
 
   it('HUP and SIGTERM while a worker is not ready yet: what it has begun is answered', async () => {
     const app = `import { existsSync, writeFileSync } from 'node:fs';
