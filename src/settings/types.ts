@@ -496,7 +496,7 @@ function insteadOfClass(name: string): string {
   if (/asgi|uvicorn|aiohttp|sanic/i.test(name)) {
     return 'nunicorn serves WSGI applications only, with the worker classes sync and gthread; one for asyncio needs a server of its kind';
   }
-  return `the worker classes here are sync and gthread; ${gthread}`;
+  return `the worker classes here are sync and gthread, for Node apps async and gthread; ${gthread}`;
 }
 
 export const user: ValueType<number | null> = {

@@ -289,7 +289,7 @@ describe('the command line', () => {
     [['-b', 'x:y'], /'y' is not a valid port number/],
     [['--statsd-host', 'x:y'], /'y' is not a valid port number in 'x:y'/],
     [['-k', 'gevent'], /--worker-class: 'gevent': nunicorn does not run this worker class; gthread with --threads N/],
-    [['-k', 'constructor'], /sync and gthread/],
+    [['-k', 'constructor'], /sync and gthread, for Node apps async and gthread;/],
     [
       ['-k', 'uvicorn.workers.UvicornWorker'],
       /'uvicorn.workers.UvicornWorker': nunicorn serves WSGI applications only/,
