@@ -131,6 +131,8 @@ function normalize(words: readonly string[], where: string): Normalized {
       request = take(typed, longFlag(typed, where), equals === -1 ? undefined : word.slice(equals + 1));
     } else if (word.startsWith('-') && word !== '-') {
       request = takeShort(word, take, where);
+    } else if (/^[\u2010-\u2015\u2212]/.test(word)) {
+      throw usage(`${word} begins with a dash as texts have it: an option begins with hyphens, as --workers`, where);
     } else {
       positionals.push(word);
     }
@@ -145,6 +147,8 @@ function takeShort(
   take: (typed: string, flag: Flag, attached: string | undefined) => 'help' | 'version' | undefined,
   where: string,
 ): 'help' | 'version' | undefined {
+  // -bind would be -b with the value ind.
+  if (FLAGS.has(`-${word.replace(/=.*/s, '')}`)) throw unknown(word.replace(/=.*/s, ''), where);
   for (let i = 1; i < word.length; i++) {
     const typed = `-${word.charAt(i)}`;
     const flag = FLAGS.get(typed);

@@ -261,6 +261,12 @@ describe('the command line', () => {
     [['--wsgi-app', 'x'], /wsgi_app is set in the configuration file only/],
     [['--qwertyuiop', 'app'], /unknown option --qwertyuiop; nunicorn --help/],
     [['-z', 'app'], /unknown option -z/],
+    [['-workers=3', 'app'], /unknown option -workers: did you mean --workers\?/],
+    [['-bind', ':8000', 'app'], /unknown option -bind: did you mean --bind\?/],
+    [
+      ['\u2013workers', '2', 'app'],
+      /^\u2013workers begins with a dash as texts have it: an option begins with hyphens/,
+    ],
     [['--workers'], /--workers needs a value/],
     [['-w', '--threads', '2', 'app'], /-w needs a value/],
     [['--timeout', '30s', 'app'], /'30s': a whole number of seconds, 0 or more, is needed/],
