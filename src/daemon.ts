@@ -18,9 +18,10 @@ export function takeDaemon(env: NodeJS.ProcessEnv): boolean {
 /**
  * Starts the detached process and waits until it serves.
  *
+ * @param errorlog the setting: `-` is nowhere here
  * @throws {NunicornError} if it does not come to that, with its exit code
  */
-export async function startDaemon(): Promise<ExitCode> {
+export async function startDaemon(errorlog: string): Promise<ExitCode> {
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     env: { ...process.env, [DAEMON_VARIABLE]: '1' },
     detached: true,
@@ -34,12 +35,9 @@ export async function startDaemon(): Promise<ExitCode> {
     child.on('error', (error) => reject(new NunicornError(`the daemon could not be started: ${error.message}`)));
     child.on('exit', (code) => {
       const exitCode = Object.values(EXIT).find((known) => known === code && known !== EXIT.OK) ?? EXIT.ERROR;
-      reject(
-        new NunicornError(
-          `the server did not start (exit code ${code}): --error-logfile names a file that says why`,
-          exitCode,
-        ),
-      );
+      const where =
+        errorlog === '-' ? 'start it without --daemon, or with --error-logfile FILE,' : `look into ${errorlog}`;
+      reject(new NunicornError(`the server did not start (exit code ${code}): ${where} to see why`, exitCode));
     });
   });
   child.unref();

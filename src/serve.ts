@@ -43,7 +43,8 @@ async function read(
     const { checkApp } = await import('./settings/check.ts');
     return await checkApp(outcome.loaded);
   }
-  if (outcome.loaded.settings.daemon && !isDaemon && inheritance.oldMaster === null) return await startDaemon();
+  const { daemon, errorlog } = outcome.loaded.settings;
+  if (daemon && !isDaemon && inheritance.oldMaster === null) return await startDaemon(errorlog);
   const { runMaster } = await import('./master/master.ts');
   await runMaster(outcome.loaded, inheritance, () => {
     if (isDaemon) void tellStarter({ op: 'ready' });
