@@ -7,7 +7,7 @@ import { perSecond } from './terminal.ts';
 import { MOST_VARIATION, percent } from './verdict.ts';
 
 export interface CheckResult {
-  readonly holds: boolean;
+  readonly outcome: 'holds' | 'does not hold' | 'cannot be checked';
   readonly because: string;
 }
 
@@ -54,28 +54,28 @@ export function compareReports(before: Report & { readonly recommendation: RateI
   const { name, perSecond: then, interval } = before.recommendation;
   const cell = now.cells.find((each) => each.name === name);
   if (now.verdict.kind === 'too noisy to say' || now.verdict.kind === 'not enough measured')
-    return { holds: false, because: `It cannot be checked: ${now.verdict.because}` };
+    return { outcome: 'cannot be checked', because: now.verdict.because };
   if (cell?.carried === undefined)
     return {
-      holds: false,
+      outcome: 'does not hold',
       because: `${name} does not keep the SLO any more${cell?.failed === undefined ? '' : `: ${cell.failed}`}.`,
     };
   const { carried } = cell;
   const best = now.recommendation;
   if (best !== undefined && best.name !== name && !now.verdict.alike.includes(name))
     return {
-      holds: false,
+      outcome: 'does not hold',
       because: `${best.name} is better now: ${perSecond(best.perSecond)}, ${name} carries ${perSecond(carried.perSecond)}.`,
     };
   const sameMachine = before.machine.cpu === now.machine.cpu && before.limits.cores === now.limits.cores;
   const gave = `${perSecond(carried.perSecond)} now, ${perSecond(then)} then`;
   if (sameMachine && carried.interval.high < interval.low * (1 - MOST_VARIATION))
     return {
-      holds: false,
+      outcome: 'does not hold',
       because: `${name} is still the setting to take, but it carries ${percent(1 - carried.perSecond / then)} less: ${gave}.`,
     };
   return {
-    holds: true,
+    outcome: 'holds',
     because: `${name} is still the setting to take: ${gave}${sameMachine ? '' : ' (on another machine)'}.`,
   };
 }

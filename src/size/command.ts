@@ -24,7 +24,7 @@ const WARM_UP = { share: 1 / 200, leastMs: 300, mostMs: 2000 } as const;
 const LONGEST_REQUEST_MS = 10_000;
 
 /**
- * @returns 0, also for "no difference found"; 1 if nothing could be recommended, a check finds that an advice does not hold, or an
+ * @returns 0, also for "no difference found"; 1 if nothing could be recommended, a check does not find that an advice holds, or an
  *   imported load keeps the SLO at no rate
  */
 export async function run(argv: readonly string[], columns: number): Promise<ExitCode> {
@@ -51,9 +51,9 @@ async function measure(options: SizeOptions, argv: readonly string[]): Promise<E
   ];
   if (problems.length > 0) throw new NunicornError(problems.join('; '));
   if (check !== undefined) {
-    const { holds, because } = compareReports(check, report);
-    console.log(`The advice of ${check.at.slice(0, 10)} ${holds ? 'holds' : 'does not hold'}: ${because}`);
-    return holds ? EXIT.OK : EXIT.ERROR;
+    const { outcome, because } = compareReports(check, report);
+    console.log(`The advice of ${check.at.slice(0, 10)} ${outcome}: ${because}`);
+    return outcome === 'holds' ? EXIT.OK : EXIT.ERROR;
   }
   return report.recommendation === undefined ? EXIT.ERROR : EXIT.OK;
 }
