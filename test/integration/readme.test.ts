@@ -3,6 +3,7 @@ import { strict as assert } from 'node:assert';
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
+  appendFileSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -180,6 +181,22 @@ it('a Django project of one’s own', { skip }, async () => {
       assert.match(await text(port), /The install worked successfully/);
       assert.match(output(), /2 workers x 2 threads = 4 requests at a time/);
     });
+  });
+});
+
+it('with the lines for wsgi.py a mistake in a Django project’s urls.py is found before it serves', {
+  skip,
+}, async () => {
+  await inFolder(async (folder) => {
+    execFileSync(PYTHON, ['-m', 'django', 'startproject', 'my_project', folder], { cwd: folder });
+    const check = (): number | null => {
+      const args = [NUNICORN, '--python', PYTHON, '--check-config', 'my_project.wsgi'];
+      return spawnSync(process.execPath, args, { cwd: folder }).status;
+    };
+    appendFileSync(join(folder, 'my_project', 'wsgi.py'), only(blocks(DEPLOYING, 'python'), 'url_patterns'));
+    assert.equal(check(), 0);
+    appendFileSync(join(folder, 'my_project', 'urls.py'), 'import not_there\n');
+    assert.equal(check(), 1);
   });
 });
 
