@@ -205,6 +205,17 @@ const PRELOAD: Differs = {
   why: 'The same codes as without --preload',
 };
 
+/** An app that no request can reach: refused at the start, or each time. */
+async function endsOrAnswers500(server: Server): Promise<Transcript> {
+  const answered = async (): Promise<boolean> =>
+    await server.get('/').then(
+      ({ status }) => status === 500,
+      () => false,
+    );
+  await until(async () => server.hasExited || (await answered()), 'the end, or an answer');
+  return server.hasExited ? ends(server, FAILURE) : ['answers with 500'];
+}
+
 onNewServers('exit codes', { app: APP }, [
   fails('a module that does not exist', 'no_such_module:application'),
   fails('an attribute that does not exist', 'wsgi_matrix:nothing'),
@@ -225,15 +236,13 @@ onNewServers('exit codes', { app: APP }, [
   {
     name: 'an ASGI application',
     options: { app: 'pathology.not_callable:asgi' },
-    run: async (server) => {
-      const answered = async (): Promise<boolean> =>
-        await server.get('/').then(
-          ({ status }) => status === 500,
-          () => false,
-        );
-      await until(async () => server.hasExited || (await answered()), 'the end, or an answer');
-      return server.hasExited ? ends(server, FAILURE) : ['answers with 500'];
-    },
+    run: endsOrAnswers500,
+    differs: { nunicorn: 'exit code 4', gunicorn: 'answers each request with 500', why: 'It will not get better' },
+  },
+  {
+    name: 'a factory that is not called',
+    options: { app: 'pathology.not_callable:factory' },
+    run: endsOrAnswers500,
     differs: { nunicorn: 'exit code 4', gunicorn: 'answers each request with 500', why: 'It will not get better' },
   },
   fails('an app that is no expression', 'wsgi_matrix:1+', [], {

@@ -150,6 +150,15 @@ class TestLoadApp(Loading):
                 load_app(uri)
         self.assertIsInstance(load_app("shop:Site()"), load_app("shop:Site"))
 
+    def test_a_factory_that_is_not_called_is_refused(self):
+        self.refused(
+            "shop:strict",
+            "Application object must take two arguments, environ and start_response: 'strict' takes 1."
+            " A function that makes the application is named with parentheses: 'shop:strict()'.",
+        )
+        self.write("flat.py", "def app(*args): return []")
+        self.assertEqual(load_app("flat:app")(None, None), [])
+
     def test_a_module_alone_means_application(self):
         self.assertEqual(load_app("shop")(None, None), [b"default"])
 
@@ -202,6 +211,8 @@ class TestRefused(Loading):
         self.refused("flasky", "Failed to find attribute 'application' in 'flasky'. Did you mean 'flasky:app'?")
         self.refused("flasky:application", "Failed to find attribute 'application' in 'flasky'. Did you mean 'flasky:app'?")
         self.refused("flasky:ap", "Failed to find attribute 'ap' in 'flasky'. Did you mean 'flasky:app'?")
+        self.write("factory.py", "def create_app(): return None")
+        self.refused("factory", "Failed to find attribute 'application' in 'factory'. Did you mean 'factory:create_app()'?")
         self.write("project/__init__.py", "")
         self.refused("project", "Failed to find attribute 'application' in 'project'.")
         self.write("project/wsgi.py", "")

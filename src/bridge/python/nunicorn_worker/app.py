@@ -5,8 +5,11 @@ import importlib
 import os
 import sys
 import traceback
+from types import FunctionType
 
-_CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
+# As in inspect.
+_CO_VARARGS = 0x04
+_CO_COROUTINE = 0x80
 
 
 class AppLoadError(Exception):
@@ -121,6 +124,12 @@ def load_app(uri):
             " Name the project's WSGI application (Django: PROJECT.wsgi:application),"
             " or wrap it, for example with a2wsgi.ASGIMiddleware." % expression
         )
+    if takes_too_few(app):
+        raise AppLoadError(
+            "Application object must take two arguments, environ and start_response: %r takes %d."
+            " A function that makes the application is named with parentheses: '%s:%s()'."
+            % (expression, app.__code__.co_argcount, module_name, expression)
+        )
     return app
 
 
@@ -130,9 +139,17 @@ def meant_by(uri, module):
     for name in ("application", "app"):
         if callable(getattr(module, name, None)):
             return " Did you mean '%s:%s'?" % (module_name, name)
+    for name in ("create_app", "make_app"):
+        if callable(getattr(module, name, None)):
+            return " Did you mean '%s:%s()'?" % (module_name, name)
     if any(os.path.exists(os.path.join(folder, "wsgi.py")) for folder in getattr(module, "__path__", ())):
         return " Did you mean '%s.wsgi'?" % module_name
     return ""
+
+
+def takes_too_few(app):
+    """Whether it is a function that no server can call, as a factory of Flask's is."""
+    return type(app) is FunctionType and app.__code__.co_argcount < 2 and not app.__code__.co_flags & _CO_VARARGS
 
 
 def is_coroutine_function(function):
