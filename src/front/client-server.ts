@@ -25,6 +25,7 @@ import type { FirstBytes } from './first-bytes.ts';
 import { headBlock } from './head-block.ts';
 import { ENDED_EARLY, forget, LINGER_BYTES, LINGER_MS, linger } from './linger.ts';
 import type { FrontConfig, ListenerFacts } from './messages.ts';
+import { describeParseError } from './not-http.ts';
 import type { ProxyHeader } from './proxy-protocol.ts';
 import { Request } from './request.ts';
 import { finishWithPage } from './respond.ts';
@@ -604,7 +605,7 @@ export class ClientServer {
     const endedEarly = error.code === ENDED_EARLY;
     // Its client has left, as with a reset: most uploads that are broken off look so behind a proxy that passes them on unread.
     if (endedEarly) this.log.debug(`Ignored premature client disconnection from ip=${connection.remoteAddress}`);
-    else this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${error.message}`);
+    else this.log.warning(`Invalid request from ip=${connection.remoteAddress}: ${describeParseError(error)}`);
     if (connection.pipelined?.length || (exchange !== null && isWhole(exchange))) {
       connection.cutOff = new RequestError(status, error.message);
       this.endBehind(connection);

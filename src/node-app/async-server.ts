@@ -12,6 +12,7 @@ import { percentDecode, splitTarget } from '../front/environ.ts';
 import { rawErrorAnswer } from '../front/error-page.ts';
 import { ENDED_EARLY, forget, LINGER_MS, linger } from '../front/linger.ts';
 import type { FrontConfig } from '../front/messages.ts';
+import { describeParseError } from '../front/not-http.ts';
 import { afterAccepting, attachHandle, stopAccepting } from '../listening-handle.ts';
 import type { Access } from '../log/access.ts';
 import type { ErrorLog } from '../log/error-log.ts';
@@ -360,7 +361,7 @@ export class AsyncServer {
     }
     const from = `from ip=${socket.remoteAddress ?? ''}`;
     if (endedEarly) this.log.debug(`Ignored premature client disconnection ${from}`);
-    else this.log.warning(`Invalid request ${from}: ${error.message}`);
+    else this.log.warning(`Invalid request ${from}: ${describeParseError(error)}`);
     const status = STATUS_OF_ERROR[error.code ?? ''] ?? 400;
     if (running && client.request?.complete) {
       endBehind(client);

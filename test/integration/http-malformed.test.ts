@@ -1,9 +1,10 @@
 // Requests that no server may take: refused with an error page, the connection ended, the application never called.
 import { strict as assert } from 'node:assert';
+import { it } from 'node:test';
 import { count } from '../helpers/count.ts';
 import { exchange } from '../helpers/http.ts';
-import { matrix } from '../helpers/matrix.ts';
-import type { Server } from '../helpers/server.ts';
+import { matrix, NUNICORN_RUNS } from '../helpers/matrix.ts';
+import { type Server, withServer } from '../helpers/server.ts';
 
 /** Sends the bytes and whatever else follows; the answer has to be one of `statuses` and the last one. */
 async function assertRefused(server: Server, bytes: string, statuses: readonly number[]): Promise<void> {
@@ -318,3 +319,30 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
     assert.equal(await count(server, 'unread'), before);
   });
 });
+
+const NOT_HTTP: readonly (readonly [what: string, bytes: string, said: RegExp])[] = [
+  ['TLS', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', /a TLS handshake, .* --certfile here\n/],
+  ['the uwsgi protocol', '\0\x22\0\0\x0e\0REQUEST_METHOD\x03\0GET', /the uwsgi protocol, .* use proxy_pass/],
+  ['HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', /HTTP\/2, but this address speaks HTTP\/1.1 only/],
+  [
+    'PROXY protocol v1',
+    `PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n${SMUGGLED}`,
+    /PROXY protocol: --proxy-protocol reads it\n/,
+  ],
+  ['PROXY protocol v2', `\r\n\r\n\0\r\nQUIT\n\x20\0\0\0${SMUGGLED}`, /PROXY protocol: --proxy-protocol reads it\n/],
+];
+
+for (const app of ['wsgi_matrix:application', './node/listener.cjs']) {
+  it(`what is no HTTP, but known, is named in the log: ${app}`, { skip: !NUNICORN_RUNS }, async () => {
+    await withServer({ app }, async (server) => {
+      for (const [what, bytes, said] of NOT_HTTP) {
+        const from = server.log.length;
+        const connection = await server.connect();
+        await connection.send(bytes);
+        assert.equal((await connection.response()).status, 400, what);
+        connection.close();
+        await server.waitForLog(said, { from });
+      }
+    });
+  });
+}
