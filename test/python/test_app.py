@@ -113,9 +113,22 @@ class Advice(unittest.TestCase):
             advice = advice_on(ModuleNotFoundError("No module named %r" % name, name=name), "shop.wsgi:application")
             self.assertIn("the start names shop.wsgi, which is looked for in %s. " % os.getcwd(), advice)
             self.assertIn("--chdir DIR", advice)
+        with tempfile.TemporaryDirectory() as folder:
+            self.addCleanup(os.chdir, os.getcwd())
+            os.chdir(folder)
+            os.mkdir("shop")
+            open("shop/wsgi.py", "w").close()
+            advice = advice_on(ModuleNotFoundError("No module named 'shp'", name="shp"), "shp.wsgi")
+            self.assertIn("which is looked for in %s (shop.wsgi is there). Correct" % os.getcwd(), advice)
+            os.chdir("/")
         missing = ModuleNotFoundError("No module named 'shop.setings'", name="shop.setings")
         with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "shop.setings"}):
             self.assertIn("DJANGO_SETTINGS_MODULE names shop.setings", advice_on(missing, "shop.wsgi"))
+
+    def test_a_dot_may_stand_in_the_place_of_the_colon(self):
+        missing = ModuleNotFoundError("No module named 'shop.application'; 'shop' is not a package", name="shop.application")
+        with mock.patch.dict(sys.modules, {"shop": mock.Mock(application=load_app)}):
+            self.assertEqual(advice_on(missing, "shop.application"), "%s: did you mean 'shop:application'?" % missing)
 
 
 class Loading(unittest.TestCase):

@@ -26,13 +26,16 @@ def advice_on(error, uri):
             "%s: user %d may not read %s, where this Python has its own modules. Name a Python that all users may run"
             " with --python PATH" % (error, os.getuid(), library)
         )
+    parent, _, name = uri.partition(":")[0].rpartition(".")
+    if callable(getattr(sys.modules.get(parent), name, None)):  # as WSGI_APPLICATION has it in Django's settings
+        return "%s: did you mean '%s:%s'?" % (error, parent, name)
     for source, named in (("the start", uri), ("DJANGO_SETTINGS_MODULE", os.environ.get("DJANGO_SETTINGS_MODULE"))):
         module = (named or "").partition(":")[0]
         if error.name and (module + ".").startswith(error.name + "."):
             return (
-                "%s: %s names %s, which is looked for in %s. Correct the name, start in the folder that holds it"
+                "%s: %s names %s, which is looked for in %s%s. Correct the name, start in the folder that holds it"
                 " (for Django that of manage.py), or name that folder with --chdir DIR"
-                % (error, source, module, os.getcwd())
+                % (error, source, module, os.getcwd(), project_here())
             )
     if sys.prefix != sys.base_prefix:
         return None
@@ -49,6 +52,15 @@ def advice_on(error, uri):
         "%s: the Python is %s. If the project has a virtual environment, activate it before the start,"
         " or name its Python with --python %s" % (error, sys.executable or "python3", python)
     )
+
+
+def project_here():
+    """` (NAME.wsgi is there)`, if a Django project is in this folder."""
+    try:
+        names = sorted(name for name in os.listdir() if os.path.isfile(os.path.join(name, "wsgi.py")))
+    except OSError:
+        names = []
+    return " (%s.wsgi is there)" % names[0] if names else ""
 
 
 def prepare_path(settings):
