@@ -38,11 +38,13 @@ export interface Slot<R> {
   takingBack: boolean;
   /** The connection broke and is being made anew. */
   lost: boolean;
+  /** What it runs is the last that it does. */
+  retired: boolean;
 }
 
-/** Nothing goes to the slot for now. */
-export function isHeld({ takingBack, lost }: Slot<unknown>): boolean {
-  return takingBack || lost;
+/** Nothing goes to the slot, for now or for good. */
+export function isHeld({ takingBack, lost, retired }: Slot<unknown>): boolean {
+  return takingBack || lost || retired;
 }
 
 export interface DispatchWorker<R> {
@@ -141,7 +143,7 @@ export class Dispatcher<R extends Dispatched> {
       hot: null,
     };
     for (let number = 0; number < threads; number++) {
-      slots.push({ worker, number, requests: [], runningSince: 0, takingBack: false, lost: false });
+      slots.push({ worker, number, requests: [], runningSince: 0, takingBack: false, lost: false, retired: false });
     }
     worker.idle.push(...slots);
     this.workerList.push(worker);
@@ -251,6 +253,11 @@ export class Dispatcher<R extends Dispatched> {
     if (this.waiting > 0) this.dispatch(now);
   }
 
+  /** Nothing more goes to the slot. */
+  retire(slot: Slot<R>): void {
+    slot.retired = true;
+  }
+
   /** Slots where something sent ahead has waited for longer than `limitMs`: it is to be taken back. */
   overdueAhead(limitMs: number, now: number): Slot<R>[] {
     const overdue: Slot<R>[] = [];
@@ -332,8 +339,8 @@ export class Dispatcher<R extends Dispatched> {
   describe(): string {
     const lines = this.workerList.map(({ serial, accepting, outstanding, idle, lookAhead, slots }) => {
       const each = slots.map(
-        ({ requests, lost, takingBack }) =>
-          `${requests.length}${lost ? ' lost' : ''}${takingBack ? ' taking-back' : ''}`,
+        ({ requests, lost, takingBack, retired }) =>
+          `${requests.length}${lost ? ' lost' : ''}${takingBack ? ' taking-back' : ''}${retired ? ' retired' : ''}`,
       );
       return (
         `worker ${serial}: ${accepting ? 'accepting' : 'draining'}, ${outstanding} outstanding, ${idle.length} idle, ` +

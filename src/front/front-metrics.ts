@@ -189,7 +189,7 @@ function stateOf(slot: Slot<Exchange>, draining: boolean, isReserving: boolean):
   const first = slot.requests[0];
   if (slot.lost) return 'lost';
   if (first !== undefined && first.timedOutAt > 0) return 'stuck';
-  if (draining) return 'draining';
+  if (draining || slot.retired) return 'draining';
   if (first !== undefined) return 'busy';
   return isReserving ? 'reserved' : 'idle';
 }

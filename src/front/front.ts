@@ -446,6 +446,8 @@ export class Front {
     }
     if (step !== 'time-out') return;
     exchange.timedOutAt = time;
+    // A connection that the app was reading from has the rest of an answer in it, for whoever asks there next.
+    this.dispatcher.retire(slot);
     const attached = this.attached.get(slot.worker.serial);
     if (attached === undefined) return;
     const { method, url } = exchange.request;
@@ -461,6 +463,7 @@ export class Front {
       this.log.critical(
         `WORKER TIMEOUT (pid:${attached.address.pid}): ${method} ${url}, ${age} s old, in ${place}\n${stack}`,
       );
+      this.tell({ op: 'timed-out', serial: attached.address.serial });
     });
   }
 

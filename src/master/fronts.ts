@@ -38,6 +38,7 @@ export interface FrontsHandler {
   /** A front ended before it had ever listened: none will. */
   failed(): void;
   drained(serial: number): void;
+  timedOut(serial: number): void;
   stuck(serial: number, servesOn: boolean): void;
   recovered(serial: number): void;
   requestLimitReached(serial: number): void;
@@ -353,6 +354,9 @@ export class Fronts {
         return;
       case 'drained':
         this.handler.drained(message.serial);
+        return;
+      case 'timed-out':
+        this.handler.timedOut(message.serial);
         return;
       case 'stuck':
         this.handler.stuck(message.serial, message.servesOn);

@@ -190,6 +190,11 @@ export class Workers implements WorkerEvents {
     });
   }
 
+  timedOut(serial: number): void {
+    const worker = this.bySerial.get(serial);
+    if (worker !== undefined) this.wish(worker, 'timeout');
+  }
+
   stuck(serial: number, servesOn: boolean): void {
     const worker = this.bySerial.get(serial);
     if (worker !== undefined) this.giveUp(worker, 'timeout', servesOn);

@@ -1,10 +1,11 @@
 /**
  * What becomes of a request that runs for too long. Pure: times come in as arguments, in milliseconds.
  *
- *   running ──--timeout──▶ timed out: 504, interrupted ──INTERRUPT_MS──▶ given up: its worker is replaced, see ending.ts
+ *   running ──--timeout──▶ timed out: 504, interrupted, its worker is replaced ──INTERRUPT_MS──▶ given up: that worker cannot
+ *                                                                                               leave by itself, see ending.ts
  */
 
-/** How long a request may take to come back from an interruption before its worker is given up. */
+/** How long a request may take to come back from an interruption before its thread is given up. */
 export const INTERRUPT_MS = 500;
 
 export type DeadlineStep = 'wait' | 'time-out' | 'give-up';

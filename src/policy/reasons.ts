@@ -23,7 +23,7 @@ const FACTS = {
   boot_failed: { text: 'it did not boot', begins: null, failure: true },
   boot_timeout: { text: 'it did not boot in time', begins: null, failure: true },
   memory_hard: { text: 'it used more than --memory-limit-hard', begins: null, failure: true },
-  timeout: { text: 'a request that ran into --timeout does not come back', begins: 'at-once' },
+  timeout: { text: 'a request ran into --timeout', begins: 'at-once' },
   unresponsive: { text: 'it does not answer', begins: 'at-once' },
   app_error: { text: 'the application threw an error that nothing caught, or closed its server', begins: 'at-once' },
   signal: { text: 'it was told to leave by a signal, a hook or nunicorn ctl', begins: 'at-once' },

@@ -151,7 +151,7 @@ it('a request that ends without an answer is finished: it gives its database con
   skip: !KINDS.includes('nunicorn'),
 }, async () => {
   const files = {
-    'slow.py': `import sys, time
+    'slow.py': `import os, sys, time
 from django.conf import settings
 settings.configure(ROOT_URLCONF="slow", ALLOWED_HOSTS=["*"])
 from django.core.handlers.wsgi import WSGIHandler
@@ -160,9 +160,10 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from django.urls import path
 
+log = os.environ["HOME"] + "/finished"
 def finished(sender, **_):
-    finished.count += 1
-finished.count = 0
+    with open(log, "a") as file:
+        file.write("1")
 def late(request):
     response = HttpResponse()
     response._resource_closers.append(lambda: time.sleep(60))
@@ -172,7 +173,7 @@ urlpatterns = [
     path("sleep", lambda request: time.sleep(60)),
     path("late", late),
     path("exit", lambda request: sys.exit()),
-    path("finished", lambda request: HttpResponse(finished.count)),
+    path("finished", lambda request: HttpResponse(os.path.getsize(log) if os.path.exists(log) else 0)),
 ]
 application = get_wsgi_application()
 `,

@@ -35,6 +35,14 @@ async function assertRecovered(server: Server, workers: number): Promise<void> {
   await server.noZombies();
 }
 
+/** What ran into --timeout there has come back. */
+async function assertLeavesInOrder(server: Server, worker: number): Promise<void> {
+  await server.waitForLog(/Worker 1 \(pid:\d+\) is replaced: a request ran into --timeout/);
+  await server.waitForLog(new RegExp(`Worker exiting \\(pid: ${worker}\\)`));
+  await assertRecovered(server, 1);
+  assert.doesNotMatch(server.log, /does not leave by itself/);
+}
+
 const HANGS = ['/sleep', '/loop', '/regex', '/gil-sleep', '/gil-poll', '/gil-wait', '/swallow', '/socket'];
 
 for (const threads of [1, 4]) {
@@ -84,23 +92,46 @@ it('a worker that is slow to tell where a request stands is not asked from outsi
   });
 });
 
-it('with one thread a sleeping request is interrupted and its worker lives on', { skip }, async () => {
+it('with one thread a sleeping request is interrupted, and its worker leaves in order', { skip }, async () => {
   await withServer({ app: APP, args: ['--timeout', '1'] }, async (server) => {
     const worker = await pid(server);
     await assert504(server, '/sleep');
     await server.marked('sleep-left');
-    assert.equal(await pid(server), worker);
+    await assertLeavesInOrder(server, worker);
   });
 });
 
-it('a Python loop is interrupted and its worker lives on', { skip }, async () => {
+it('a Python loop is interrupted, and its worker leaves in order', { skip }, async () => {
   for (const threads of [1, 4]) {
     await withServer({ app: APP, threads, args: ['--timeout', '1'] }, async (server) => {
       const worker = await pid(server);
       await assert504(server, '/loop');
-      assert.equal(await pid(server), worker, `${threads} thread(s)`);
+      await assertLeavesInOrder(server, worker);
     });
   }
+});
+
+it('no request gets the answer that one which was interrupted has left in a connection', { skip }, async () => {
+  const files = {
+    'asking.py': `import socket, threading, time
+here, there = socket.socketpair()
+def answer():
+    for question in there.makefile("rb"):
+        time.sleep(2 if question == b"slow\\n" else 0)
+        there.sendall(question)
+threading.Thread(target=answer, daemon=True).start()
+answers = here.makefile("rb")
+def application(environ, start_response):
+    here.sendall(environ["QUERY_STRING"].encode() + b"\\n")
+    start_response("200 OK", [])
+    return [answers.readline().rstrip()]
+`,
+  };
+  await withServer({ app: 'asking', chdir: '{home}', files, args: ['--timeout', '1'] }, async (server) => {
+    assert.equal((await server.get('/?one')).text(), 'one');
+    await assert504(server, '/?slow');
+    assert.equal((await server.get('/?two', '', 20_000)).text(), 'two');
+  });
 });
 
 it('an event loop of the app ends at the deadline, whatever it runs', { skip }, async () => {
@@ -108,7 +139,7 @@ it('an event loop of the app ends at the deadline, whatever it runs', { skip }, 
     await withServer({ app: APP, threads, args: ['--timeout', '1'] }, async (server) => {
       const worker = await pid(server);
       await assert504(server, '/callback');
-      assert.equal(await pid(server), worker, `${threads} thread(s)`);
+      await assertLeavesInOrder(server, worker);
       assert.doesNotMatch(server.log, /Exception in callback/);
     });
   }
@@ -122,7 +153,7 @@ it('a worker whose thread comes back after all leaves in order', { skip }, async
     // Keeps the worker until the other one is back.
     const neighbour = server.get('/ticks?35', '', 20_000);
     await late;
-    await server.waitForLog(/Worker 1 \(pid:\d+\) is replaced: a request that ran into --timeout does not come back/);
+    await server.waitForLog(/Worker 1 \(pid:\d+\) is replaced: a request ran into --timeout/);
     // Without a reader it fails instead of waiting for one.
     closeSync(openSync(join(server.home, 'late'), constants.O_WRONLY | constants.O_NONBLOCK));
     assert.equal((await neighbour).complete, true);
@@ -176,7 +207,7 @@ def application(environ, start_response):
   await withServer(options, async (server) => {
     const worker = Number((await server.get('/')).text());
     await assert504(server, '/hang');
-    await server.waitForLog(/is replaced: a request that ran into --timeout does not come back/);
+    await server.waitForLog(/is replaced: a request ran into --timeout/);
     for (let i = 0; i < 20; i++) assert.equal(Number((await server.get('/')).text()), worker);
     // With its last thread it ends.
     await Promise.all([assert504(server, '/hang'), assert504(server, '/hang')]);

@@ -230,7 +230,7 @@ onNewServers('busy', FAULTS, [
         await server.ready();
         return [
           answer,
-          server.workers().includes(before ?? 0) ? 'the worker stays' : 'another worker',
+          Number((await server.get('/pid')).text()) === before ? 'the worker stays' : 'another worker',
           /Perhaps out of memory/.test(server.log) ? 'perhaps out of memory, says the log' : 'no word of memory',
           /GET \/sleep/.test(server.log) ? 'the log names the request' : 'the log does not name the request',
           server.log.includes('a_function_that_sleeps') ? 'and shows where it stood' : 'nor where it stood',
@@ -240,9 +240,9 @@ onNewServers('busy', FAULTS, [
       }
     },
     differs: {
-      nunicorn: '504; the request is interrupted, the worker stays, the log has method, path and stack',
+      nunicorn: '504; the request is interrupted, the worker replaced, the log has method, path and stack',
       gunicorn: '500; the worker is killed, and said to be out of memory perhaps',
-      why: 'One request does not cost a worker, and the log says what it was',
+      why: 'The client is told, and the log says what it was',
     },
   }),
 ]);

@@ -198,7 +198,7 @@ onNewServers('hooks', OPTIONS, [
   scenario({
     name: 'a request that runs into --timeout',
     differs: {
-      nunicorn: 'the request is interrupted, the worker goes on',
+      nunicorn: 'the request is interrupted, the worker leaves in order',
       gunicorn: 'worker_abort, and the worker is killed',
       why: 'One request does not take its neighbours along; worker_abort is called when a worker is given up',
     },

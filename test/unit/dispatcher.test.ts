@@ -282,6 +282,31 @@ test('a thread whose connection broke gets nothing before it stands again', () =
   assert.deepEqual(sent(), [[1, 0, 2]]);
 });
 
+test('a thread that is retired gets nothing more, whatever becomes of what it runs', () => {
+  for (const how of ['answered', 'connection lost', 'taken back'] as const) {
+    const { dispatcher, sent, arrive } = setUp();
+    const worker = dispatcher.addWorker(1, 1);
+    arrive();
+    sent();
+    const slot = slotOf(worker, 0);
+    dispatcher.retire(slot);
+    if (how === 'answered') dispatcher.answered(slot, 5000, 0);
+    else if (how === 'connection lost') {
+      dispatcher.loseSlot(slot, yes, 0);
+      dispatcher.restoreSlot(slot, 0);
+    } else {
+      dispatcher.takeBack(slot);
+      dispatcher.takenBack(slot, new Set([1]), 0);
+    }
+    arrive();
+    assert.deepEqual(sent(), [], how);
+    assert.deepEqual(dispatcher.violations(0), [], how);
+    dispatcher.addWorker(2, 2);
+    dispatcher.dispatch(0);
+    assert.ok(sent().length > 0, how);
+  }
+});
+
 test('an idle thread whose connection broke comes back once', () => {
   const { dispatcher, arrive } = setUp();
   const worker = dispatcher.addWorker(1, 2);
