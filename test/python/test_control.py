@@ -47,7 +47,7 @@ class Listener:
     def fileno(self):
         return self._sock.fileno()
 
-    def accept(self):
+    def _accept(self):
         self.asked += 1
         raise OSError(24, "Too many open files")
 

@@ -7,12 +7,13 @@ single requests (its client left, give back what you have not begun). Messages a
 import hmac
 import json
 import os
-import selectors
-import socket
 import struct
 import sys
 import threading
-import time
+from _thread import RLock, get_ident, start_new_thread
+from selectors import EVENT_READ, DefaultSelector
+from socket import MSG_WAITALL, socket
+from time import sleep
 
 from .frames import CONTROL_CONNECTION, GREETING, SLOT_CONNECTION
 from .interrupt import app_stack
@@ -27,7 +28,7 @@ class Lines:
     def __init__(self, sock):
         self.sock = sock
         self._rest = b""
-        self._lock = threading.RLock()  # signal handlers say something too, in the midst of what the main thread says
+        self._lock = RLock()  # signal handlers say something too, in the midst of what the main thread says
 
     def say(self, **message):
         """Sends a message; a peer that is gone is noticed when reading."""
@@ -56,15 +57,16 @@ class Control:
         self._token = token
         self._slots = slots
         self._worker = worker
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(master.sock, selectors.EVENT_READ, self._from_master)
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._selector = DefaultSelector()
+        self._selector.register(master.sock, EVENT_READ, self._from_master)
+        self._selector.register(listener, EVENT_READ, self._accept)
         self.left = threading.Event()  # the worker was told to go
 
     def start(self):
-        threading.Thread(target=self._run, name="nunicorn-control", daemon=True).start()
+        start_new_thread(self._run, ())
 
     def _run(self):
+        threading.current_thread().name = "nunicorn-control"
         while True:
             for key, _ in self._selector.select():
                 try:
@@ -102,7 +104,7 @@ class Control:
             name = names.get(ident, ident)
             if is_waiting(frame):
                 idle.append("Thread %s waits for a request\n" % name)
-            elif ident != threading.get_ident() and not self._only_waits(ident, frame):
+            elif ident != get_ident() and not self._only_waits(ident, frame):
                 busy.append("Thread %s (most recent call last):\n%s\n" % (name, app_stack(frame)))
         return "\n".join([*sorted(busy), *sorted(idle)])
 
@@ -113,13 +115,13 @@ class Control:
 
     def _accept(self):
         try:
-            sock, _ = self._listener.accept()
+            sock = socket(fileno=self._listener._accept()[0])  # accept() would make one of what is `socket.socket` by now
         except OSError:
-            time.sleep(_ACCEPT_AGAIN_SECONDS)  # no descriptor is left, and the connection still waits
+            sleep(_ACCEPT_AGAIN_SECONDS)  # no descriptor is left, and the connection still waits
             return
         sock.settimeout(1)
         try:
-            greeting = sock.recv(GREETING.size, socket.MSG_WAITALL)
+            greeting = sock.recv(GREETING.size, MSG_WAITALL)
             token, kind, number = GREETING.unpack(greeting)
         except (OSError, struct.error):
             sock.close()
@@ -131,7 +133,7 @@ class Control:
         elif kind == CONTROL_CONNECTION:
             sock.setblocking(True)
             front = Lines(sock)
-            self._selector.register(sock, selectors.EVENT_READ, lambda: self._from_front(front))
+            self._selector.register(sock, EVENT_READ, lambda: self._from_front(front))
         else:
             sock.close()
 

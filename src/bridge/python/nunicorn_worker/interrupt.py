@@ -10,8 +10,9 @@ import ctypes
 import signal
 import sys
 import threading
-import time
 import traceback
+from _thread import get_ident
+from time import sleep
 
 INTERRUPT_SIGNAL = signal.SIGURG  # ignored by default: a stray one does no harm
 
@@ -49,14 +50,14 @@ class Interruptible:
 
     def bind(self):
         """Called by the thread itself, once."""
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
             signal.signal(INTERRUPT_SIGNAL, self._signalled)
 
     def is_here(self):
         """Whether it is this thread that calls."""
-        return threading.get_ident() == self._thread
+        return get_ident() == self._thread
 
     def enter(self, request_id):
         """The app's code begins. Raises RequestTimeout if its time is over already."""
@@ -82,13 +83,13 @@ class Interruptible:
     def _take(self):
         """Has an exception that may still be on its way be raised here."""
         while self._setting:
-            time.sleep(0)
+            sleep(0)
         # Taking it back (with NULL) would leave the interpreter looking for it from then on: CPython up to 3.12 clears its
         # flag only when one is raised. This takes the place of the other one, if that has not been raised.
         try:
             if _set_async_exc(self._thread, ctypes.py_object(RequestTimeout)):
                 while True:
-                    time.sleep(0)
+                    sleep(0)
         except RequestTimeout:
             pass
 

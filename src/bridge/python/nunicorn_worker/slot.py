@@ -1,11 +1,11 @@
 """A thread of a worker: takes requests from its connection to the front, runs them, sends the answers."""
 
 import os
-import socket
-import threading
 import traceback
+from _thread import allocate_lock
 from collections import deque
 from queue import SimpleQueue
+from socket import MSG_DONTWAIT, SHUT_RD, SHUT_RDWR
 from time import perf_counter
 
 from .frames import ERROR, HEADER, READY
@@ -27,14 +27,15 @@ class Slot:
     class Broken(Exception):
         """The connection to the front is gone: nobody is there to take an answer."""
 
-    def __init__(self, number, app, base_environ, begun, log, ask_to_leave):
-        """`ask_to_leave` has the worker replaced."""
+    def __init__(self, number, app, base_environ, begun, log, ask_to_leave, wait=None):
+        """`ask_to_leave` has the worker replaced. `wait`, if it is not None, waits for a socket before that is read."""
         self.number = number
         self.app = app
         self.base_environ = base_environ
         self.begun = begun  # words of 8 bytes shared with the front: the request last begun in each slot
         self._log = log
         self._ask_to_leave = ask_to_leave
+        self._wait = wait
         self.cancelled = set()  # ids of requests whose clients left, and of some that are over
         self.app_code = Interruptible()
         self.tail = Tail()
@@ -44,8 +45,8 @@ class Slot:
         self._sock = None
         self._left = False
         self._connections = SimpleQueue()
-        self._read_lock = threading.Lock()
-        self._send_lock = threading.Lock()
+        self._read_lock = allocate_lock()
+        self._send_lock = allocate_lock()
 
     def connect(self, sock):
         """Hands over a connection from a front."""
@@ -129,6 +130,8 @@ class Slot:
         data = self._rest
         while True:
             try:
+                if self._wait and not flags:
+                    self._wait(self._sock)
                 piece = self._sock.recv(_READ_BYTES, flags)
             except BlockingIOError:
                 break
@@ -198,7 +201,7 @@ class Slot:
                     sent = os.sendfile(sock_fd, fd, offset, size)
                     if sent == 0:
                         # The frame promised more than there is: only the end of the connection can take that back.
-                        self._sock.shutdown(socket.SHUT_RDWR)
+                        self._sock.shutdown(SHUT_RDWR)
                         raise self.Broken
                     offset += sent
                     size -= sent
@@ -229,7 +232,7 @@ class Slot:
         try:
             sock = self._sock
             if sock is not None:
-                self._read(socket.MSG_DONTWAIT)
+                self._read(MSG_DONTWAIT)
             while True:
                 try:
                     taken.append(self._ahead.popleft()[0])
@@ -250,7 +253,7 @@ class Slot:
         if not data:
             return
         try:
-            sent = sock.send(data, socket.MSG_DONTWAIT)
+            sent = sock.send(data, MSG_DONTWAIT)
         except OSError:
             return
         self.out[:count] = [data[sent:]] if sent < len(data) else []
@@ -275,6 +278,6 @@ def _close(sock):
 def _stop_reading(sock):
     """What has arrived can still be read, then comes the end."""
     try:
-        sock.shutdown(socket.SHUT_RD)
+        sock.shutdown(SHUT_RD)
     except OSError:
         pass

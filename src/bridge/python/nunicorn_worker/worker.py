@@ -1,14 +1,17 @@
 """The life of a worker: boot, serve, leave."""
 
+import _thread
 import faulthandler
 import logging
 import mmap
 import os
+import select
 import signal
-import socket
 import sys
 import threading
 import traceback
+from _thread import allocate_lock, start_new_thread
+from socket import AF_UNIX, SOCK_STREAM, socket
 
 from . import hooks, metrics
 from .app import AppLoadError, advice_on, find_app, prepare_path
@@ -118,6 +121,19 @@ def _access_logger():
     return list(logger.filters), list(logger.handlers), logger.level
 
 
+def _has_greenlets():
+    """Whether the app has put greenlets in the place of threads.
+
+    What the server itself needs of threads and sockets has been imported by name before, so that it is not replaced.
+    """
+    return _thread.start_new_thread is not start_new_thread
+
+
+def _let_greenlets_run(sock):
+    """They run in the main thread, and only while it waits in a function that has been replaced as well."""
+    select.select([sock], [], [])
+
+
 def become_user(process):
     """Gives up the rights of the start, for good. From then on the process's stacks can be had."""
     drop_privileges(process["uid"], process["gid"], process["settings"]["initgroups"])
@@ -139,7 +155,7 @@ class Worker:
         self._view.pid = os.getpid()
         self._told_to_leave = False
         # Taken, and kept, by the thread that brings this process to its end: the main thread, or the control thread if that is stuck.
-        self._ending = threading.Lock()
+        self._ending = allocate_lock()
         self._view.ask_to_leave = lambda: self._ask_to_leave("asked to leave by a hook")
 
     def run(self):
@@ -212,8 +228,19 @@ class Worker:
         except OSError as error:
             log.critical("%s could not be written: %s", process["begun_path"], error)
             return EXIT_BOOT_ERROR
-        slots = [Slot(number, app, base_environ, begun, log, self._ask_to_leave) for number in range(process["threads"])]
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        wait = None
+        if _has_greenlets():
+            if process["threads"] > 1:
+                log.error(
+                    "The application has put greenlets in the place of threads (gevent's monkey.patch_all(), or eventlet's):"
+                    " take that out of it, or run it with one thread"
+                )
+                return EXIT_BOOT_ERROR
+            wait = _let_greenlets_run
+        slots = [
+            Slot(number, app, base_environ, begun, log, self._ask_to_leave, wait) for number in range(process["threads"])
+        ]
+        listener = socket(AF_UNIX, SOCK_STREAM)
         listener.bind(process["socket_path"])
         listener.listen(process["threads"] + 8)
         control = Control(self._master, listener, bytes.fromhex(process["token"]), slots, self)
@@ -251,7 +278,7 @@ class Worker:
         if self._process["metrics"]:
             from .gil import find_gil
 
-            self._master.say(op="threads", ids=ids, gil=find_gil())
+            self._master.say(op="threads", ids=ids, gil=None if _has_greenlets() else find_gil())
 
     # ---- called by the control thread
 
