@@ -49,6 +49,7 @@ for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
         await withServer({ kind, ...OPTIONS, args }, async (server) => {
           assert.equal((await server.get('/works')).text(), 'thread process');
           await until(async () => Number((await server.get('/')).text()) > 10, 'the greenlet to run');
+          assert.doesNotMatch(server.log, /has started threads/);
         });
       });
     }

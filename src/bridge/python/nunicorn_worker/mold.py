@@ -16,7 +16,7 @@ from .main import call_master, end_at_once, leave
 from .process import die_with_parent
 from .settings import load as load_settings
 from .views import ListenerView, WorkerView
-from .worker import Setup, Worker, become_user, write_stacks_to
+from .worker import Setup, Worker, become_user, has_greenlets, write_stacks_to
 
 # Exit codes as gunicorn's: a hook of the start failed; one failed while the server ran.
 _EXIT_AT_START = 1
@@ -112,7 +112,7 @@ class Mold:
         if code:
             leave(code)
         started = [thread for thread in threading.enumerate() if thread not in before]
-        if started:
+        if started and not has_greenlets():  # a fork has these
             names = ", ".join(thread.name for thread in started)
             self._setup.log.warning(
                 "--preload: the import has started threads; a forked worker has them only if they are started again there: %s",

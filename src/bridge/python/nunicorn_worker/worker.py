@@ -121,7 +121,7 @@ def _access_logger():
     return list(logger.filters), list(logger.handlers), logger.level
 
 
-def _has_greenlets():
+def has_greenlets():
     """Whether the app has put greenlets in the place of threads.
 
     What the server itself needs of threads and sockets has been imported by name before, so that it is not replaced.
@@ -229,7 +229,7 @@ class Worker:
             log.critical("%s could not be written: %s", process["begun_path"], error)
             return EXIT_BOOT_ERROR
         wait = None
-        if _has_greenlets():
+        if has_greenlets():
             if process["threads"] > 1:
                 log.error(
                     "The application has put greenlets in the place of threads (gevent's monkey.patch_all(), or eventlet's):"
@@ -278,7 +278,7 @@ class Worker:
         if self._process["metrics"]:
             from .gil import find_gil
 
-            self._master.say(op="threads", ids=ids, gil=None if _has_greenlets() else find_gil())
+            self._master.say(op="threads", ids=ids, gil=None if has_greenlets() else find_gil())
 
     # ---- called by the control thread
 
