@@ -44,13 +44,16 @@ for (const [role, of, options] of CASES) {
 }
 
 /** While there is a file `wrong`, the system has one thread for the app and no more. */
-const FEW_THREADS = `import os, threading
-start = threading.Thread.start
-def start_one(self):
-    if os.path.exists("wrong") and self.name != "nunicorn-thread-1":
-        raise RuntimeError("can't start new thread")
-    start(self)
-threading.Thread.start = start_one
+const FEW_THREADS = `import os, sys, threading
+def few(start):
+    def start_one(what, *args):
+        if os.path.exists("wrong") and getattr(what, "name", None) != "nunicorn-thread-1":
+            raise RuntimeError("can't start new thread")
+        return start(what, *args)
+    return start_one
+threading.Thread.start = few(threading.Thread.start)
+control = sys.modules["nunicorn_worker.control"]
+control.start_new_thread = few(control.start_new_thread)
 def application(environ, start_response):
     start_response("200 OK", [])
     return [b"ok"]
