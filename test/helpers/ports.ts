@@ -1,21 +1,31 @@
 import { randomInt } from 'node:crypto';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type ListenOptions, type Server } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
 
 // Below the range from which the kernel takes source ports, so that no client's socket can sit on ours.
 const LOWEST = 15_000;
 const HIGHEST = 32_000;
 
+/** A port that nobody listens at and that no other test process is given while this one runs. */
 export async function freePort(host = '127.0.0.1'): Promise<number> {
   for (;;) {
     const port = randomInt(LOWEST, HIGHEST);
-    const free = await new Promise<boolean>((resolve) => {
-      const server = createServer();
-      server.once('error', () => resolve(false));
-      server.listen({ port, host, exclusive: true }, () => server.close(() => resolve(true)));
-    });
-    if (free) return port;
+    const claim = await listening({ path: `\0nunicorn-test-port-${port}` });
+    if (claim === null) continue;
+    claim.unref(); // the kernel forgets it with this process
+    const server = await listening({ port, host, exclusive: true });
+    if (server === null) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
   }
+}
+
+function listening(options: ListenOptions): Promise<Server | null> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(null));
+    server.listen(options, () => resolve(server));
+  });
 }
 
 export type Address = ({ readonly host: string; readonly port: number } | { readonly path: string }) & {
@@ -38,9 +48,7 @@ export function isListening(address: Address): Promise<boolean> {
 }
 
 export async function hasIPv6(): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen({ port: 0, host: '::1' }, () => server.close(() => resolve(true)));
-  });
+  const server = await listening({ port: 0, host: '::1' });
+  server?.close();
+  return server !== null;
 }
