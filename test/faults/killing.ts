@@ -164,7 +164,6 @@ export const killing = (kind: Kind): readonly Scenario[] => [
             kind,
             { chdir: folder, workers: 2, threads: THREADS, args: ['--boot-timeout', '5'] },
             async (server) => {
-              await server.waitForLog(/Started: all workers are ready/); // one that is still booting would read the new code
               const clients = new Clients(server);
               const before = server.workers();
               deploy(what === 'does not import' ? kind.doesNotImport : kind.hangsAtImport);

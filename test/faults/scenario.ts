@@ -146,6 +146,7 @@ export async function withFaults(
   try {
     const { threads = 1, args = [], ...others } = options;
     server = await Server.start({ app: kind.app, chdir: FOLDER, ...others, args: [...kind.args(threads), ...args] });
+    await server.waitForLog(/Started: all workers are ready/);
     const verdict = await test(server);
     if (!server.hasExited) await server.stop();
     return verdict;
