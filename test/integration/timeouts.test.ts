@@ -79,7 +79,7 @@ it('a worker that is slow to tell where a request stands is not asked from outsi
     await server.marked('sleeping');
     process.kill(worker, 'SIGSTOP');
     await hanging;
-    await delay(300);
+    await delay(100);
     process.kill(worker, 'SIGCONT');
     await server.waitForLog(/a_function_that_sleeps/);
     const stacks = readdirSync(server.temporary, { recursive: true, encoding: 'utf8' }).filter((path) =>
