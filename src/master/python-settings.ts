@@ -1,18 +1,16 @@
 /** The settings as a Python process gets them: under gunicorn's names and in its forms, for hooks and loggers to read. */
-import { isPython, namesFromPythonFile } from '../settings/hooks.ts';
+import { namesFromPythonFile } from '../settings/hooks.ts';
 import type { LoadedSettings } from '../settings/load.ts';
 import { parseStatsdAddress } from '../settings/statsd-address.ts';
 
 export interface PythonSettings {
   readonly settings: Readonly<Record<string, unknown>>;
-  /** The configuration file, if the process has to run it, and the settings that are taken from there. */
+  /** The configuration file, if it is of Python's, and the settings that are taken from there. */
   readonly file: { readonly location: string; readonly cwd: string; readonly names: readonly string[] } | null;
 }
 
 export function pythonSettings(loaded: LoadedSettings): PythonSettings {
-  const { settings, sources, cwd } = loaded;
-  const names = namesFromPythonFile(loaded);
-  const location = [...sources.values()].find((source) => source.kind === 'file' && isPython(source.location));
+  const { settings, pythonFile, cwd } = loaded;
   return {
     settings: {
       ...settings,
@@ -24,7 +22,7 @@ export function pythonSettings(loaded: LoadedSettings): PythonSettings {
       user: settings.user ?? process.geteuid?.() ?? null,
       group: settings.group ?? process.getegid?.() ?? null,
     },
-    file: names.length === 0 || location?.kind !== 'file' ? null : { location: location.location, cwd, names },
+    file: pythonFile === null ? null : { location: pythonFile, cwd, names: namesFromPythonFile(loaded) },
   };
 }
 

@@ -7,10 +7,12 @@ import type { LoadedSettings } from './load.ts';
 import { findPython, PYTHON_PACKAGE_DIR } from './python.ts';
 
 /** Loads it as a worker would, a Python app in a Python of its own; what is wrong goes to stderr. */
-export async function checkApp({ settings, app, nodeApp, env, cwd }: LoadedSettings): Promise<ExitCode> {
+export async function checkApp(loaded: LoadedSettings): Promise<ExitCode> {
+  const { settings, app, nodeApp, pythonFile, cwd } = loaded;
   if (app === '') return EXIT.OK;
   if (nodeApp !== null) return await checkNodeApp(nodeApp, settings.chdir);
-  const { path } = await findPython(settings.python, env, cwd);
+  const { path } = await findPython(settings.python, loaded.env, cwd);
+  const env = pythonFile === null ? loaded.env : process.env;
   const given = JSON.stringify({
     app,
     cwd,
@@ -18,6 +20,8 @@ export async function checkApp({ settings, app, nodeApp, env, cwd }: LoadedSetti
     pythonpath: settings.pythonpath.join(','),
     paste: settings.paste,
     raw_paste_global_conf: settings.raw_paste_global_conf,
+    raw_env: settings.raw_env,
+    file: pythonFile === null ? null : { location: pythonFile, cwd },
   });
   const child = spawn(path, ['-m', 'nunicorn_worker.check', given], {
     cwd,

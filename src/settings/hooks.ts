@@ -55,7 +55,7 @@ function isSet(name: MasterHook | WorkerHook | (typeof LOGGING)[number], setting
   return name === 'logger_class' ? hasOwnLogger(settings) : settings[name] !== null;
 }
 
-/** The settings whose values are objects of a Python file: their processes have to run it. */
+/** The settings whose values are objects of a Python file. */
 export function namesFromPythonFile({ settings, sources }: LoadedSettings): readonly SettingName[] {
   return [...MASTER_HOOKS, ...WORKER_HOOKS, ...LOGGING].filter((name) => {
     const source = sources.get(name);

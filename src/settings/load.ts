@@ -23,7 +23,7 @@ import {
   runConfigFile,
 } from './config-file.ts';
 import { WORKER_HOOKS } from './hook-names.ts';
-import { needsLogProcess } from './hooks.ts';
+import { isPython, needsLogProcess } from './hooks.ts';
 import { nearest } from './nearest.ts';
 import type { Setting } from './setting.ts';
 import { shellWords } from './shell-words.ts';
@@ -51,6 +51,8 @@ export interface LoadedSettings {
   readonly sources: ReadonlyMap<SettingName, Source>;
   /** Null: no server hook is a function of JavaScript. */
   readonly nodeHooks: NodeHooks | null;
+  /** The location of a configuration file in Python: what it does is to be there in every process of the application. */
+  readonly pythonFile: string | null;
   /** The application's environment: that of the start, what the configuration file changed in it, and `raw_env`. */
   readonly env: Readonly<Record<string, string>>;
   /** The folder the server was started in. Not `settings.chdir`. */
@@ -116,7 +118,8 @@ export async function loadSettings(
   }
   const notices = [...(counts.reason === undefined ? [] : [counts.reason]), ...withoutEffect(values, sources, context)];
   const appEnv = applicationEnv(env, file, settings.raw_env);
-  return { settings, app, nodeApp, sources, nodeHooks, env: appEnv, cwd, warnings, notices };
+  const pythonFile = location !== undefined && isPython(location) ? location : null;
+  return { settings, app, nodeApp, sources, nodeHooks, pythonFile, env: appEnv, cwd, warnings, notices };
 }
 
 /** The workers of a Python app run Python alone. */

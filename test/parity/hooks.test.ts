@@ -265,9 +265,9 @@ onNewServers('hooks', OPTIONS, [
     'how often the configuration file is run',
     'note("the file is run")\ndef post_fork(server, worker):\n    note("post_fork")\n',
     {
-      nunicorn: 'once to read the settings, and in each process that has hooks',
+      nunicorn: 'once to read the settings, and in the process that forks the workers',
       gunicorn: 'once, in the master',
-      why: 'The master runs no Python. With hooks of a worker only there is no mold, and each worker runs the file',
+      why: 'The master runs no Python. A single worker, where there are no hooks of the master, is not forked and runs the file itself',
     },
   ),
   noting(

@@ -2,7 +2,8 @@
 
     python -m nunicorn_worker.check SETTINGS
 
-SETTINGS is JSON: {"app": ..., "cwd": ..., "chdir": ..., "pythonpath": ..., "paste": ..., "raw_paste_global_conf": ...}
+SETTINGS is JSON: {"app": ..., "cwd": ..., "chdir": ..., "pythonpath": ..., "paste": ..., "raw_paste_global_conf": ...,
+"raw_env": ..., "file": the configuration file in Python, or null}
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 import traceback
 
 from .app import AppLoadError, advice_on, find_app, prepare_path
-from .config import leave_no_trace
+from .config import leave_no_trace, run_again
 
 
 def main():
@@ -20,6 +21,8 @@ def main():
     sys.argv[:] = ["nunicorn"]
     status = 1
     try:
+        if settings["file"] is not None:
+            run_again(settings["file"], settings["raw_env"])
         prepare_path(settings)
         find_app(settings["app"], settings)
         status = 0

@@ -54,6 +54,18 @@ def run_location(location: str) -> dict[str, Any]:
     return run_file(location)
 
 
+def run_again(file: dict[str, Any], raw_env: list[str]) -> dict[str, Any]:
+    """For a process of the server, which begins with the environment of the start: what the file does is there then, as in a
+    process that gunicorn has forked. Returns the names of the file, {"location": ..., "cwd": where the server was started}."""
+    os.chdir(file["cwd"])
+    if file["cwd"] not in sys.path:
+        sys.path.insert(0, file["cwd"])
+    with gunicorn_importable():
+        names = run_location(file["location"])
+    os.environ.update(entry.split("=", 1) for entry in raw_env)
+    return names
+
+
 def encode(name: str, value: Any) -> list[Any]:
     if name in hooks.ARGUMENTS and value is not None:
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from typing import Any
 
 from . import hooks
@@ -16,7 +14,7 @@ _OWN_LOGGER = ("gunicorn.glogging.Logger", "simple", None)
 
 
 def load(process: dict[str, Any]) -> Config:
-    """The settings of a Python process, from what the master sent. Where hooks are set it runs the configuration file.
+    """The settings of a Python process, from what the master sent. It runs a configuration file of Python's once more.
 
     `process["settings"]`: values by name; hooks by the dotted name that names them, or None.
     `process["file"]`: {"location": of the file, "cwd": folder, "names": what is taken from it}, or None.
@@ -25,17 +23,10 @@ def load(process: dict[str, Any]) -> Config:
     values = dict(process["settings"])
     file = process["file"]
     if file is not None:
-        from .config import run_location
-        from .gunicorn_stand_in import gunicorn_importable
+        from .config import run_again
 
-        os.chdir(file["cwd"])
-        if file["cwd"] not in sys.path:
-            sys.path.insert(0, file["cwd"])
-        with gunicorn_importable():
-            found = run_location(file["location"])
+        found = run_again(file, values["raw_env"])
         values.update({name: found[name] for name in file["names"]})
-        # This process has the environment of the start: the file has just made its own changes to it, and now those of raw_env.
-        os.environ.update(entry.split("=", 1) for entry in values["raw_env"])
     else:
         prepare_path(process)  # a nunicorn.config file may name functions of the app's packages
     for name in hooks.ARGUMENTS:

@@ -232,8 +232,8 @@ class Worker:
         if has_greenlets():
             if process["threads"] > 1:
                 log.error(
-                    "The application has put greenlets in the place of threads (gevent's monkey.patch_all(), or eventlet's):"
-                    " take that out of it, or run it with one thread"
+                    "The application, or the configuration file, has put greenlets in the place of threads"
+                    " (gevent's monkey.patch_all(), or eventlet's): take that out of it, or run it with one thread"
                 )
                 return EXIT_BOOT_ERROR
             wait = _let_greenlets_run
