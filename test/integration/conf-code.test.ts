@@ -1,24 +1,36 @@
 // What a gunicorn.conf.py does beside its settings: it is there in the processes that run the app, as in those that gunicorn forks.
 import { strict as assert } from 'node:assert';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { until } from '../helpers/deadline.ts';
 import { KINDS, NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { FIXTURES, NUNICORN, VENV, VENV_BIN } from '../helpers/paths.ts';
 import { type Kind, withServer } from '../helpers/server.ts';
 
-const APP = `import logging, socket
+const APP = `import logging, sys
 def application(environ, start_response):
     logging.getLogger("shop").info("sold")
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [str(socket.getdefaulttimeout()).encode()]
+    return [str(sys.getrecursionlimit()).encode()]
 `;
-const CONFIG = `import logging, os, socket, sys
+const LOGGING = `import logging
+from gunicorn import glogging
+accesslog = "-"
+glogging.Logger.error_fmt = "error: %(levelname)s %(message)s"
+glogging.Logger.access_fmt = "access: %(message)s"
+glogging.Logger.now = lambda self: "now"
+logging.getLogger("gunicorn.access").addFilter(lambda record: "/health" not in record.getMessage())
+handler = logging.FileHandler("more.log")
+handler.setFormatter(logging.Formatter("more: %(message)s"))
+logging.getLogger("gunicorn.error").addHandler(handler)
+`;
+const CONFIG = `import logging, os, sys
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "src"))
 logging.basicConfig(level=logging.INFO, format="root: %(name)s %(message)s")
-socket.setdefaulttimeout(17)
+sys.setrecursionlimit(1717)
 `;
 
 for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
@@ -32,11 +44,31 @@ for (const kind of ['nunicorn', 'gunicorn'] satisfies Kind[]) {
           files: { 'gunicorn.conf.py': CONFIG, 'src/shop.py': APP },
         };
         await withServer(options, async (server) => {
-          assert.equal((await server.get('/')).text(), '17.0');
+          assert.equal((await server.get('/')).text(), '1717');
           await server.waitForLog(/^root: shop sold$/m);
         });
       });
     }
+
+    it('what the file changes of glogging.Logger and of the loggers of gunicorn is so in all lines', async () => {
+      const options = {
+        kind,
+        app: 'shop:application',
+        args: ['-c', '{home}/gunicorn.conf.py'],
+        files: { 'gunicorn.conf.py': LOGGING, 'src/shop.py': APP },
+        env: { PYTHONPATH: '{home}/src' },
+      };
+      await withServer(options, async (server) => {
+        for (const path of ['/health', '/cart']) assert.equal((await server.get(path)).status, 200);
+        await until(() => /^access: .* now "GET \/cart /m.test(server.stdout), 'the access log');
+        assert.doesNotMatch(server.output, /health/);
+        assert.match(server.log, /^error: INFO Listening at/m);
+        await server.waitForLog(/^error: INFO Booting worker/m);
+        const more = readFileSync(join(server.home, 'more.log'), 'utf8');
+        assert.match(more, /^more: Listening at/m);
+        assert.match(more, /^more: Booting worker/m);
+      });
+    });
 
     it('with --paste it is this file that is run, not the one that describes the app', async () => {
       const options = {

@@ -542,6 +542,19 @@ del os.environ["GONE"]
     assert.equal((await load(['app'])).settings.logger_class, '__config__.Own');
   });
 
+  test('that changes a logger of gunicorn in place has a logger of its own', async () => {
+    for (const [line, own] of [
+      ['glogging.Logger.datefmt = "%H:%M"', true],
+      ['glogging.Logger.access = print', true],
+      ['logging.getLogger("gunicorn.access").disabled = True', true],
+      ['logging.basicConfig()', false],
+    ] as const) {
+      configFile(`import logging\nfrom gunicorn import glogging\n${line}\n`);
+      const { logger_class } = (await load(['app'])).settings;
+      assert.equal(logger_class, own ? '__config__.Logger' : 'gunicorn.glogging.Logger', line);
+    }
+  });
+
   test('that raises ends the start with its traceback', async () => {
     configFile('def f():\n    raise KeyError("lost")\nf()\n');
     await refused(

@@ -17,13 +17,14 @@ import importlib
 import importlib.machinery
 import importlib.util
 import json
+import logging
 import math
 import os
 import sys
 import traceback
 from typing import Any
 
-from nunicorn_worker import hooks
+from nunicorn_worker import hooks, log
 from nunicorn_worker.gunicorn_stand_in import gunicorn_importable
 
 REPORT_FD = 3
@@ -47,11 +48,33 @@ def run_file(path: str) -> dict[str, Any]:
 
 
 def run_location(location: str) -> dict[str, Any]:
-    if location.startswith("python:"):
-        return vars(importlib.import_module(location[len("python:") :]))
-    if location.startswith("file:"):
-        location = location[len("file:") :]
-    return run_file(location)
+    with gunicorn_importable():
+        if location.startswith("python:"):
+            names = vars(importlib.import_module(location[len("python:") :]))
+        else:
+            names = run_file(location[len("file:") :] if location.startswith("file:") else location)
+        _name_changed_logger(names)
+    return names
+
+
+_FORMATS = {name: getattr(log.Logger, name) for name in ("error_fmt", "access_fmt", "syslog_fmt", "datefmt")}
+
+
+def _name_changed_logger(names: dict[str, Any]) -> None:
+    """Gunicorn's logger as the file leaves it (`glogging.Logger.datefmt = ...`, a filter for "gunicorn.access") is one of its own."""
+    if names.get("logger_class") is not None:
+        return
+    glogging = sys.modules.get("gunicorn.glogging")
+    base = log.Logger if glogging is None else glogging.Logger
+    loggers = [logging.getLogger(name) for name in ("gunicorn.error", "gunicorn.access")]
+    if _is_changed(base) or any(logger.filters or logger.handlers or logger.disabled for logger in loggers):
+        names["logger_class"] = type("Logger", (base,), {"__module__": "__config__"})
+
+
+def _is_changed(logger: type) -> bool:
+    return any(getattr(logger, name) != value for name, value in _FORMATS.items()) or any(
+        getattr(value, "__module__", logger.__module__) != logger.__module__ for value in vars(logger).values()
+    )
 
 
 def run_again(file: dict[str, Any], raw_env: list[str]) -> dict[str, Any]:
@@ -60,8 +83,7 @@ def run_again(file: dict[str, Any], raw_env: list[str]) -> dict[str, Any]:
     os.chdir(file["cwd"])
     if file["cwd"] not in sys.path:
         sys.path.insert(0, file["cwd"])
-    with gunicorn_importable():
-        names = run_location(file["location"])
+    names = run_location(file["location"])
     os.environ.update(entry.split("=", 1) for entry in raw_env)
     return names
 
@@ -166,8 +188,7 @@ def leave_no_trace() -> None:
 def report(location: str) -> dict[str, Any]:
     before = dict(os.environ)
     try:
-        with gunicorn_importable():
-            names = run_location(location)
+        names = run_location(location)
     except SystemExit as error:
         return {"problem": f"it called sys.exit({error.code!r})", "traceback": None}
     except BaseException as error:

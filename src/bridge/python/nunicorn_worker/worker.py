@@ -85,7 +85,7 @@ class Setup:
         if getattr(self.log, "access_log_enabled", False) and self._access_logger != _access_logger():
             self.log.warning(
                 "The app, or a hook, has changed the logger gunicorn.access: the access log stays as it is, since the front writes it. "
-                "What is set by logconfig_dict or a logger_class in gunicorn.conf.py has an effect"
+                "What gunicorn.conf.py sets outside of its hooks, by logconfig_dict or by a logger_class has an effect"
             )
 
     def load_app(self, master):
