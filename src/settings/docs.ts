@@ -39,7 +39,8 @@ Later sources win, and a list replaces a list:
 application and ends with 0 or 1. \`nunicorn completion bash\` (or \`zsh\`, \`fish\`) prints completion for the shell.
 
 A value that does not fit ends the start with exit code 1; a flag that does not exist, and an argument that is no number where
-one is needed, with 2. The message names the source, a file with its line.
+one is needed, with 2. The message names the source, a file with its line. In a file that Gunicorn can read too a variable that has
+the name of a setting of nunicorn's own, but no value for it (\`log_format = "%(asctime)s ..."\`), sets nothing, and a warning says so.
 
 \`\`\`python
 # gunicorn.conf.py

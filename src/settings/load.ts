@@ -92,11 +92,11 @@ export async function loadSettings(
   if (ignored.length > 0) warnings.push(`${location} is read; ${ignored.join(' and ')} beside it is not`);
   const file =
     location === undefined ? undefined : await runConfigFile(location, lastText(layers, 'python') ?? null, env, cwd);
-  if (location !== undefined && file !== undefined) layers.unshift(fileLayer(location, file, warnings));
+  const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
+  if (location !== undefined && file !== undefined) layers.unshift(fileLayer(location, file, context));
   const paste = lastText(layers, 'paste');
   if (paste !== undefined) layers.unshift(pasteLayer(paste, cwd));
 
-  const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
   const { values, sources } = merge(layers, env, context);
   const { app, nodeApp, source } = appOf(commandLine, values, cwd);
   if (source !== undefined) sources.set('wsgi_app', source);
@@ -206,7 +206,7 @@ function lastText(layers: readonly Layer[], name: SettingName): string | undefin
   return typeof value === 'string' ? value : undefined;
 }
 
-function fileLayer(location: string, file: ConfigFile, warnings: string[]): Layer {
+function fileLayer(location: string, file: ConfigFile, context: ParseContext): Layer {
   const values = new Map<SettingName, unknown>();
   const sourceOf = (name: string): Source => {
     const line = file.lines.get(name);
@@ -215,17 +215,37 @@ function fileLayer(location: string, file: ConfigFile, warnings: string[]): Laye
   for (const [name, value] of file.values) {
     const from = describeSource(sourceOf(name));
     if (isSettingName(name)) {
-      if (!isUnset(name, value)) values.set(name, rawOf(name, value, from));
+      if (isUnset(name, value)) continue;
+      const misfit = file.onlySettings ? undefined : ownMisfit(name, value, from, context);
+      if (misfit === undefined) values.set(name, rawOf(name, value, from));
+      else context.warn(misfit);
     } else if (file.onlySettings || file.lines.has(name)) {
       // Imported, or of a loop: nobody has set it.
       const meant = isConstant(name) && !meantAsSetting(name, file) ? undefined : likelyMeant(name, value);
-      if (meant !== undefined) warnings.push(`${from}: ${name} is not a setting, did you mean ${meant}?`);
-      else if (file.onlySettings) warnings.push(`${from}: ${name} is not a setting; docs/settings.md lists them all`);
+      if (meant !== undefined) context.warn(`${from}: ${name} is not a setting, did you mean ${meant}?`);
+      else if (file.onlySettings) context.warn(`${from}: ${name} is not a setting; docs/settings.md lists them all`);
     }
   }
   // Gunicorn takes the location from the command line only.
   values.delete('config');
   return { sourceOf, values };
+}
+
+/**
+ * A Python file may have variables of its own under names that are settings of nunicorn's alone (log_format, python), and
+ * Gunicorn takes no notice of them: a value that does not fit says so. The warning, or undefined.
+ */
+function ownMisfit(name: SettingName, value: FileValue, from: string, context: ParseContext): string | undefined {
+  const { origin, type }: Setting<unknown> = SETTINGS[name];
+  if (origin === 'gunicorn') return undefined;
+  try {
+    // What has no form in JSON fits none of them.
+    type.parse(value.kind === 'value' ? value.value : undefined, { ...context, warn: () => {} });
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof ValueError)) throw error;
+    return `${from}: ${name} is taken for a variable of the file and sets nothing: for the setting of nunicorn ${error.message}`;
+  }
 }
 
 function isUnset(name: SettingName, value: FileValue): boolean {

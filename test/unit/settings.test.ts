@@ -542,6 +542,22 @@ del os.environ["GONE"]
     assert.equal((await load(['app'])).settings.logger_class, '__config__.Own');
   });
 
+  test('may have variables under names that are settings of nunicorn alone', async () => {
+    configFile(
+      'import sys\nlog_format = "%(asctime)s %(message)s"\npython = sys\nmax_queue = [1]\nadmin_bind = "0.0.0.0:9100"\n',
+    );
+    const { settings, warnings } = await load(['app', '--admin-token', 'x'.repeat(32)]);
+    assert.equal(settings.log_format, 'text');
+    assert.equal(settings.admin_bind, '0.0.0.0:9100');
+    assert.deepEqual(warnings, [
+      './gunicorn.conf.py:2: log_format is taken for a variable of the file and sets nothing: for the setting of nunicorn one of text, json is needed',
+      './gunicorn.conf.py:3: python is taken for a variable of the file and sets nothing: for the setting of nunicorn text is needed',
+      './gunicorn.conf.py:4: max_queue is taken for a variable of the file and sets nothing: for the setting of nunicorn a whole number, 0 or more, is needed',
+    ]);
+    configFile('workers = "many"\n');
+    await refused(load(['app']), 1, /'many'/);
+  });
+
   test('that changes a logger of gunicorn in place has a logger of its own', async () => {
     for (const [line, own] of [
       ['glogging.Logger.datefmt = "%H:%M"', true],
