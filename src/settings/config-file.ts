@@ -71,11 +71,13 @@ export function isConfigFile(text: string, cwd: string): boolean {
  *
  * @param location `PATH`, `file:PATH` or `python:MODULE`
  * @param python the value of `--python`, if the command line has one
+ * @param argv what the file sees as the command line
  * @throws {NunicornError} if the file is missing, is of another kind, or raises; the message holds the traceback
  */
 export async function runConfigFile(
   location: string,
   python: string | null,
+  argv: readonly string[],
   env: NodeJS.ProcessEnv,
   cwd: string,
 ): Promise<ConfigFile> {
@@ -84,7 +86,7 @@ export async function runConfigFile(
     return file.endsWith('.json') ? readJsonConfig(file, location) : readNodeConfigInThread(file, location, env);
   }
   const { path } = await findPython(python, env, cwd);
-  const report = await runChild(path, location, env, cwd);
+  const report = await runChild(path, location, argv, env, cwd);
   if ('problem' in report) {
     const traceback = report.traceback === null ? '' : `\n${report.traceback}`;
     throw new NunicornError(`the configuration file ${location} could not be used: ${report.problem}${traceback}`);
@@ -145,10 +147,16 @@ function decode(encoded: Encoded): FileValue {
   }
 }
 
-function runChild(python: string, location: string, env: NodeJS.ProcessEnv, cwd: string): Promise<Report> {
+function runChild(
+  python: string,
+  location: string,
+  argv: readonly string[],
+  env: NodeJS.ProcessEnv,
+  cwd: string,
+): Promise<Report> {
   return new Promise((resolvePromise, reject) => {
     const path = env.PYTHONPATH;
-    const child = spawn(python, ['-m', 'nunicorn_worker.config', location], {
+    const child = spawn(python, ['-m', 'nunicorn_worker.config', location, ...argv], {
       cwd,
       env: { ...env, PYTHONPATH: path ? `${PYTHON_PACKAGE_DIR}${delimiter}${path}` : PYTHON_PACKAGE_DIR },
       // What the file prints is for the user; our report has a descriptor of its own.

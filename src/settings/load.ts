@@ -90,8 +90,8 @@ export async function loadSettings(
 
   const { location, ignored } = configLocation(lastText(layers, 'config'), cwd);
   if (ignored.length > 0) warnings.push(`${location} is read; ${ignored.join(' and ')} beside it is not`);
-  const file =
-    location === undefined ? undefined : await runConfigFile(location, lastText(layers, 'python') ?? null, env, cwd);
+  const python = lastText(layers, 'python') ?? null;
+  const file = location === undefined ? undefined : await runConfigFile(location, python, argv, env, cwd);
   const context: ParseContext = { cwd, warn: (text) => warnings.push(text) };
   if (location !== undefined && file !== undefined) layers.unshift(fileLayer(location, file, context));
   const paste = lastText(layers, 'paste');

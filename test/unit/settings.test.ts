@@ -558,6 +558,12 @@ del os.environ["GONE"]
     await refused(load(['app']), 1, /'many'/);
   });
 
+  test('finds the command line in sys.argv', async () => {
+    configFile('import sys\nworkers = 3 if "--preload" in sys.argv[1:] else 2\n');
+    assert.equal((await load(['--preload', 'app'])).settings.workers, 3);
+    assert.equal((await load(['app'])).settings.workers, 2);
+  });
+
   test('that changes a logger of gunicorn in place has a logger of its own', async () => {
     for (const [line, own] of [
       ['glogging.Logger.datefmt = "%H:%M"', true],

@@ -1,8 +1,8 @@
 """Runs a Gunicorn configuration file and reports what it set.
 
-    python -m nunicorn_worker.config LOCATION
+    python -m nunicorn_worker.config LOCATION [ARGUMENT ...]
 
-LOCATION is PATH, file:PATH or python:MODULE. The report is one line of JSON on descriptor 3, because the file may print:
+LOCATION is PATH, file:PATH or python:MODULE; the file finds the arguments, those of the server, in sys.argv. The report is one line of JSON on descriptor 3, because the file may print:
 
     {"values": {NAME: ["value", JSON] | ["class", DOTTED_NAME] | ["hook", NAME] | ["bad", PROBLEM] | ["other", TYPE]},
      "lines": {NAME: LINE},
@@ -212,9 +212,9 @@ def user_traceback(error: BaseException) -> str:
 
 def main() -> None:
     os.set_inheritable(REPORT_FD, False)
-    location = sys.argv[1]
+    location, *arguments = sys.argv[1:]
     leave_no_trace()
-    sys.argv[:] = ["nunicorn"]
+    sys.argv[:] = ["nunicorn", *arguments]
     line = json.dumps(report(location)).encode("ascii") + b"\n"
     with os.fdopen(REPORT_FD, "wb") as stream:
         stream.write(line)
