@@ -253,9 +253,11 @@ export class Dispatcher<R extends Dispatched> {
     if (this.waiting > 0) this.dispatch(now);
   }
 
-  /** Nothing more goes to the slot. */
-  retire(slot: Slot<R>): void {
+  /** Nothing more goes to the slot. True: it has something that was sent ahead, which is to be taken back. */
+  retire(slot: Slot<R>): boolean {
+    const hasAhead = slot.requests.length > 1 && !isHeld(slot);
     slot.retired = true;
+    return hasAhead;
   }
 
   /** Slots where something sent ahead has waited for longer than `limitMs`: it is to be taken back. */

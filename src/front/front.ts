@@ -447,7 +447,7 @@ export class Front {
     if (step !== 'time-out') return;
     exchange.timedOutAt = time;
     // A connection that the app was reading from has the rest of an answer in it, for whoever asks there next.
-    this.dispatcher.retire(slot);
+    if (this.dispatcher.retire(slot)) this.takeBack(slot);
     const attached = this.attached.get(slot.worker.serial);
     if (attached === undefined) return;
     const { method, url } = exchange.request;

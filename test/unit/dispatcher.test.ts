@@ -307,6 +307,29 @@ test('a thread that is retired gets nothing more, whatever becomes of what it ru
   }
 });
 
+test('what was sent ahead to a thread that is retired is taken back, once', () => {
+  const { dispatcher, sent, arrive } = setUp();
+  const worker = dispatcher.addWorker(1, 1);
+  const slot = slotOf(worker, 0);
+  observe(worker, 250); // room for 4
+  arrive(3);
+  assert.equal(sent().length, 3);
+  assert.equal(dispatcher.retire(slot), true);
+  dispatcher.takeBack(slot);
+  assert.equal(dispatcher.retire(slot), false);
+  dispatcher.takenBack(slot, new Set([2, 3]), 0);
+  assert.deepEqual(sent(), []);
+  dispatcher.addWorker(2, 2);
+  dispatcher.dispatch(0);
+  assert.deepEqual(
+    sent().map(([serial, , id]) => [serial, id]),
+    [
+      [2, 2],
+      [2, 3],
+    ],
+  );
+});
+
 test('an idle thread whose connection broke comes back once', () => {
   const { dispatcher, arrive } = setUp();
   const worker = dispatcher.addWorker(1, 2);
