@@ -597,7 +597,7 @@ export class Workers implements WorkerEvents {
     const diedAt = now();
     const delayMs = seat.backoff.delayAfter({ startedAt: worker.startedAt, readyAt: worker.readyAt, hasBegun, diedAt });
     if (seat.current?.state === 'ready') {
-      this.replacementFailed(seat, worker.reason, diedAt + delayMs);
+      this.replacementFailed(seat, seat.current, diedAt + delayMs);
       return;
     }
     if (delayMs > 0) this.log.warning(`Worker ${seat.number} is started again in ${delayMs / 1000} s`);
@@ -615,16 +615,14 @@ export class Workers implements WorkerEvents {
   }
 
   /** What replaces `seat`'s worker did not boot. */
-  private replacementFailed(seat: Seat, reason: Reason, notBefore: number): void {
+  private replacementFailed(seat: Seat, worker: Worker, notBefore: number): void {
     seat.notBefore = notBefore;
-    if (reason !== 'reload') {
-      this.log.error(`The replacement of worker ${seat.number} did not boot: the worker stays for now`);
-      return;
-    }
-    this.log.error(`The replacement of worker ${seat.number} did not boot: the worker stays`);
+    // Whatever else the worker of before was to be replaced for.
+    const isReload = worker.serial <= this.serialBefore;
     // The code that does not boot will not do so for the others either.
-    for (const { current } of this.seats) if (current?.wish === 'reload') current.wish = null;
-    this.handler.reloadFailed();
+    if (isReload) for (const { current } of this.seats) if (current?.wish === 'reload') current.wish = null;
+    this.log.error(`The replacement of worker ${seat.number} did not boot: the worker stays${staysHow(worker)}`);
+    if (isReload) this.handler.reloadFailed();
   }
 
   /** Puts a worker on an empty seat. */
@@ -645,6 +643,12 @@ export class Workers implements WorkerEvents {
 /** `code` is null where nobody was there to see it. */
 function howEnded(code: number | null): string {
   return code === null ? 'ended, how is not known' : `exited with code ${code}`;
+}
+
+/** Of a worker whose replacement did not boot. */
+function staysHow({ wish }: Worker): string {
+  if (wish === null) return '';
+  return wish === 'timeout' ? ' for now, without the threads whose requests ran into --timeout' : ' for now';
 }
 
 /** Why a worker is gone. */

@@ -36,25 +36,28 @@ interface Seen {
   readonly workers: Workers;
   /** Serials, as they were started. */
   readonly spawned: readonly number[];
+  /** How the start, and reloads, have ended. */
+  readonly outcomes: readonly string[];
 }
 
 function withWorkers(options: WorkersOptions, run: (seen: Seen) => void, process = PROCESS): void {
   mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
   try {
     const spawned: number[] = [];
+    const outcomes: string[] = [];
     const handler = {
       startWorker: () => process,
       spawned: (serial: number) => void spawned.push(serial),
       ready: nothing,
       exited: nothing,
       bootFailed: nothing,
-      allReady: nothing,
-      reloadFailed: nothing,
+      allReady: () => void outcomes.push('all ready'),
+      reloadFailed: () => void outcomes.push('failed'),
       allGone: nothing,
     };
     const workers = new Workers(options, handler, SILENT_LOG);
     workers.start();
-    run({ workers, spawned });
+    run({ workers, spawned, outcomes });
   } finally {
     mock.timers.reset();
   }
@@ -88,6 +91,23 @@ test('a worker that has served enough while a reload fails is replaced all the s
     mock.timers.tick(1000);
     clock.mock.restore();
     assert.deepEqual(spawned, [1, 2, 3]);
+  });
+});
+
+test('a reload has failed where the replacement of a worker does not boot that was to be replaced already', () => {
+  withWorkers(OPTIONS, ({ workers, spawned, outcomes }) => {
+    workers.ready(1);
+    workers.timedOut(1);
+    workers.reload(OPTIONS);
+    workers.ended(2, 0, null, false);
+    assert.deepEqual(spawned, [1, 2, 3]);
+    workers.ended(3, 3, null, false);
+    assert.deepEqual(outcomes, ['all ready', 'failed']);
+    const later = performance.now() + 1000;
+    const clock = mock.method(performance, 'now', () => later);
+    mock.timers.tick(1000);
+    clock.mock.restore();
+    assert.deepEqual(spawned, [1, 2, 3, 4], 'it is still to be replaced');
   });
 });
 
