@@ -437,18 +437,19 @@ export class Front {
     // Until the head of the answer the whole time counts, then the gap between two pieces, but not a client's slowness.
     const since = Math.max(slot.runningSince, exchange.pieceAt);
     const step = deadlineStep(exchange.timedOutAt, since, exchange.heldBack !== null, this.config.timeoutMs, time);
+    const attached = this.attached.get(slot.worker.serial);
     if (step === 'give-up') {
       // Code that swallows the exception, or that it does not reach: only the end of the process helps.
       exchange.timedOutAt = GIVEN_UP;
       // An interpreter that could tell where the thread stands runs others as well.
       const servesOn = !this.stuckStacks.has(exchange.id) && !slot.worker.slots.every(isStuck);
       this.tell({ op: 'stuck', serial: slot.worker.serial, servesOn });
+      if (attached?.draining) this.checkDrained(attached);
     }
     if (step !== 'time-out') return;
     exchange.timedOutAt = time;
     // A connection that the app was reading from has the rest of an answer in it, for whoever asks there next.
     if (this.dispatcher.retire(slot)) this.takeBack(slot);
-    const attached = this.attached.get(slot.worker.serial);
     if (attached === undefined) return;
     const { method, url } = exchange.request;
     const age = ((time - exchange.startedAt) / 1000).toFixed(1);

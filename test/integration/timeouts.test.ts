@@ -298,6 +298,22 @@ it('a stream may last longer than --timeout as long as pieces come', { skip }, a
   });
 });
 
+it('a worker that is to leave and whose last request hangs does not wait for --graceful-timeout', {
+  skip,
+}, async () => {
+  const args = ['--timeout', '3', '--graceful-timeout', '100'];
+  await withServer({ app: APP, threads: 2, args }, async (server) => {
+    const worker = await pid(server);
+    const hanging = assert504(server, '/sleep');
+    await server.marked('sleeping');
+    server.kill('SIGHUP');
+    await server.waitForLog(/Reloaded: all workers are ready/);
+    await hanging;
+    await server.waitForLog(new RegExp(`Worker exiting \\(pid: ${worker}\\)`));
+    await assertRecovered(server, 1);
+  });
+});
+
 it('a stream that stalls is cut after --timeout', { skip }, async () => {
   await withServer({ app: APP, args: ['--timeout', '1', '--graceful-timeout', '2'] }, async (server) => {
     const response = await server.get('/stall');
