@@ -25,7 +25,7 @@ const SLOTS: Readonly<Record<SlotState, string>> = {
   idle: 'free',
   busy: 'runs a request',
   reserved: 'idle, although requests wait: no processor has time for them',
-  draining: 'of a worker that gets no more requests',
+  draining: 'gets no more requests: its worker drains, or its last one ran into `--timeout`',
   stuck: 'its request is over its time limit',
   lost: 'its connection to the front broke, and is being made anew',
 };
