@@ -1,5 +1,7 @@
 // Processes that die: each role is killed under load, and what an application does to its own process.
 import { strict as assert } from 'node:assert';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { it } from 'node:test';
 import { Admin } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
@@ -112,6 +114,33 @@ it('a front killed -9 while a request runs: that client is cut off, the next one
     server.mark('a.open');
     await server.marked('a.finished');
     assert.equal(Number((await server.get('/pid')).text()), worker);
+  });
+});
+
+it('a front killed -9 after a request ran into --timeout: the thread that was interrupted gets nothing more', {
+  skip,
+}, async () => {
+  const files = {
+    'late.py': `import os, time
+if os.path.exists("booted"):
+    while not os.path.exists("boot"):
+        time.sleep(0.01)
+open("booted", "w").close()
+def application(environ, start_response):
+    time.sleep(60 if environ["PATH_INFO"] == "/sleep" else 0)
+    start_response("200 OK", [])
+    return [b"%d" % os.getpid()]
+`,
+  };
+  await withServer({ app: 'late', chdir: '{home}', files, args: ['--timeout', '1'] }, async (server) => {
+    const worker = firstOf(server.workers());
+    assert.equal((await server.get('/sleep', '', 20_000)).status, 504);
+    await server.waitForLog(/is replaced: a request ran into --timeout/);
+    process.kill(firstOf(server.fronts()), 'SIGKILL');
+    await server.waitForLog(new RegExp(`Worker \\(pid:${worker}\\) was left by a front`));
+    const answer = server.get('/', '', 20_000);
+    writeFileSync(join(server.home, 'boot'), '');
+    assert.notEqual(Number((await answer).text()), worker);
   });
 });
 

@@ -59,6 +59,10 @@ class Interruptible:
         """Whether it is this thread that calls."""
         return get_ident() == self._thread
 
+    def was_interrupted(self):
+        """Whether a request has been, or was to be."""
+        return self._wanted != 0
+
     def enter(self, request_id):
         """The app's code begins. Raises RequestTimeout if its time is over already."""
         self._request = request_id

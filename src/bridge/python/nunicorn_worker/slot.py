@@ -81,7 +81,11 @@ class Slot:
             self.cancelled.clear()  # of the front before
             try:
                 sock.setblocking(True)
-                self.send(HEADER.pack(0, READY, 0, 0, 0, 0, 0))
+                if self.app_code.was_interrupted():
+                    # Nothing more is to run here, which this front may not know.
+                    self._ask_to_leave("left by a front after a request ran into --timeout")
+                else:
+                    self.send(HEADER.pack(0, READY, 0, 0, 0, 0, 0))
                 self._serve()
             except (self.Broken, OSError):
                 pass
