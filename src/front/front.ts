@@ -156,14 +156,11 @@ export class Front {
       this.attached.delete(serial);
       this.reserveDescriptors();
       const begun = attached.link.begun();
-      const wasStuck = attached.worker.slots.some((slot) => (slot.requests[0]?.timedOutAt ?? 0) > 0);
       const failed = this.dispatcher.removeWorker(attached.worker, (exchange) => hasBegun(exchange, begun), now());
       attached.link.close();
       this.intake.forget(attached.link);
-      for (const exchange of failed) {
-        if (wasStuck && exchange.phase !== 'over') this.metrics?.killedInnocent();
-        this.failed(exchange, `was lost with its worker (pid:${attached.address.pid})`);
-      }
+      for (const exchange of failed)
+        this.failed(exchange, attached, `was lost with its worker (pid:${attached.address.pid})`);
       this.intake.flush();
     });
   }
@@ -336,8 +333,9 @@ export class Front {
     this.clients.over(exchange);
   }
 
-  private failed(exchange: Exchange, what: string): void {
+  private failed(exchange: Exchange, { worker }: Attached, what: string): void {
     if (exchange.phase === 'over') return;
+    if (worker.slots.some(({ retired }) => retired)) this.metrics?.killedInnocent();
     const { method, url } = exchange.request;
     this.log.error(`Request ${method} ${url} ${what}`);
     this.fail(exchange, 502, 'The worker that ran this request has died', OUTCOME.worker_lost);
@@ -355,7 +353,7 @@ export class Front {
     const failed = this.dispatcher.loseSlot(slot, (exchange) => hasBegun(exchange, begun), now());
     // A worker that dies is mostly noticed here, before the master says so: which of the two it is, is not known yet.
     const what = `was lost: its worker (pid:${attached.address.pid}) died, or its thread lost the connection to this front`;
-    for (const exchange of failed) this.failed(exchange, what);
+    for (const exchange of failed) this.failed(exchange, attached, what);
     this.intake.flush();
     if (attached.draining) this.checkDrained(attached);
   }

@@ -161,7 +161,7 @@ const FACTS = {
   },
   nunicorn_killed_innocent_requests_total: {
     kind: 'counter',
-    help: 'Requests that were lost because another one of their worker did not come back.',
+    help: 'Requests that were lost because another one of their worker ran into --timeout.',
     labels: [],
   },
   nunicorn_access_log_lines_dropped_total: {

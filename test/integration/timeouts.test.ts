@@ -5,6 +5,7 @@ import { closeSync, constants, openSync, readdirSync, readFileSync } from 'node:
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Admin } from '../helpers/admin.ts';
 import { until } from '../helpers/deadline.ts';
 import { NUNICORN_RUNS } from '../helpers/matrix.ts';
 import { PYTHON } from '../helpers/paths.ts';
@@ -258,6 +259,22 @@ it('neighbours of a request that hangs finish', { skip }, async () => {
       await hanging;
       const response = await neighbour;
       assert.deepEqual([response.status, response.text(), response.complete], [200, 'tick\n'.repeat(40), true], path);
+      await assertRecovered(server, 1);
+    });
+  }
+});
+
+it('a neighbour that is lost with its worker is counted, whether or not what ran into --timeout came back', {
+  skip,
+}, async () => {
+  for (const path of ['/sleep', '/loop']) {
+    const admin = await Admin.choose();
+    const args = ['--timeout', '2', '--graceful-timeout', '1', ...admin.args];
+    await withServer({ app: APP, threads: 2, args }, async (server) => {
+      const neighbour = server.get('/more-time?60&60', '', 20_000);
+      await assert504(server, path);
+      assert.equal((await neighbour).status, 502);
+      assert.equal((await admin.scrape()).get('nunicorn_killed_innocent_requests_total'), 1, path);
       await assertRecovered(server, 1);
     });
   }
