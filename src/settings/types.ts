@@ -496,6 +496,9 @@ function insteadOfClass(name: string): string {
   if (/asgi|uvicorn|aiohttp|sanic/i.test(name)) {
     return 'nunicorn serves WSGI applications only, with the worker classes sync and gthread; one for asyncio needs a server of its kind';
   }
+  if (/[.:]/.test(name)) {
+    return 'nunicorn runs no worker class but sync and gthread: write one of these, and what a class of your own adds to them into hooks, such as post_fork for its init_process';
+  }
   return `the worker classes here are sync and gthread, for Node apps async and gthread; ${gthread}`;
 }
 

@@ -294,6 +294,10 @@ describe('the command line', () => {
     [['--queue-timeout', '-1'], /a number of seconds/],
     [['-b', 'x:y'], /'y' is not a valid port number/],
     [['--statsd-host', 'x:y'], /'y' is not a valid port number in 'x:y'/],
+    [
+      ['-k', 'shop.workers.ShopWorker'],
+      /no worker class but sync and gthread: write one of these, .* into hooks, such as post_fork for its init_process \(from/,
+    ],
     [['-k', 'gevent'], /--worker-class: 'gevent': nunicorn does not run this worker class; gthread with --threads N/],
     [['-k', 'constructor'], /sync and gthread, for Node apps async and gthread;/],
     [
