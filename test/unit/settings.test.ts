@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -544,6 +544,19 @@ del os.environ["GONE"]
   test('can import what gunicorn has, also where it is not installed', async () => {
     configFile('from gunicorn import glogging\nclass Own(glogging.Logger): pass\nlogger_class = Own\n');
     assert.equal((await load(['app'])).settings.logger_class, '__config__.Own');
+  });
+
+  test('that imports more of gunicorn than there is without it is told so', async (t) => {
+    if (spawnSync('python3', ['-c', 'import gunicorn'], { env: { PATH } }).status === 0)
+      return t.skip('it is installed');
+    configFile('from gunicorn.arbiter import Arbiter\n');
+    await refused(
+      load(['app']),
+      1,
+      /ModuleNotFoundError, as gunicorn is not installed for \/.*: take that import out, or /,
+    );
+    configFile('import gunicorns\n');
+    await refused(load(['app']), 1, /it raised ModuleNotFoundError\n/);
   });
 
   test('may have variables under names that are settings of nunicorn alone', async () => {

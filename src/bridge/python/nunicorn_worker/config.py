@@ -193,13 +193,25 @@ def report(location: str) -> dict[str, Any]:
         return {"problem": f"it called sys.exit({error.code!r})", "traceback": None}
     except BaseException as error:
         # The first frames are of this file and of the import system.
-        return {"problem": f"it raised {type(error).__name__}", "traceback": user_traceback(error)}
+        problem = f"it raised {type(error).__name__}{_advice_on(error)}"
+        return {"problem": problem, "traceback": user_traceback(error)}
     values = {name: encode(name, value) for name, value in list(names.items()) if not name.startswith("_")}
     return {
         "values": values,
         "lines": assignment_lines(names.get("__file__")),
         "env": environment_changes(before),
     }
+
+
+def _advice_on(error: BaseException) -> str:
+    if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] != "gunicorn":
+        return ""
+    if importlib.util.find_spec("gunicorn") is not None:
+        return ""
+    return (
+        f", as gunicorn is not installed for {sys.executable}, and nunicorn has only its glogging:"
+        " take that import out, or install gunicorn there"
+    )
 
 
 def user_traceback(error: BaseException) -> str:
