@@ -440,8 +440,7 @@ export class Front {
       // Code that swallows the exception, or that it does not reach: only the end of the process helps.
       exchange.timedOutAt = GIVEN_UP;
       // An interpreter that could tell where the thread stands runs others as well.
-      const servesOn = !this.stuckStacks.has(exchange.id) && !slot.worker.slots.every(isStuck);
-      this.tell({ op: 'stuck', serial: slot.worker.serial, servesOn });
+      this.tell({ op: 'stuck', serial: slot.worker.serial, servesOn: !this.stuckStacks.has(exchange.id) });
       if (attached?.draining) this.checkDrained(attached);
     }
     if (step !== 'time-out') return;
@@ -462,7 +461,8 @@ export class Front {
       this.log.critical(
         `WORKER TIMEOUT (pid:${attached.address.pid}): ${method} ${url}, ${age} s old, in ${place}\n${stack}`,
       );
-      this.tell({ op: 'timed-out', serial: attached.address.serial });
+      const servesOn = slot.worker.slots.some(({ retired }) => !retired);
+      this.tell({ op: 'timed-out', serial: attached.address.serial, servesOn });
     });
   }
 

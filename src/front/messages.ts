@@ -103,9 +103,9 @@ export type ToMaster =
   | { readonly op: 'listening' }
   /** A worker that was to drain runs nothing more, but for threads that are stuck. */
   | { readonly op: 'drained'; readonly serial: number }
-  /** A request ran into --timeout in this worker: its thread gets nothing more. */
-  | { readonly op: 'timed-out'; readonly serial: number }
-  /** The thread of such a request has not come back. `servesOn`: others of its threads do serve. */
+  /** A request ran into --timeout in this worker: its thread gets nothing more. `servesOn`: others of its threads serve. */
+  | { readonly op: 'timed-out'; readonly serial: number; readonly servesOn: boolean }
+  /** The thread of such a request has not come back. Not `servesOn`: nor has its interpreter answered, and none may serve. */
   | { readonly op: 'stuck'; readonly serial: number; readonly servesOn: boolean }
   /** All such threads of it have come back after all. */
   | { readonly op: 'recovered'; readonly serial: number }

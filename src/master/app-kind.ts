@@ -54,9 +54,9 @@ export interface WorkerEvents {
   pong(serial: number): void;
   /** It runs nothing more, but for threads that are stuck. */
   drained(serial: number): void;
-  /** A request ran into --timeout: its thread gets nothing more. */
-  timedOut(serial: number): void;
-  /** The thread of such a request has not come back. `servesOn`: others of its threads do serve. */
+  /** A request ran into --timeout: its thread gets nothing more. `servesOn`: others of its threads serve. */
+  timedOut(serial: number, servesOn: boolean): void;
+  /** The thread of such a request has not come back. Not `servesOn`: nor has its interpreter answered, and none may serve. */
   stuck(serial: number, servesOn: boolean): void;
   /** Every such thread of it has come back: it is still replaced, but can leave by itself. */
   recovered(serial: number): void;

@@ -38,7 +38,7 @@ export interface FrontsHandler {
   /** A front ended before it had ever listened: none will. */
   failed(): void;
   drained(serial: number): void;
-  timedOut(serial: number): void;
+  timedOut(serial: number, servesOn: boolean): void;
   stuck(serial: number, servesOn: boolean): void;
   recovered(serial: number): void;
   requestLimitReached(serial: number): void;
@@ -356,7 +356,7 @@ export class Fronts {
         this.handler.drained(message.serial);
         return;
       case 'timed-out':
-        this.handler.timedOut(message.serial);
+        this.handler.timedOut(message.serial, message.servesOn);
         return;
       case 'stuck':
         this.handler.stuck(message.serial, message.servesOn);

@@ -127,7 +127,7 @@ export class PythonApp implements AppKind, ControlHandler {
         report: (id, report) => handler.report(id, report),
         frontEnded: (id, restarted) => handler.frontEnded(id, restarted),
         drained: (serial) => workers.drained(serial),
-        timedOut: (serial) => workers.timedOut(serial),
+        timedOut: (serial, servesOn) => workers.timedOut(serial, servesOn),
         stuck: (serial, servesOn) => workers.stuck(serial, servesOn),
         recovered: (serial) => workers.recovered(serial),
         served: (serial, requests) => workers.served(serial, requests),

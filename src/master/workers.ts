@@ -190,14 +190,16 @@ export class Workers implements WorkerEvents {
     });
   }
 
-  timedOut(serial: number): void {
+  timedOut(serial: number, servesOn: boolean): void {
     const worker = this.bySerial.get(serial);
-    if (worker !== undefined) this.wish(worker, 'timeout');
+    if (worker !== undefined) this.giveUp(worker, 'timeout', servesOn);
   }
 
   stuck(serial: number, servesOn: boolean): void {
     const worker = this.bySerial.get(serial);
-    if (worker !== undefined) this.giveUp(worker, 'timeout', servesOn);
+    if (worker === undefined) return;
+    this.cannotLeave(worker);
+    this.giveUp(worker, 'timeout', servesOn);
   }
 
   recovered(serial: number): void {
@@ -444,7 +446,9 @@ export class Workers implements WorkerEvents {
           `has not answered for ${this.options.pingLimitMs / 1000} s\n${stacks}`,
       );
       // Not before: the signal that ends it would end the writing of its stacks.
-      if (this.bySerial.has(worker.serial)) this.giveUp(worker, 'unresponsive', false);
+      if (!this.bySerial.has(worker.serial)) return;
+      this.cannotLeave(worker);
+      this.giveUp(worker, 'unresponsive', false);
     });
   }
 
@@ -474,10 +478,16 @@ export class Workers implements WorkerEvents {
     }
   }
 
-  /** The worker is replaced, and cannot leave by itself. Unless it serves on until the next one is ready, it gets nothing more. */
-  private giveUp(worker: Worker, reason: Reason, servesOn: boolean): void {
+  private cannotLeave(worker: Worker): void {
     worker.stuck = true;
     this.advanceEnd(worker);
+  }
+
+  /**
+   * The worker is replaced. Unless it serves on until the next one is ready it leaves at once: an app that can run only once, since
+   * its import opens a port, boots when it has.
+   */
+  private giveUp(worker: Worker, reason: Reason, servesOn: boolean): void {
     this.wish(worker, reason);
     if (!servesOn) this.drain(worker, reason);
   }

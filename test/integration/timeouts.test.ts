@@ -280,6 +280,25 @@ it('a neighbour that is lost with its worker is counted, whether or not what ran
   }
 });
 
+it('an app that can run only once is served again after a request that ran into --timeout', { skip }, async () => {
+  const files = {
+    'once.py': `import os, socket
+alone = socket.socket(socket.AF_UNIX)
+alone.bind("\\0" + os.environ["HOME"])
+from pathology.faults import application
+`,
+  };
+  for (const path of ['/sleep', '/loop', '/swallow']) {
+    for (const threads of [1, 2]) {
+      const args = ['--timeout', '1', '--graceful-timeout', '2', '--pythonpath', '{home}'];
+      await withServer({ app: 'once:application', threads, files, args }, async (server) => {
+        await Promise.all(Array.from({ length: threads }, () => assert504(server, path)));
+        await assertRecovered(server, 1);
+      });
+    }
+  }
+});
+
 it('an app may ask for more time than --timeout, and has no more than it asked for', { skip }, async () => {
   for (const threads of [1, 2]) {
     await withServer({ app: APP, threads, args: ['--timeout', '1'] }, async (server) => {

@@ -94,10 +94,33 @@ test('a worker that has served enough while a reload fails is replaced all the s
   });
 });
 
+test('a worker none of whose threads serves any more does not wait for its replacement', () => {
+  const told: string[] = [];
+  const process: WorkerProcess = { ...PROCESS, drain: () => told.push('drain'), leave: () => told.push('leave') };
+  withWorkers(
+    OPTIONS,
+    ({ workers, spawned }) => {
+      workers.ready(1);
+      workers.timedOut(1, true);
+      assert.deepEqual([spawned, told], [[1, 2], []]);
+      workers.timedOut(1, false);
+      workers.drained(1);
+      assert.deepEqual(
+        [spawned, told],
+        [
+          [1, 2],
+          ['drain', 'leave'],
+        ],
+      );
+    },
+    process,
+  );
+});
+
 test('a reload has failed where the replacement of a worker does not boot that was to be replaced already', () => {
   withWorkers(OPTIONS, ({ workers, spawned, outcomes }) => {
     workers.ready(1);
-    workers.timedOut(1);
+    workers.timedOut(1, true);
     workers.reload(OPTIONS);
     workers.ended(2, 0, null, false);
     assert.deepEqual(spawned, [1, 2, 3]);
