@@ -606,8 +606,9 @@ export class Workers implements WorkerEvents {
     const { seat } = worker;
     const diedAt = now();
     const delayMs = seat.backoff.delayAfter({ startedAt: worker.startedAt, readyAt: worker.readyAt, hasBegun, diedAt });
+    seat.notBefore = diedAt + delayMs;
     if (seat.current?.state === 'ready') {
-      this.replacementFailed(seat, seat.current, diedAt + delayMs);
+      this.replacementFailed(seat, seat.current);
       return;
     }
     if (delayMs > 0) this.log.warning(`Worker ${seat.number} is started again in ${delayMs / 1000} s`);
@@ -625,8 +626,7 @@ export class Workers implements WorkerEvents {
   }
 
   /** What replaces `seat`'s worker did not boot. */
-  private replacementFailed(seat: Seat, worker: Worker, notBefore: number): void {
-    seat.notBefore = notBefore;
+  private replacementFailed(seat: Seat, worker: Worker): void {
     // Whatever else the worker of before was to be replaced for.
     const isReload = worker.serial <= this.serialBefore;
     // The code that does not boot will not do so for the others either.

@@ -117,6 +117,20 @@ test('a worker none of whose threads serves any more does not wait for its repla
   );
 });
 
+test('where the replacement of a worker that leaves does not boot, the next one waits', () => {
+  withWorkers(OPTIONS, ({ workers, spawned }) => {
+    workers.ready(1);
+    workers.timedOut(1, false);
+    workers.ended(2, 3, null, false);
+    assert.deepEqual(spawned, [1, 2]);
+    workers.ended(1, 0, null, true);
+    mock.timers.tick(249);
+    assert.deepEqual(spawned, [1, 2]);
+    mock.timers.tick(1);
+    assert.deepEqual(spawned, [1, 2, 3]);
+  });
+});
+
 test('a reload has failed where the replacement of a worker does not boot that was to be replaced already', () => {
   withWorkers(OPTIONS, ({ workers, spawned, outcomes }) => {
     workers.ready(1);
