@@ -258,6 +258,28 @@ it('an application may use multiprocessing in a request, however it starts its p
   });
 });
 
+it('an application may end by a signal what it has forked, which is no signal to its worker', { skip }, async () => {
+  for (const args of [[], ['--preload']]) {
+    await withServer({ app: 'forks_processes:application', threads: 2, args }, async (server) => {
+      const worker = (await server.get('/pid')).text();
+      for (let i = 0; i < 10; i++) assert.equal((await server.get('/request')).text(), 'ended by signal 15');
+      // With --preload it is a child of the mold, which a worker cannot wait for.
+      if (args.length === 0) assert.equal((await server.get('/import')).text(), 'ended by signal 15');
+      assert.equal((await server.get('/pid')).text(), worker);
+      assert.doesNotMatch(server.log, /SIGTERM/);
+    });
+  }
+});
+
+it('a process that the application has forked at its import does not hold up the end', { skip }, async () => {
+  await withServer({ app: 'forks_processes:application', args: ['--graceful-timeout', '20'] }, async (server) => {
+    await server.ready();
+    server.kill('SIGTERM');
+    assert.equal((await server.exit()).code, 0);
+    assert.doesNotMatch(server.log, /does not leave/);
+  });
+});
+
 it('a forked child that stays does not hide the death of its worker', { skip }, async () => {
   await withServer({ app: APP }, async (server) => {
     const child = Number((await server.get('/fork-stays?30')).text());

@@ -196,6 +196,16 @@ onNewServers('signals', APP, [
     },
   }),
   scenario({
+    name: 'SIGTERM to a process that the app has forked',
+    options: { app: 'forks_processes:application', args: ['--graceful-timeout', '1'] },
+    run: async (server) => [(await server.get('/request')).text()],
+    differs: {
+      nunicorn: 'it ends',
+      gunicorn: 'it goes on',
+      why: 'Who ends it waits for its end: `Pool` and `terminate()` of multiprocessing',
+    },
+  }),
+  scenario({
     name: 'SIGQUIT during a graceful stop',
     run: async (server) => {
       const { ended } = await running(server, 'c');

@@ -26,6 +26,7 @@ from .wsgi import FileWrapper, ReadFileWrapper
 
 # Sent to a process that does not answer: see src/bridge/stacks.ts.
 STACKS_SIGNAL = signal.SIGIO
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Exit codes that the master knows, as gunicorn's: the app could not be imported; its name leads nowhere.
 EXIT_BOOT_ERROR = 3
 EXIT_APP_LOAD_ERROR = 4
@@ -152,7 +153,7 @@ class Worker:
             set_title(process["title"])
         self._cfg, self._log = self._setup.cfg, self._setup.log
         self._view = view or WorkerView(self._setup.server, process["age"], process["number"])
-        self._view.pid = os.getpid()
+        self._pid = self._view.pid = os.getpid()
         self._told_to_leave = False
         # Taken, and kept, by the thread that brings this process to its end: the main thread, or the control thread if that is stuck.
         self._ending = allocate_lock()
@@ -177,8 +178,9 @@ class Worker:
     def _boot(self):
         log, view = self._log, self._view
         log.info("Booting worker with pid: %d", os.getpid())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in _ENDS:
             signal.signal(number, self._signalled)
+        os.register_at_fork(after_in_child=self._be_signalled)
         # Who has rotated logs may send it to every process of a server. The master, which hears it too, has all reopen them.
         signal.signal(signal.SIGUSR1, lambda *_: None)
         if any(hook is not hooks.nothing for hook in (self._cfg.worker_abort, self._cfg.worker_exit)):
@@ -314,7 +316,17 @@ class Worker:
 
     # ----
 
+    def _be_signalled(self):
+        """In a process that the app forks: multiprocessing ends it by a signal, and waits until it has ended."""
+        for number in _ENDS:
+            if signal.getsignal(number) == self._signalled:
+                signal.signal(number, signal.SIG_DFL)
+
     def _signalled(self, number, _frame):
+        if os.getpid() != self._pid:  # it came before `_be_signalled`, or by way of a handler of the app's
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
         # The master knows already where the app's own handler calls this one, see `leaving`.
         if not self._told_to_leave:
             self._ask_to_leave("sent " + signal.Signals(number).name)
