@@ -466,6 +466,7 @@ export class Workers implements WorkerEvents {
       number: seat.number,
       wish: seat.current?.wish ?? null,
       readyAt: seat.current?.readyAt ?? null,
+      serves: seat.current?.state === 'ready',
       replacing: seat.next !== null,
       notBefore: seat.notBefore,
     }));
@@ -489,7 +490,9 @@ export class Workers implements WorkerEvents {
    */
   private giveUp(worker: Worker, reason: Reason, servesOn: boolean): void {
     this.wish(worker, reason);
-    if (!servesOn) this.drain(worker, reason);
+    if (servesOn) return;
+    this.drain(worker, reason);
+    this.plan();
   }
 
   // ---- the life of a worker

@@ -5,8 +5,8 @@
  *      │                     │
  *      └──── time is up ─────┴─ time is up, or a thread is stuck ──▶ aborted ──ABORT_MS──▶ SIGKILL
  *
- * A request that runs into --timeout begins further to the left: see deadline.ts. The worker's replacement is started at once:
- * see replacement.ts. The worker drains, so that the requests beside it finish, when that is ready, or at once if no thread of it
+ * A request that runs into --timeout begins further to the left: see deadline.ts. The worker is replaced in its turn, see
+ * replacement.ts, and drains, so that the requests beside it finish, when the next one is ready; or at once if no thread of it
  * serves. A thread that does not come back is stuck, given up. If it does so later, the worker leaves as any other does.
  */
 

@@ -23,11 +23,11 @@ const FACTS = {
   boot_failed: { text: 'it did not boot', begins: null, failure: true },
   boot_timeout: { text: 'it did not boot in time', begins: null, failure: true },
   memory_hard: { text: 'it used more than --memory-limit-hard', begins: null, failure: true },
-  timeout: { text: 'a request ran into --timeout', begins: 'at-once' },
   unresponsive: { text: 'it does not answer', begins: 'at-once' },
   app_error: { text: 'the application threw an error that nothing caught, or closed its server', begins: 'at-once' },
   signal: { text: 'it was told to leave by a signal, a hook or nunicorn ctl', begins: 'at-once' },
   // In the order in which they have their turn.
+  timeout: { text: 'a request ran into --timeout', begins: 'in-turn' },
   cgroup_memory: { text: "the memory of the server's cgroup is nearly used up", begins: 'in-turn' },
   memory: { text: 'it uses more than --memory-limit', begins: 'in-turn-when-old' },
   reload: { text: 'reload', begins: 'in-turn' },

@@ -8,6 +8,8 @@ export interface SeatView {
   readonly wish: Reason | null;
   /** When its worker became ready. Null: there is none. */
   readonly readyAt: number | null;
+  /** Its worker gets requests. */
+  readonly serves: boolean;
   /** The replacement is on its way. */
   readonly replacing: boolean;
   /** A replacement did not boot, or its app failed at once: the next one not before this. */
@@ -19,7 +21,7 @@ export function mostAtATime(seats: number): number {
   return Math.max(1, Math.floor(seats / 10));
 }
 
-/** The numbers of the seats whose replacement begins now, in that order. */
+/** The numbers of the seats whose replacement begins now, in that order. Where nobody serves any more none is kept waiting. */
 export function seatsToReplace(seats: readonly SeatView[], minLifetimeMs: number, now: number): number[] {
   const wanting = seats
     .flatMap(({ wish, ...seat }) => (wish === null || seat.replacing ? [] : [{ ...seat, wish }]))
@@ -28,10 +30,11 @@ export function seatsToReplace(seats: readonly SeatView[], minLifetimeMs: number
   const underWay = seats.filter((seat) => seat.replacing && seat.readyAt !== null).length;
   let free = Math.max(0, mostAtATime(seats.length) - underWay);
   const chosen: number[] = [];
-  for (const { number, wish, readyAt } of wanting) {
+  for (const { number, wish, readyAt, serves } of wanting) {
     const { begins } = REASONS[wish];
-    if (begins === 'at-once') chosen.push(number);
-    else if (begins !== null && free > 0) {
+    if (begins === null) continue;
+    if (begins === 'at-once' || !serves) chosen.push(number);
+    else if (free > 0) {
       const young = readyAt === null || now - readyAt < minLifetimeMs;
       if (begins === 'in-turn-when-old' && young) continue;
       free--;

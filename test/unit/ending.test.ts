@@ -75,7 +75,7 @@ test('a request that never comes back: timed out, given up, its worker replaced,
     }
     if (step !== 'wait') seen.push(`${step} ${now}`);
     if (ending === null) continue;
-    const seat = { number: 1, wish: 'timeout', readyAt: 0, replacing, notBefore: 0 } as const;
+    const seat = { number: 1, wish: 'timeout', readyAt: 0, serves: true, replacing, notBefore: 0 } as const;
     if (seatsToReplace([seat], 10_000, now).includes(1)) {
       seen.push(`replace ${now}`);
       replacing = true;

@@ -8,7 +8,7 @@ const MIN_LIFETIME_MS = 10_000;
 const NOW = 1_000_000;
 
 function seat(number: number, wish: Reason | null, rest: Partial<SeatView> = {}): SeatView {
-  return { number, wish, readyAt: 0, replacing: false, notBefore: 0, ...rest };
+  return { number, wish, readyAt: 0, serves: true, replacing: false, notBefore: 0, ...rest };
 }
 
 function chosen(seats: readonly SeatView[], now = NOW): number[] {
@@ -36,6 +36,11 @@ test('a worker that boots on an empty seat is no replacement', () => {
   assert.deepEqual(chosen([seat(1, null, { replacing: true, readyAt: null }), seat(2, 'reload')]), [2]);
 });
 
+test('a worker that does not serve any more waits for nobody', () => {
+  const seats = [seat(1, 'reload', { replacing: true }), seat(2, 'timeout'), seat(3, 'timeout', { serves: false })];
+  assert.deepEqual(chosen(seats), [3]);
+});
+
 test('a tenth of the workers at a time', () => {
   assert.deepEqual([1, 2, 10, 19, 20, 45].map(mostAtATime), [1, 1, 1, 1, 2, 4]);
   const seats = Array.from({ length: 30 }, (_, at) => seat(at + 1, 'max_lifetime'));
@@ -45,15 +50,15 @@ test('a tenth of the workers at a time', () => {
 test('what has to be at once does not wait for its turn', () => {
   const seats = [
     seat(1, 'reload', { replacing: true }),
-    seat(2, 'timeout'),
-    seat(3, 'unresponsive'),
+    seat(2, 'unresponsive'),
+    seat(3, 'app_error'),
     seat(4, 'max_requests'),
   ];
   assert.deepEqual(chosen(seats), [2, 3]);
 });
 
-test('memory first, then reload, then what has served enough', () => {
-  const order: Reason[] = ['cgroup_memory', 'memory', 'reload', 'max_lifetime', 'max_requests'];
+test('what has lost a thread first, then memory, then reload, then what has served enough', () => {
+  const order: Reason[] = ['timeout', 'cgroup_memory', 'memory', 'reload', 'max_lifetime', 'max_requests'];
   const seats = order.map((wish, at) => seat(at + 1, wish)).reverse();
   const found: Reason[] = [];
   while (seats.length > 0) {
@@ -95,6 +100,7 @@ test('never more than a tenth in their turn, each seat at most once, and always 
   const anySeat = fc.record({
     wish: fc.option(fc.constantFrom(...reasons)),
     readyAt: fc.option(fc.integer({ min: NOW - 20_000, max: NOW })),
+    serves: fc.boolean(),
     replacing: fc.boolean(),
     notBefore: fc.integer({ min: NOW - 5, max: NOW + 5 }),
   });
@@ -107,7 +113,8 @@ test('never more than a tenth in their turn, each seat at most once, and always 
       for (const one of began) {
         assert.ok(!one.replacing && one.notBefore <= NOW && one.wish !== null && REASONS[one.wish].begins !== null);
       }
-      const inTurn = (one: SeatView): boolean => one.wish !== null && REASONS[one.wish].begins !== 'at-once';
+      const inTurn = (one: SeatView): boolean =>
+        one.wish !== null && one.serves && REASONS[one.wish].begins !== 'at-once';
       const underWay = seats.filter((one) => one.replacing && one.readyAt !== null).length;
       const free = Math.max(0, mostAtATime(seats.length) - underWay);
       assert.ok(began.filter(inTurn).length <= free);
