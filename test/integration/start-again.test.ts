@@ -107,7 +107,7 @@ it("where the server's folder has been removed a new front says that it cannot r
 });
 
 /** Longer than one variable of the environment may be (execve(2)): Node throws the error of such a start. */
-const TOO_LONG = 'raw_env = ["LONG=" + "x" * 200_000]\n';
+const TOO_LONG = JSON.stringify({ raw_env: [`LONG=${'x'.repeat(200_000)}`] });
 
 for (const [of, options] of [
   ['worker of a Python app', { app: PYTHON, workers: 1 }],
@@ -115,13 +115,13 @@ for (const [of, options] of [
   ['worker of a Node app', { app: './node/listener.cjs', workers: 1 }],
 ] as const) {
   it(`a ${of} that the system does not start at a reload`, { skip: !NUNICORN_RUNS }, async () => {
-    const args = ['-c', '{home}/conf.py'];
-    await withServer({ ...options, args, files: { 'conf.py': '' } }, async (server) => {
-      writeFileSync(join(server.home, 'conf.py'), TOO_LONG);
+    const args = ['-c', '{home}/conf.json'];
+    await withServer({ ...options, args, files: { 'conf.json': '{}' } }, async (server) => {
+      writeFileSync(join(server.home, 'conf.json'), TOO_LONG);
       server.kill('SIGHUP');
       await server.waitForLog(/could not be started: spawn E2BIG/);
       assert.equal((await server.get('/')).status, 200);
-      writeFileSync(join(server.home, 'conf.py'), '');
+      writeFileSync(join(server.home, 'conf.json'), '{}');
       const from = server.log.length;
       server.kill('SIGHUP');
       await server.waitForLog(/Reloaded: all workers are ready/, { from, ms: 30_000 });
@@ -135,8 +135,8 @@ it('a server whose first worker the system does not start says so', { skip: !NUN
     const server = await Server.spawn({
       app: PYTHON,
       workers,
-      args: ['-c', '{home}/conf.py'],
-      files: { 'conf.py': TOO_LONG },
+      args: ['-c', '{home}/conf.json'],
+      files: { 'conf.json': TOO_LONG },
     });
     try {
       assert.equal((await server.exit()).code, 3);
