@@ -7,7 +7,7 @@
  *
  * A request that runs into --timeout begins further to the left: see deadline.ts. The worker is replaced in its turn, see
  * replacement.ts, and drains, so that the requests beside it finish, when the next one is ready; or at once if no thread of it
- * serves. A thread that does not come back is stuck, given up. If it does so later, the worker leaves as any other does.
+ * serves. A thread that does not come back is stuck, given up. If it comes back after all, the worker leaves as any other does.
  */
 
 /** What a worker that is aborted may take to write where it is, and to run the hooks and exit handlers that the app has for this. */
