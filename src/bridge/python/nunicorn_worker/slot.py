@@ -106,16 +106,18 @@ class Slot:
         app, base_environ = self.app, self.base_environ
         gather_until = 0.0
         while True:
-            try:
-                frame = ahead.popleft()
-            except IndexError:
+            if not ahead:
                 if out:
                     self.flush()
                 with self._read_lock:
                     if not self._read():
                         return
-                gather_until = perf_counter() + _GATHER_SECONDS
-                continue
+                if len(ahead) > 1:
+                    gather_until = perf_counter() + _GATHER_SECONDS
+            try:
+                frame = ahead.popleft()
+            except IndexError:
+                continue  # it has been taken back
             begun[number] = frame[0]
             if frame[0] in self.cancelled:
                 # Its client has left, and with it what the front kept for it.
@@ -165,13 +167,16 @@ class Slot:
         with self._send_lock:
             self._flush()
 
-    def _flush(self):
+    def _flush(self, behind=b""):
         out = self.out
         count = len(out)  # a thread of the app's own that asks for more time may add to it meanwhile
-        data = b"".join(out[:count])
+        data = b"".join(out[:count]) + behind
         del out[:count]
         if data:  # else another thread has sent it, and the connection may be gone since
-            self._send(data)
+            try:
+                self._sock.sendall(data)
+            except OSError as error:
+                raise self.Broken from error
 
     def send(self, *pieces):
         """Sends pieces of an answer at once, behind what has gathered. Blocks while the front holds back. Raises Broken."""
@@ -187,18 +192,11 @@ class Slot:
             out[-3] = new
             return True
 
-    def _send(self, data):
-        try:
-            self._sock.sendall(data)
-        except OSError as error:
-            raise self.Broken from error
-
     def send_file_frame(self, header, fd, offset, size):
         """Sends a frame whose payload is `size` bytes of the file `fd`. Raises Broken, also if the file has shrunk."""
         # To its last byte nothing else may leave: a thread of the app's own may ask for more time in the midst of it.
         with self._send_lock:
-            self._flush()
-            self._send(header)
+            self._flush(header)
             sock_fd = self._sock.fileno()
             try:
                 while size > 0:

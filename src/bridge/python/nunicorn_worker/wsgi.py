@@ -26,8 +26,8 @@ _DROPPED = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization te trailer trailers transfer-encoding upgrade server date".split()
 )
 
-# Most headers of an app repeat from answer to answer: each (name, value) pair is checked once.
-_header_text: "dict[tuple[str, str], str]" = {}
+# Most headers of an app repeat from answer to answer: each (name, value) pair is checked once. For each the result of _check_header.
+_known_headers: "dict[tuple[str, str], tuple[str, int]]" = {}
 _status_text: "dict[str, tuple[int, str]]" = {}
 _CACHE_LIMIT = 4096
 # Of names and values: a client may choose what an app redirects to.
@@ -58,7 +58,10 @@ def _check_status(status):
 
 
 def _check_header(header):
-    """The text of a header in a head block; empty if it is dropped. Raises ValueError or TypeError."""
+    """The text of a header in a head block, empty if it is dropped, and the length that it declares, or -1.
+
+    Raises ValueError or TypeError.
+    """
     name, value = header
     if not isinstance(name, str):
         raise TypeError("header name must be a str, not %r" % (name,))
@@ -68,33 +71,20 @@ def _check_header(header):
         raise ValueError("invalid header name %r" % (name,))
     if _VALUE.fullmatch(value) is None:
         raise ValueError("invalid value of header %r: %r" % (name, value))
-    text = "" if name.lower() in _DROPPED else "%s: %s\r\n" % (name, value.strip(" \t"))
+    lower_name, stripped = name.lower(), value.strip(" \t")
+    length = -1
+    if lower_name == "content-length":
+        if not (stripped.isascii() and stripped.isdigit()):
+            raise ValueError("invalid Content-Length %r" % (value,))
+        length = int(stripped)
+    result = ("" if lower_name in _DROPPED else "%s: %s\r\n" % (name, stripped), length)
     global _header_characters
     _header_characters += len(name) + len(value)
-    if len(_header_text) >= _CACHE_LIMIT or _header_characters > _CACHE_CHARACTERS:
-        _header_text.clear()
+    if len(_known_headers) >= _CACHE_LIMIT or _header_characters > _CACHE_CHARACTERS:
+        _known_headers.clear()
         _header_characters = len(name) + len(value)
-    _header_text[(name, value)] = text
-    return text
-
-
-def _content_length(headers):
-    """The Content-Length among the app's headers, or -1, and whether it is there twice.
-
-    Raises ValueError for one that is no number, and for two that differ.
-    """
-    length = -1
-    twice = False
-    for name, value in headers:
-        if name.lower() == "content-length":
-            text = value.strip(" \t")
-            if not (text.isascii() and text.isdigit()):
-                raise ValueError("invalid Content-Length %r" % (value,))
-            if length not in (-1, int(text)):
-                raise ValueError("two different Content-Length headers")
-            twice = length >= 0
-            length = int(text)
-    return length, twice
+    _known_headers[(name, value)] = result
+    return result
 
 
 def _without_length(text):
@@ -161,12 +151,15 @@ class Answer:
         twice = False
         for header in headers:
             try:
-                text += _header_text[header]
+                line, declared = _known_headers[header]
             except (KeyError, TypeError):
-                text += _check_header(header)
-            # Names of 14 letters are rare enough to look at each.
-            if length < 0 and len(header[0]) == 14 and header[0].lower() == "content-length":
-                length, twice = _content_length(headers)
+                line, declared = _check_header(header)
+            text += line
+            if declared >= 0:
+                if length not in (-1, declared):
+                    raise ValueError("two different Content-Length headers")
+                twice = length >= 0
+                length = declared
         self.bodiless = code < 200 or code == 204 or code == 304 or self.method == "HEAD"
         if length >= 0 and (twice or code < 200 or code == 204):  # RFC 9110, 8.6
             text = _without_length(text)
@@ -237,7 +230,7 @@ class Answer:
         """environ['wsgi.early_hints']: sends 103 Early Hints (RFC 8297)."""
         if self.begun:
             return
-        head = "".join(map(_check_header, headers)).encode("latin-1")
+        head = "".join([_check_header(header)[0] for header in headers]).encode("latin-1")
         self._send_beside(_pack(len(head), HINTS, 0, 103, self.id, len(head), 0), head)
 
     def extend_deadline(self, seconds):
