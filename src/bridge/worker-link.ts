@@ -1,9 +1,9 @@
 /**
- * A front's connections to one Python worker: one for each of its threads, on which requests go and answers come, and one
- * for what is said beside them. What happens when is the caller's; here are sockets and frames.
+ * A front's connections to one Python worker: one for each of its threads, a pipe for requests and a pipe for answers, and a
+ * socket for what is said beside them. What happens when is the caller's; here are pipes, sockets and frames.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
+import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { connect, Socket, type SocketConstructorOpts } from 'node:net';
 import {
   AnswerDecoder,
   type AnswerHandler,
@@ -28,6 +28,8 @@ export interface LinkHandler {
 }
 
 const GREETING_BYTES = 20;
+/** Said when the pipes of an offer have been opened. */
+const OPENED = Buffer.of(1);
 const READ_BYTES = 64 * 1024;
 const WORD_BYTES = 8;
 const RECONNECT_MS = 50;
@@ -41,15 +43,32 @@ type FromWorker =
   | { readonly op: 'stack'; readonly slot: number; readonly id: number; readonly stack: string };
 
 interface Connection {
+  /** By which the pipes are asked for. Its end tells the worker that of this front. */
   readonly socket: Socket;
+  pipes: Pipes | null;
   readonly number: number;
   /** Frames that wait for `flush`. */
   readonly frames: RequestFrame[];
   open: boolean;
 }
 
+interface Pipes {
+  readonly requests: Socket;
+  readonly answers: Socket;
+}
+
+/** What `new Socket` takes as `connect` does, and the types do not know. */
+interface PipeOptions extends SocketConstructorOpts {
+  readonly onread?: { readonly buffer: Buffer; callback(bytes: number, buffer: Uint8Array): boolean };
+}
+
 /** `gone`: the worker has ended, and its file is gone with it, or somebody has cleared its folder. `full`: too much is open. */
 export type NotOpened = 'gone' | 'full';
+
+/** How many a link has: two pipes and a socket for each thread, a socket for what is said beside them, and what has begun. */
+export function linkDescriptors(threads: number): number {
+  return 3 * threads + 2;
+}
 
 /** Opens what a worker notes of what its threads have begun. */
 export function openBegun(path: string): number | NotOpened {
@@ -102,18 +121,18 @@ export class WorkerLink {
       let offset = 0;
       for (const frame of connection.frames) offset = writeRequestFrame(buffer, offset, frame);
       connection.frames.length = 0;
-      connection.socket.write(buffer);
+      connection.pipes?.requests.write(buffer);
     }
     this.unflushed.length = 0;
   }
 
   /** Stops reading a thread's answer, so that its thread waits in the kernel; `resume` goes on. */
   pause(slot: number): void {
-    this.connections[slot]?.socket.pause();
+    this.connections[slot]?.pipes?.answers.pause();
   }
 
   resume(slot: number): void {
-    this.connections[slot]?.socket.resume();
+    this.connections[slot]?.pipes?.answers.resume();
   }
 
   /** The client of a running request has left. */
@@ -158,15 +177,16 @@ export class WorkerLink {
     for (const connection of connections) {
       if (connection === null || !connection.open) continue;
       left++;
-      connection.socket.once('close', one);
-      connection.socket.resume();
+      const { answers } = connection.pipes ?? { answers: connection.socket };
+      answers.once('close', one);
+      answers.resume();
     }
     one();
   }
 
   close(): void {
     this.closing = true;
-    for (const connection of this.connections) connection?.socket.destroy();
+    for (const connection of this.connections) if (connection !== null) destroy(connection);
     this.control.destroy();
     closeSync(this.begunFd);
   }
@@ -212,37 +232,76 @@ export class WorkerLink {
   }
 
   private connectSlot(number: number): Connection {
-    const decoder = new AnswerDecoder(this.handler.answersOf(number));
-    let defect: Error | null = null;
-    const socket = connect({
-      path: this.path,
-      onread: {
-        buffer: readBuffer,
-        callback: (bytes: number, buffer: Uint8Array): boolean => {
-          try {
-            decoder.push(buffer === readBuffer && bytes === READ_BYTES ? readBuffer : readBuffer.subarray(0, bytes));
-          } catch (error) {
-            defect = error instanceof Error ? error : new Error(String(error));
-            socket.destroy();
-          }
-          this.handler.piecesHandled();
-          return true;
-        },
-      },
-    });
-    const connection: Connection = { socket, number, frames: [], open: true };
+    const socket = connect({ path: this.path });
+    const connection: Connection = { socket, pipes: null, number, frames: [], open: true };
     socket.on('error', ignore);
+    socket.once('data', (offer) => {
+      try {
+        connection.pipes = this.openPipes(connection, offer.readUInt32LE(0));
+      } catch {
+        socket.destroy(); // the worker has ended, or no descriptor is left
+        return;
+      }
+      socket.write(OPENED);
+    });
     socket.on('close', () => {
-      connection.open = false;
-      if (this.closing || this.connections[number] !== connection) return;
-      this.connections[number] = null;
-      this.handler.slotLost(number, defect);
-      setTimeout(() => {
-        if (!this.closing) this.connections[number] = this.connectSlot(number);
-      }, RECONNECT_MS);
+      // What is left in the pipe of answers comes first.
+      if (connection.pipes === null) this.ended(connection, null);
     });
     socket.write(this.greeting(SLOT_CONNECTION, number));
     return connection;
+  }
+
+  /** Throws if they cannot be opened. */
+  private openPipes(connection: Connection, offer: number): Pipes {
+    const base = `${this.path}.${offer}`;
+    const decoder = new AnswerDecoder(this.handler.answersOf(connection.number));
+    let defect: Error | null = null;
+    const callback = (bytes: number, buffer: Uint8Array): boolean => {
+      try {
+        decoder.push(buffer === readBuffer && bytes === READ_BYTES ? readBuffer : readBuffer.subarray(0, bytes));
+      } catch (error) {
+        defect = error instanceof Error ? error : new Error(String(error));
+        answers.destroy();
+      }
+      this.handler.piecesHandled();
+      return true;
+    };
+    // Both, before one becomes a Socket: what cannot be opened is left to the worker to remove.
+    const requestsFd = openSync(`${base}.requests`, constants.O_WRONLY | constants.O_NONBLOCK);
+    let answersFd: number;
+    try {
+      answersFd = openSync(`${base}.answers`, constants.O_RDONLY | constants.O_NONBLOCK);
+    } catch (error) {
+      closeSync(requestsFd);
+      throw error;
+    }
+    const requests = new Socket({ fd: requestsFd, readable: false, writable: true });
+    const options: PipeOptions = {
+      fd: answersFd,
+      readable: true,
+      writable: false,
+      onread: { buffer: readBuffer, callback },
+    };
+    const answers = new Socket(options);
+    requests.on('error', ignore);
+    answers.on('error', ignore);
+    answers.on('close', () => {
+      destroy(connection);
+      this.ended(connection, defect);
+    });
+    return { requests, answers };
+  }
+
+  private ended(connection: Connection, defect: Error | null): void {
+    const { number } = connection;
+    connection.open = false;
+    if (this.closing || this.connections[number] !== connection) return;
+    this.connections[number] = null;
+    this.handler.slotLost(number, defect);
+    setTimeout(() => {
+      if (!this.closing) this.connections[number] = this.connectSlot(number);
+    }, RECONNECT_MS);
   }
 
   private greeting(kind: number, slot: number): Buffer {
@@ -252,6 +311,12 @@ export class WorkerLink {
     greeting.writeUInt16LE(slot, 18);
     return greeting;
   }
+}
+
+function destroy({ socket, pipes }: Connection): void {
+  socket.destroy();
+  pipes?.requests.destroy();
+  pipes?.answers.destroy();
 }
 
 /** Null: it is no message. */

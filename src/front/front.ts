@@ -5,7 +5,7 @@
 import { dirname } from 'node:path';
 import type { AnswerHandler } from '../bridge/frames.ts';
 import { readStacks } from '../bridge/stacks.ts';
-import { type NotOpened, openBegun, WorkerLink } from '../bridge/worker-link.ts';
+import { linkDescriptors, type NotOpened, openBegun, WorkerLink } from '../bridge/worker-link.ts';
 import { after, now } from '../clock.ts';
 import { type Dispatcher, type DispatchWorker, isHeld, type Slot } from '../dispatch/dispatcher.ts';
 import type { Access } from '../log/access.ts';
@@ -380,10 +380,10 @@ export class Front {
     if (attached.draining) this.checkDrained(attached);
   }
 
-  /** For each thread one, one for what is said beside, and the file of what has begun. */
   private reserveDescriptors(): void {
     let forWorkers = 0;
-    for (const { worker, draining } of this.attached.values()) if (!draining) forWorkers += worker.slots.length + 2;
+    for (const { worker, draining } of this.attached.values())
+      if (!draining) forWorkers += linkDescriptors(worker.slots.length);
     this.clients.reserveDescriptors(forWorkers);
   }
 

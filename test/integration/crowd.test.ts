@@ -56,12 +56,12 @@ it('clients that take all descriptors keep no worker from being replaced', { ski
 });
 
 it('many threads have descriptors of their own, also while all workers are replaced', { skip }, async () => {
-  // Each front's: 2 x 2 x (20 + 2) for the workers, and 32 of its own.
-  const descriptors = 200;
+  // Each front's: 2 x 2 x (3 x 20 + 2) for the workers, and 32 of its own.
+  const descriptors = 400;
   const args = ['--header-timeout', '60', '--keep-alive', '60'];
   const options = { app: 'wsgi_matrix:application', descriptors, args, workers: 2, threads: 20 };
   await withServer(options, async (server) => {
-    await server.waitForLog(/\[WARNING\] Of 200 descriptors \(.*\) 55 are left for clients: .* need 44, and as many/);
+    await server.waitForLog(/\[WARNING\] Of 400 descriptors \(.*\) 72 are left for clients: .* need 124, and as many/);
     const crowd: Connection[] = [];
     for (let at = 0; at < descriptors; at++) crowd.push(await server.connect());
     await until(

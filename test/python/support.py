@@ -6,12 +6,16 @@ To run them without node: PYTHONPATH=$PWD/src/bridge/python python3 -m unittest 
 from __future__ import annotations
 
 import os
+import select
+import socket
 import struct
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nunicorn_worker import wsgi
 from nunicorn_worker.interrupt import Interruptible
+from nunicorn_worker.pipes import Connection, Offer
 from nunicorn_worker.tail import Tail
 
 if TYPE_CHECKING:
@@ -44,6 +48,49 @@ def split_frames(data: bytes) -> list[Frame]:
         found.append(Frame(kind, flags, status, request_id, payload[:head].decode("latin-1"), payload[head:], app_us))
         at += 20 + length
     return found
+
+
+class Front:
+    """The other ends of a slot's pipes, as if they were a socket; `connection` is for the slot."""
+
+    connection: Connection
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "pipes")
+            offer = Offer(path)
+            self._requests = os.open(path + ".requests", os.O_WRONLY)
+            self._answers = os.open(path + ".answers", os.O_RDONLY)
+            self.connection = offer.taken()
+        self._timeout: float | None = None
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._timeout = seconds
+
+    def setblocking(self, blocking: bool) -> None:
+        self._timeout = None if blocking else 0
+
+    def sendall(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._requests, data) :]
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        data = b""
+        while True:
+            if not select.select([self._answers], [], [], self._timeout)[0]:
+                raise BlockingIOError if self._timeout == 0 else TimeoutError
+            piece = os.read(self._answers, size - len(data))
+            data += piece
+            if not piece or len(data) == size or flags != socket.MSG_WAITALL:
+                return data
+
+    def close(self) -> None:
+        """As the control thread does it when it hears that the front is gone."""
+        if self._requests >= 0:
+            os.close(self._requests)
+            os.close(self._answers)
+            self._requests = self._answers = -1
+        self.connection.end()
 
 
 class FakeSlot:

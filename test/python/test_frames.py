@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import tempfile
 import unittest
 from itertools import chain, repeat
 from unittest import mock
 
-from nunicorn_worker import wsgi
+from nunicorn_worker import slot, wsgi
 from nunicorn_worker.environ_atoms import telling_environ
 from nunicorn_worker.slot import Slot
-from support import ROOT, Body
+from support import ROOT, Body, Front
 
 with open(os.path.join(ROOT, "test", "golden", "frames.json")) as golden_file:
     GOLDEN = json.load(golden_file)
@@ -33,18 +32,18 @@ class SlotTest(unittest.TestCase):
     """A slot without its thread, connected to `front`."""
 
     def setUp(self):
-        self.front, ours = socket.socketpair()
+        self.front = Front()
+        self.addCleanup(self.front.connection.close)
         self.addCleanup(self.front.close)
-        self.addCleanup(ours.close)
         self.front.settimeout(10)
         self.begun = [0]
         self.slot = Slot(0, None, {"wsgi.file_wrapper": wsgi.FileWrapper}, self.begun, NoLog(), lambda why: None)
-        self.slot._sock = ours
+        self.slot._connection = self.front.connection
 
     def received(self):
         """All that the slot has sent, its side being closed then."""
         self.slot.flush()
-        self.slot._sock.close()
+        self.front.connection.close()
         data = b""
         while piece := self.front.recv(65536):
             data += piece
@@ -104,7 +103,7 @@ class TestRequests(SlotTest):
             with self.subTest(at=at):
                 for piece in (data[:at], data[at:]):
                     self.front.sendall(piece)
-                    self.assertTrue(self.slot._read(socket.MSG_DONTWAIT))
+                    self.assertTrue(self.slot._read(wait=False))
                 self.assertEqual(list(self.slot._ahead), [self.expected(first), self.expected(second)])
                 self.assertEqual(self.slot._rest, b"")
                 self.slot._ahead.clear()
@@ -115,7 +114,7 @@ class TestRequests(SlotTest):
             for at in range(len(data)):
                 self.assertEqual(list(self.slot._ahead), [])
                 self.front.sendall(data[at : at + 1])
-                self.slot._read(socket.MSG_DONTWAIT)
+                self.slot._read(wait=False)
             self.assertEqual([self.slot._ahead.popleft()], [self.expected(entry)])
 
     def test_random_chunks(self):
@@ -127,7 +126,7 @@ class TestRequests(SlotTest):
                 size = chance.choice([1, 3, 19, 20, 21, 100, 1000])
                 self.front.sendall(data[:size])
                 data = data[size:]
-                self.slot._read(socket.MSG_DONTWAIT)
+                self.slot._read(wait=False)
             self.assertEqual(list(self.slot._ahead), list(map(self.expected, entries)), round_number)
             self.assertEqual(self.slot._rest, b"")
             self.slot._ahead.clear()
@@ -136,21 +135,21 @@ class TestRequests(SlotTest):
         chance = random.Random(2)
         for _ in range(500):
             self.front.sendall(chance.randbytes(chance.randrange(1, 200)))
-            self.slot._read(socket.MSG_DONTWAIT)
+            self.slot._read(wait=False)
             self.slot._ahead.clear()
             self.slot._rest = b""
 
     def test_a_blocking_read_waits_for_a_whole_frame(self):
         data = golden_bytes(GOLDEN["requests"][0])
         pieces = iter([data[:10], data[10:30], data[30:]])
-        with mock.patch.object(self.slot, "_sock", mock.Mock(recv=lambda size, flags: next(pieces))):
+        with mock.patch.object(slot, "read", lambda descriptor, size: next(pieces)):
             self.assertTrue(self.slot._read())
         self.assertEqual(list(self.slot._ahead), [self.expected(GOLDEN["requests"][0])])
         self.assertIsNone(next(pieces, None))
 
     def test_the_end_of_the_connection(self):
         self.front.sendall(golden_bytes(GOLDEN["requests"][0])[:-1])
-        self.front.shutdown(socket.SHUT_WR)
+        self.front.close()
         self.assertFalse(self.slot._read())
         self.assertEqual(list(self.slot._ahead), [])
 

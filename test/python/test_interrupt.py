@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import socket
 import struct
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from unittest import mock
 
 from nunicorn_worker import interrupt, wsgi
 from nunicorn_worker.slot import Slot
-from support import ANSWER, DATA, END, ERROR, HEAD
+from support import ANSWER, DATA, END, ERROR, HEAD, Front
 
 DEADLINE_S = 20
 REQUESTS = 1500
@@ -180,8 +179,8 @@ def fuzz(slot, front, seed):
 def make_slot():
     log = Log()
     slot = Slot(0, application, {"wsgi.file_wrapper": wsgi.FileWrapper}, [0], log, lambda why: None)
-    front, ours = socket.socketpair()
-    slot.connect(ours)
+    front = Front()
+    slot.connect(front.connection)
     return slot, front, log
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import _thread
 import os
 import random
-import socket
 import subprocess
 import sys
 import textwrap
@@ -22,7 +21,7 @@ import unittest
 
 from nunicorn_worker import interrupt, wsgi
 from nunicorn_worker.slot import Slot
-from support import ANSWER, END, ERROR, HEAD
+from support import ANSWER, END, ERROR, HEAD, Front
 from test_interrupt import READY, Frames, Log, request
 
 DEADLINE_S = 20
@@ -150,9 +149,9 @@ def attempt(path, place, serve, later=0):
     """
     log = Log()
     slot = Slot(0, application, {"wsgi.file_wrapper": wsgi.FileWrapper}, [0], log, lambda why: None)
-    front, ours = socket.socketpair()
+    front = Front()
     front.settimeout(DEADLINE_S)
-    slot.connect(ours)
+    slot.connect(front.connection)
     tracer = Tracer(slot, place, later)
     found = []
 

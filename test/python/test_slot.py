@@ -15,7 +15,7 @@ import unittest.mock
 from nunicorn_worker import slot, wsgi
 from nunicorn_worker.frames import EXTEND, READY
 from nunicorn_worker.slot import Slot
-from support import ANSWER, DATA, END, ERROR, HEAD, split_frames
+from support import ANSWER, DATA, END, ERROR, HEAD, Front, split_frames
 
 DEADLINE_S = 10
 
@@ -50,10 +50,10 @@ class ServingSlot(unittest.TestCase):
         self.addCleanup(self.finish)
 
     def connect(self, until_ready=True):
-        front, ours = socket.socketpair()
+        front = Front()
         front.settimeout(DEADLINE_S)
         self.addCleanup(front.close)
-        self.slot.connect(ours)
+        self.slot.connect(front.connection)
         if until_ready:
             self.await_ready(front)
         return front
@@ -79,7 +79,7 @@ class ServingSlot(unittest.TestCase):
             self.waiting.release()
             self.go.acquire()
         if path == "/closes":
-            os.close(self.slot._sock.fileno())
+            os.close(self.slot._connection.answers)
         if path.startswith("/shrinks"):
             return self.shrinking_file(environ, start_response)
         if path == "/file":
@@ -219,16 +219,9 @@ class ServingSlot(unittest.TestCase):
         self.assertEqual(bytes(self.kept), b"body")
 
     def test_an_app_that_closes_its_descriptor_ends_the_connection_not_the_thread(self):
-        closed = threading.Event()
-
-        def close(sock, close=slot._close):
-            close(sock)
-            closed.set()
-
-        with unittest.mock.patch.object(slot, "_close", close):
-            self.front.sendall(request(1, "/closes"))
-            self.assertEqual(self.front.recv(1), b"")
-            closed.wait(DEADLINE_S)
+        self.front.sendall(request(1, "/closes"))
+        self.assertEqual(self.front.recv(1), b"")
+        self.front.close()
         again = self.connect()
         again.sendall(request(2, "/again"))
         self.assertEqual(split_frames(again.recv(65536))[0].kind, ANSWER)
@@ -236,9 +229,9 @@ class ServingSlot(unittest.TestCase):
 
     def test_a_connection_that_is_not_taken_yet_does_not_keep_a_thread_that_is_to_leave(self):
         slot = Slot(0, self.app, {}, [0], Log(), lambda why: None)
-        front, ours = socket.socketpair()
+        front = Front()
         self.addCleanup(front.close)
-        slot.connect(ours)
+        slot.connect(front.connection)
         slot.leave()
         thread = threading.Thread(target=slot.serve_forever, daemon=True)
         thread.start()
@@ -265,10 +258,10 @@ class ServingSlot(unittest.TestCase):
 
             @staticmethod
             def get():
-                sock = get()
-                if sock is not None:
+                connection = get()
+                if connection is not None:
                     self.slot.leave()  # before the thread has made the connection known
-                return sock
+                return connection
 
         self.slot._connections = LeavesFirst
         self.front.close()  # the thread takes up the next one
@@ -328,7 +321,7 @@ class ServingSlot(unittest.TestCase):
         self.assertEqual([frame.id for frame in self.answers(self.front, 1)], [5])
         self.assertEqual(self.ran, ["/fast", "/wait", "/last"])
 
-    def test_take_back_empties_the_socket_too(self):
+    def test_take_back_empties_the_pipe_too(self):
         self.front.sendall(request(1, "/wait"))
         self.await_waiting()
         self.front.sendall(request(2, "/never") + request(3, "/never"))

@@ -1,8 +1,9 @@
 // The front's side of the bridge, against a server that plays the worker.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { closeSync, constants, mkdtempSync, openSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type Server, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -12,16 +13,49 @@ import { type LinkHandler, openBegun, WorkerLink } from '../../src/bridge/worker
 const TOKEN = '00112233445566778899aabbccddeeff';
 const GREETING_BYTES = 20;
 
-/** A connection that the link made, by its greeting. */
+/** A connection that the link made, by its greeting; for a thread its pipes as well. */
 class Peer {
-  readonly socket: Socket;
+  /** What is written comes to the link. */
+  output: Socket;
+  private readonly socket: Socket;
+  private requests: Socket | null = null;
   private received = Buffer.alloc(0);
   private wake: (() => void) | null = null;
 
   constructor(socket: Socket) {
     this.socket = socket;
-    socket.on('error', () => {});
-    socket.on('data', (piece: Buffer) => {
+    this.output = socket;
+    this.hear(socket);
+  }
+
+  /** Makes pipes, has the link open them, and goes on with them. */
+  async offer(number: number): Promise<void> {
+    const names = [`${path()}.${number}.requests`, `${path()}.${number}.answers`];
+    execFileSync('mkfifo', names);
+    const [requests = 0, held = 0] = names.map((name) => openSync(name, constants.O_RDWR | constants.O_NONBLOCK));
+    const answers = openSync(names[1] ?? '', constants.O_WRONLY | constants.O_NONBLOCK);
+    const offer = Buffer.alloc(4);
+    offer.writeUInt32LE(number);
+    this.socket.write(offer);
+    await this.take(1);
+    closeSync(held);
+    for (const name of names) unlinkSync(name);
+    this.output = new Socket({ fd: answers, readable: false, writable: true });
+    this.requests = new Socket({ fd: requests, readable: true, writable: false });
+    this.output.on('error', () => {});
+    this.hear(this.requests);
+  }
+
+  /** As a process does that ends. */
+  end(): void {
+    this.socket.destroy();
+    this.requests?.destroy();
+    if (this.output !== this.socket) this.output.destroy();
+  }
+
+  private hear(input: Socket): void {
+    input.on('error', () => {});
+    input.on('data', (piece: Buffer) => {
       this.received = Buffer.concat([this.received, piece]);
       this.wake?.();
     });
@@ -81,14 +115,19 @@ let folder = '';
 let server: Server;
 let link: WorkerLink | null = null;
 let peers: Peer[] = [];
+let allPeers: Peer[] = [];
+let offers = 0;
 let newPeer: (() => void) | null = null;
 const path = (): string => join(folder, 'worker.sock');
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'nunicorn-link-'));
   peers = [];
+  allPeers = [];
   server = createServer((socket) => {
-    peers.push(new Peer(socket));
+    const peer = new Peer(socket);
+    peers.push(peer);
+    allPeers.push(peer);
     newPeer?.();
   }).listen(path());
   await once(server, 'listening');
@@ -97,7 +136,7 @@ beforeEach(async () => {
 afterEach(async () => {
   link?.close();
   link = null;
-  for (const { socket } of peers) socket.destroy();
+  for (const peer of allPeers) peer.end();
   server.close();
   await once(server, 'close');
   rmSync(folder, { recursive: true });
@@ -113,12 +152,9 @@ async function accept(): Promise<{ peer: Peer; token: string; kind: number; slot
   const peer = peers.shift();
   assert.ok(peer);
   const greeting = await peer.take(GREETING_BYTES);
-  return {
-    peer,
-    token: greeting.toString('hex', 0, 16),
-    kind: greeting.readUInt16LE(16),
-    slot: greeting.readUInt16LE(18),
-  };
+  const kind = greeting.readUInt16LE(16);
+  if (kind === 1) await peer.offer(++offers);
+  return { peer, token: greeting.toString('hex', 0, 16), kind, slot: greeting.readUInt16LE(18) };
 }
 
 async function connected(threads: number) {
@@ -204,12 +240,12 @@ test('requests wait for flush, then go to their thread in order', { timeout: 10_
 
 test('answers come to the handler of their thread', { timeout: 10_000 }, async () => {
   const { slots, first, calls } = await connected(2);
-  first.socket.write(Buffer.concat([frame(3, 7, 'OK', 'first'), frame(5, 7, '', ''), frame(2, 8, 'OK', 'whole')]));
+  first.output.write(Buffer.concat([frame(3, 7, 'OK', 'first'), frame(5, 7, '', ''), frame(2, 8, 'OK', 'whole')]));
   assert.deepEqual(await calls.next(), ['head', 0, 7, 200, 'OK']);
   assert.deepEqual(await calls.next(), ['data', 0, 7, 'first']);
   assert.deepEqual(await calls.next(), ['end', 0, 7, false]);
   assert.deepEqual(await calls.next(), ['answer', 0, 8, 200, 'OK', 'whole']);
-  slots[1]?.socket.write(frame(6, 9, '', ''));
+  slots[1]?.output.write(frame(6, 9, '', ''));
   assert.deepEqual(await calls.next(), ['error', 1, 9]);
 });
 
@@ -219,13 +255,13 @@ test('threads whose frames come apart do not mix', { timeout: 10_000 }, async ()
   const second = slots[1];
   assert.ok(second);
   // Each piece is read before the next is written: a whole frame of the same thread goes first.
-  first.socket.write(Buffer.concat([frame(6, 10, '', ''), one.subarray(0, 30)]));
+  first.output.write(Buffer.concat([frame(6, 10, '', ''), one.subarray(0, 30)]));
   assert.deepEqual(await calls.next(), ['error', 0, 10]);
-  second.socket.write(Buffer.concat([frame(6, 20, '', ''), two.subarray(0, 45)]));
+  second.output.write(Buffer.concat([frame(6, 20, '', ''), two.subarray(0, 45)]));
   assert.deepEqual(await calls.next(), ['error', 1, 20]);
-  first.socket.write(one.subarray(30));
+  first.output.write(one.subarray(30));
   assert.deepEqual(await calls.next(), ['answer', 0, 1, 200, 'OK', 'a'.repeat(50)]);
-  second.socket.write(two.subarray(45));
+  second.output.write(two.subarray(45));
   assert.deepEqual(await calls.next(), ['answer', 1, 2, 200, 'OK', 'b'.repeat(50)]);
 });
 
@@ -239,11 +275,11 @@ test('what is said on the control connection', { timeout: 10_000 }, async () => 
 
 test('what was taken back is heard, in lines that come apart and together', { timeout: 10_000 }, async () => {
   const { control, first, calls, taken } = await connected(1);
-  control.socket.write('{"op": "taken", "slot": 0, "ids": [1, 2]}\n{"op": "taken", "sl');
+  control.output.write('{"op": "taken", "slot": 0, "ids": [1, 2]}\n{"op": "taken", "sl');
   assert.deepEqual(await taken.next(), [0, [1, 2]]);
-  first.socket.write(frame(6, 1, '', ''));
+  first.output.write(frame(6, 1, '', ''));
   await calls.next();
-  control.socket.write('ot": 0, "ids": []}\n');
+  control.output.write('ot": 0, "ids": []}\n');
   assert.deepEqual(await taken.next(), [0, []]);
 });
 
@@ -253,43 +289,43 @@ test('a control connection that ends is made anew, and what was asked there aske
   const { link, control, taken } = await connected(2);
   link.takeBack(0);
   await control.takeLine();
-  control.socket.write('{"op": "taken", "slot": 0, "ids": []}\n');
+  control.output.write('{"op": "taken", "slot": 0, "ids": []}\n');
   await taken.next();
-  control.socket.destroy();
+  control.end();
   link.takeBack(1);
   const { peer, token, kind } = await accept();
   assert.deepEqual([token, kind], [TOKEN, 2]);
   assert.deepEqual(await peer.takeLine(), { op: 'take-back', slot: 1 });
-  peer.socket.write('{"op": "taken", "slot": 1, "ids": [5]}\n');
+  peer.output.write('{"op": "taken", "slot": 1, "ids": [5]}\n');
   assert.deepEqual(await taken.next(), [1, [5]]);
 });
 
 test('a control connection on which something else comes is made anew', { timeout: 10_000 }, async () => {
   const { control } = await connected(1);
-  control.socket.write('no message\n');
+  control.output.write('no message\n');
   const { token, kind } = await accept();
   assert.deepEqual([token, kind], [TOKEN, 2]);
 });
 
 test('a broken connection is told and made anew, and works', { timeout: 10_000 }, async () => {
   const { link, first, lost, calls } = await connected(2);
-  first.socket.destroy();
+  first.end();
   assert.deepEqual(await lost.next(), [0]);
   const { peer, token, kind, slot } = await accept();
   assert.deepEqual([token, kind, slot], [TOKEN, 1, 0]);
-  peer.socket.write(frame(9, 0, '', ''));
+  peer.output.write(frame(9, 0, '', ''));
   assert.deepEqual(await calls.next(), ['ready', 0]);
   link.send(0, request(5));
   link.flush();
   assert.equal((await peer.take(38)).readUInt32LE(8), 5);
-  peer.socket.write(frame(2, 5, 'OK', 'again'));
+  peer.output.write(frame(2, 5, 'OK', 'again'));
   assert.deepEqual(await calls.next(), ['answer', 0, 5, 200, 'OK', 'again']);
   assert.deepEqual(lost.waiting, []);
 });
 
 test('a worker that sends no frames is disconnected, and why is told', { timeout: 10_000 }, async () => {
   const { first, lost } = await connected(1);
-  first.socket.write(Buffer.alloc(20, 0xff));
+  first.output.write(Buffer.alloc(20, 0xff));
   assert.deepEqual(await lost.next(), [0, 'a frame of unknown kind 255']);
 });
 
@@ -306,9 +342,9 @@ test('what each thread began last is read from the shared file', { timeout: 10_0
 test('all that a dead worker had sent is read before it is done with', { timeout: 10_000 }, async () => {
   const { link, first, slots, control, calls, lost } = await connected(2);
   link.pause(0);
-  first.socket.end(frame(2, 1, 'OK', 'last'));
-  slots[1]?.socket.end();
-  control.socket.end();
+  first.output.end(frame(2, 1, 'OK', 'last'));
+  slots[1]?.end();
+  control.output.end();
   let done = 0;
   await new Promise<void>((resolve) => {
     link.drainDead(5000, () => {
@@ -324,9 +360,9 @@ test('all that a dead worker had sent is read before it is done with', { timeout
 test('a front that stood still for longer than the limit reads it all the same', { timeout: 10_000 }, async () => {
   const { link, first, control, calls } = await connected(1);
   link.pause(0);
-  first.socket.end(frame(2, 1, 'OK', 'last'));
-  control.socket.end();
-  await once(first.socket, 'finish');
+  first.output.end(frame(2, 1, 'OK', 'last'));
+  control.output.end();
+  await once(first.output, 'finish');
   await new Promise<void>((resolve) => {
     link.drainDead(1, resolve);
     const end = performance.now() + 20;
@@ -345,4 +381,28 @@ test('something else may hold the socket of a dead worker open: there is a limit
     });
   });
   assert.equal(done, 1);
+});
+
+test('an offer that cannot be taken is asked for anew', { timeout: 10_000 }, async () => {
+  const handler: LinkHandler = {
+    answersOf: () => ({}) as AnswerHandler,
+    piecesHandled: () => {},
+    slotLost: () => {},
+    takenBack: () => {},
+    stack: () => {},
+  };
+  const begun = openBegun(join(folder, 'begun'));
+  assert.ok(typeof begun === 'number');
+  link = new WorkerLink(path(), begun, 1, TOKEN, handler);
+  const first = await new Promise<Peer>((resolve) => {
+    newPeer = () => {
+      const peer = peers.shift();
+      if (peer !== undefined) resolve(peer);
+    };
+  });
+  assert.equal((await first.take(GREETING_BYTES)).readUInt16LE(16), 1);
+  first.output.write(Buffer.from([255, 255, 0, 0])); // of an offer that is withdrawn
+  let again = await accept();
+  if (again.kind !== 1) again = await accept();
+  assert.deepEqual([again.token, again.kind, again.slot], [TOKEN, 1, 0]);
 });

@@ -15,11 +15,12 @@ from selectors import EVENT_READ, DefaultSelector
 from socket import MSG_WAITALL, socket
 from time import sleep
 
-from .frames import CONTROL_CONNECTION, GREETING, SLOT_CONNECTION
+from .frames import CONTROL_CONNECTION, GREETING, OFFER, SLOT_CONNECTION
 from .interrupt import app_stack
+from .pipes import Offer
 from .slot import is_waiting
 
-_ACCEPT_AGAIN_SECONDS = 0.05
+_AGAIN_SECONDS = 0.05
 
 
 class Lines:
@@ -57,6 +58,7 @@ class Control:
         self._token = token
         self._slots = slots
         self._worker = worker
+        self._offers = 0
         self._selector = DefaultSelector()
         self._selector.register(master.sock, EVENT_READ, self._from_master)
         self._selector.register(listener, EVENT_READ, self._accept)
@@ -117,7 +119,7 @@ class Control:
         try:
             sock = socket(fileno=self._listener._accept()[0])  # accept() would make one of what is `socket.socket` by now
         except OSError:
-            sleep(_ACCEPT_AGAIN_SECONDS)  # no descriptor is left, and the connection still waits
+            sleep(_AGAIN_SECONDS)  # no descriptor is left, and the connection still waits
             return
         sock.settimeout(1)
         try:
@@ -129,19 +131,61 @@ class Control:
         if not hmac.compare_digest(token, self._token):
             sock.close()
         elif kind == SLOT_CONNECTION and number < len(self._slots):
-            self._slots[number].connect(sock)
+            self._offer(sock, self._slots[number])
         elif kind == CONTROL_CONNECTION:
             sock.setblocking(True)
             front = Lines(sock)
-            self._selector.register(sock, EVENT_READ, lambda: self._from_front(front))
+            self._watch(sock, lambda: self._from_front(front))
         else:
             sock.close()
+
+    def _watch(self, sock, heard):
+        try:
+            before = self._selector.unregister(sock).fileobj
+        except KeyError:
+            pass
+        else:
+            if before is not sock:
+                before.detach()  # an app has closed it, and its number is the new one's
+        self._selector.register(sock, EVENT_READ, heard)
+
+    def _let_go(self, sock):
+        self._selector.unregister(sock)
+        sock.close()
+
+    def _offer(self, sock, slot):
+        self._offers += 1
+        try:
+            offer = Offer("%s.%d" % (self._listener.getsockname(), self._offers))
+        except OSError as error:
+            self._worker.no_pipes(error)
+            sleep(_AGAIN_SECONDS)  # the front comes again
+            sock.close()
+            return
+        self._watch(sock, lambda: self._opened(sock, slot, offer))
+        try:
+            sock.sendall(OFFER.pack(self._offers))
+        except OSError:
+            pass  # the front is gone, as is heard next
+
+    def _opened(self, sock, slot, offer):
+        if not _hears(sock):
+            offer.withdraw()
+            self._let_go(sock)
+            return
+        connection = offer.taken()
+        self._watch(sock, lambda: self._front_gone(sock, connection))
+        slot.connect(connection)
+
+    def _front_gone(self, sock, connection):
+        if not _hears(sock):
+            connection.end()
+            self._let_go(sock)
 
     def _from_front(self, front):
         messages = front.hear()
         if messages is None:
-            self._selector.unregister(front.sock)
-            front.sock.close()
+            self._let_go(front.sock)
             return
         for message in messages:
             slot = self._slots[message["slot"]]
@@ -152,3 +196,11 @@ class Control:
                 slot.app_code.interrupt(message["id"])
             elif message["op"] == "take-back":
                 front.say(op="taken", slot=slot.number, ids=slot.take_back())
+
+
+def _hears(sock):
+    """Whether it is a byte that has come, and not the end."""
+    try:
+        return bool(sock.recv(1))
+    except OSError:
+        return False

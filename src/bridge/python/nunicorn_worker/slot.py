@@ -1,11 +1,10 @@
 """A thread of a worker: takes requests from its connection to the front, runs them, sends the answers."""
 
-import os
 import traceback
 from _thread import allocate_lock
 from collections import deque
+from os import read
 from queue import SimpleQueue
-from socket import MSG_DONTWAIT, SHUT_RD, SHUT_RDWR
 from time import perf_counter
 
 from .frames import ERROR, HEADER, READY
@@ -28,7 +27,7 @@ class Slot:
         """The connection to the front is gone: nobody is there to take an answer."""
 
     def __init__(self, number, app, base_environ, begun, log, ask_to_leave, wait=None):
-        """`ask_to_leave` has the worker replaced. `wait`, if it is not None, waits for a socket before that is read."""
+        """`ask_to_leave` has the worker replaced. `wait`, if it is not None, waits for a descriptor before that is read."""
         self.number = number
         self.app = app
         self.base_environ = base_environ
@@ -42,20 +41,20 @@ class Slot:
         self.out = []  # pieces of answers that are ready but not sent
         self._ahead = deque()  # requests that have been read but not begun
         self._rest = b""  # the beginning of a frame of which the rest has not been read
-        self._sock = None
+        self._connection = None
         self._left = False
         self._connections = SimpleQueue()
         self._read_lock = allocate_lock()
         self._send_lock = allocate_lock()
 
-    def connect(self, sock):
-        """Hands over a connection from a front."""
-        self._connections.put(sock)
+    def connect(self, connection):
+        """Hands over a connection to a front."""
+        self._connections.put(connection)
 
     def abandon(self):
         """In a process that the app forked: closes the connection, which the parent goes on using."""
-        if self._sock is not None:
-            self._sock.close()
+        if self._connection is not None:
+            self._connection.abandon()
         self._connections.put(None)
 
     def log_exception(self, message):
@@ -72,15 +71,14 @@ class Slot:
         self.app_code.bind()
         let_others_finish()
         while True:
-            sock = self._connections.get()
-            if sock is None:
+            connection = self._connections.get()
+            if connection is None:
                 return
-            self._sock = sock
+            self._connection = connection
             if self._left:
-                _stop_reading(sock)  # leave() came between the last two lines and did not see it
+                connection.end()  # leave() came between the last two lines and did not see it
             self.cancelled.clear()  # of the front before
             try:
-                sock.setblocking(True)
                 if self.app_code.was_interrupted():
                     # Nothing more is to run here, which this front may not know.
                     self._ask_to_leave("left by a front after a request ran into --timeout")
@@ -94,8 +92,9 @@ class Slot:
                 self.log_exception("Error between two requests")
                 self._ask_to_leave("hit by an error between two requests")
             finally:
-                self._sock = None
-                _close(sock)
+                with self._read_lock, self._send_lock:
+                    self._connection = None
+                    connection.close()
                 self._ahead.clear()
                 self._rest = b""
                 self.out.clear()
@@ -131,19 +130,21 @@ class Slot:
                 self.flush()
                 gather_until = perf_counter() + _GATHER_SECONDS
 
-    def _read(self, flags=0):
-        """Reads what is there into `_ahead`, at least one frame unless flags say not to wait. False at the end."""
+    def _read(self, wait=True):
+        """Reads what is there into `_ahead`, at least one frame if it is to `wait`. False at the end."""
+        connection = self._connection
         data = self._rest
-        while True:
+        while not connection.ended:
             try:
-                if self._wait and not flags:
-                    self._wait(self._sock)
-                piece = self._sock.recv(_READ_BYTES, flags)
-            except BlockingIOError:
-                break
+                if not wait:
+                    if not connection.has_request():
+                        break
+                elif self._wait:
+                    self._wait(connection.requests)
+                piece = read(connection.requests, _READ_BYTES)
             except OSError:
                 return False
-            if not piece:
+            if connection.ended:
                 return False
             data = data + piece if data else piece
             position, size = 0, len(data)
@@ -157,10 +158,10 @@ class Slot:
                 position = end
             if position:
                 data = data[position:]
-                if not flags:
+                if wait:
                     break
         self._rest = data
-        return True
+        return not connection.ended
 
     def flush(self):
         """Sends what has gathered in `out`. Raises Broken."""
@@ -173,8 +174,11 @@ class Slot:
         data = b"".join(out[:count]) + behind
         del out[:count]
         if data:  # else another thread has sent it, and the connection may be gone since
+            connection = self._connection
+            if connection is None:
+                raise self.Broken
             try:
-                self._sock.sendall(data)
+                connection.send(data)
             except OSError as error:
                 raise self.Broken from error
 
@@ -197,14 +201,11 @@ class Slot:
         # To its last byte nothing else may leave: a thread of the app's own may ask for more time in the midst of it.
         with self._send_lock:
             self._flush(header)
-            sock_fd = self._sock.fileno()
             try:
                 while size > 0:
-                    sent = os.sendfile(sock_fd, fd, offset, size)
+                    sent = self._connection.send_file(fd, offset, size)
                     if sent == 0:
-                        # The frame promised more than there is: only the end of the connection can take that back.
-                        self._sock.shutdown(SHUT_RDWR)
-                        raise self.Broken
+                        raise self.Broken  # the frame promised more than there is: only the end of the connection can take that back
                     offset += sent
                     size -= sent
             except OSError as error:
@@ -216,8 +217,9 @@ class Slot:
         """Ends the thread, when it has answered what it runs."""
         self._left = True
         self._connections.put(None)
-        if self._sock is not None:
-            _stop_reading(self._sock)  # wakes the thread if it waits for a request
+        connection = self._connection
+        if connection is not None:
+            connection.end()
 
     def cancel(self, request_id):
         """The client of a request has left."""
@@ -232,30 +234,28 @@ class Slot:
             return []  # the thread is reading: it has nothing
         taken = []
         try:
-            sock = self._sock
-            if sock is not None:
-                self._read(MSG_DONTWAIT)
+            connection = self._connection
+            if connection is not None:
+                self._read(wait=False)
             while True:
                 try:
                     taken.append(self._ahead.popleft()[0])
                 except IndexError:
                     break
-            if sock is not None and self._send_lock.acquire(blocking=False):
+            if connection is not None and self._send_lock.acquire(blocking=False):
                 try:
-                    self._send_what_fits(sock)
+                    self._send_what_fits(connection)
                 finally:
                     self._send_lock.release()
         finally:
             self._read_lock.release()
         return taken
 
-    def _send_what_fits(self, sock):
+    def _send_what_fits(self, connection):
         count = len(self.out)
         data = b"".join(self.out[:count])
-        if not data:
-            return
         try:
-            sent = sock.send(data, MSG_DONTWAIT)
+            sent = connection.send_what_fits(data)
         except OSError:
             return
         self.out[:count] = [data[sent:]] if sent < len(data) else []
@@ -264,22 +264,3 @@ class Slot:
 def is_waiting(frame):
     """Whether this is the innermost frame of a thread that waits for a request."""
     return frame.f_code is Slot._read.__code__
-
-
-def _close(sock):
-    """Its descriptor may be closed already, by an app that has closed one twice, or be that of the next connection by now.
-
-    The front connects anew in either case, and is served.
-    """
-    try:
-        sock.close()
-    except OSError:
-        pass
-
-
-def _stop_reading(sock):
-    """What has arrived can still be read, then comes the end."""
-    try:
-        sock.shutdown(SHUT_RD)
-    except OSError:
-        pass

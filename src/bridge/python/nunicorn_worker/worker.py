@@ -130,9 +130,9 @@ def has_greenlets():
     return _thread.start_new_thread is not start_new_thread
 
 
-def _let_greenlets_run(sock):
+def _let_greenlets_run(descriptor):
     """They run in the main thread, and only while it waits in a function that has been replaced as well."""
-    select.select([sock], [], [])
+    select.select([descriptor], [], [])
 
 
 def become_user(process):
@@ -155,6 +155,7 @@ class Worker:
         self._view = view or WorkerView(self._setup.server, process["age"], process["number"])
         self._pid = self._view.pid = os.getpid()
         self._told_to_leave = False
+        self._no_pipes_said = False
         # Taken, and kept, by the thread that brings this process to its end: the main thread, or the control thread if that is stuck.
         self._ending = allocate_lock()
         self._view.ask_to_leave = lambda: self._ask_to_leave("asked to leave by a hook")
@@ -310,6 +311,11 @@ class Worker:
 
     def reopen_logs(self):
         self._log.reopen_files()
+
+    def no_pipes(self, error):
+        if not self._no_pipes_said:
+            self._no_pipes_said = True
+            self._log.error("A thread could not be connected to its front, and waits until it can be: %s", error)
 
     def control_failed(self):
         self._log.exception("Error in the control thread")

@@ -1,0 +1,251 @@
+"""The pipes between a thread and a front, and how a front gets them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import tempfile
+import threading
+import unittest
+from unittest import mock
+
+from nunicorn_worker.control import Control, Lines
+from nunicorn_worker.pipes import Offer
+from support import Front
+
+DEADLINE_S = 10
+TOKEN = b"0123456789abcdef"
+
+
+class Pipes(unittest.TestCase):
+    def setUp(self):
+        self.front = Front()
+        self.front.settimeout(DEADLINE_S)
+        self.connection = self.front.connection
+        self.addCleanup(self.connection.close)
+        self.addCleanup(self.front.close)
+
+    def test_names_stay_no_longer_than_they_are_needed(self):
+        with tempfile.TemporaryDirectory() as folder:
+            offer = Offer(os.path.join(folder, "pipes"))
+            self.assertEqual(sorted(os.listdir(folder)), ["pipes.answers", "pipes.requests"])
+            offer.taken().close()
+            self.assertEqual(os.listdir(folder), [])
+            Offer(os.path.join(folder, "pipes")).withdraw()
+            self.assertEqual(os.listdir(folder), [])
+
+    def test_an_offer_that_fails_leaves_nothing_behind(self):
+        with tempfile.TemporaryDirectory() as folder:
+            before = len(os.listdir("/dev/fd"))
+            with mock.patch("os.open", side_effect=OSError(errno.EMFILE, "Too many open files")):
+                self.assertRaises(OSError, Offer, os.path.join(folder, "pipes"))
+            self.assertEqual(os.listdir(folder), [])
+            self.assertRaises(FileNotFoundError, Offer, os.path.join(folder, "gone", "pipes"))
+            self.assertLessEqual(len(os.listdir("/dev/fd")), before)
+
+    def test_the_end_wakes_who_waits(self):
+        woken = threading.Event()
+
+        def wait():
+            os.read(self.connection.requests, 100)
+            woken.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        self.connection.end()
+        self.assertTrue(woken.wait(DEADLINE_S))
+        thread.join()
+        self.assertTrue(self.connection.ended)
+
+    def test_the_end_does_not_wait_for_room(self):
+        os.set_blocking(self.connection.requests, False)
+        with self.assertRaises(BlockingIOError):
+            while True:
+                os.write(self.connection.requests, b"x" * 4096)
+        os.set_blocking(self.connection.requests, True)
+        self.connection.end()
+        self.assertTrue(self.connection.has_request())
+
+    def test_what_is_closed_may_be_ended_and_closed(self):
+        self.connection.close()
+        self.connection.end()
+        self.connection.close()
+        self.assertEqual(self.front.recv(1), b"")
+
+    def test_an_app_that_has_closed_a_descriptor(self):
+        os.close(self.connection.requests)
+        self.connection.end()
+        self.connection.close()
+        self.assertEqual(self.front.recv(1), b"")
+
+    def test_who_sends_hears_that_the_front_is_gone(self):
+        self.front.close()
+        self.assertRaises(BrokenPipeError, self.connection.send, b"x")
+        self.assertRaises(BrokenPipeError, self.connection.send_what_fits, b"x")
+
+    def test_all_is_sent_also_where_a_write_is_cut_short(self):
+        with mock.patch("nunicorn_worker.pipes.write", lambda descriptor, data: os.write(descriptor, data[:3])):
+            self.connection.send(b"0123456789")
+        self.assertEqual(self.front.recv(10, socket.MSG_WAITALL), b"0123456789")
+
+    def test_what_does_not_fit_is_not_waited_for(self):
+        data = os.urandom(1_000_000)
+        sent = self.connection.send_what_fits(data)
+        self.assertGreater(sent, 0)
+        self.assertLess(sent, len(data))
+        self.assertEqual(self.front.recv(sent, socket.MSG_WAITALL), data[:sent])
+        self.assertEqual(self.connection.send_what_fits(b"more"), 4)
+
+    def test_a_file_goes_out_also_where_the_system_sends_none_to_a_pipe(self):
+        with tempfile.TemporaryFile() as file:
+            file.write(b"0123456789")
+            file.flush()
+            self.assertEqual(self.connection.send_file(file.fileno(), 2, 5), 5)
+            with mock.patch("os.sendfile", side_effect=OSError(errno.EINVAL, "Invalid argument")):
+                self.assertEqual(self.connection.send_file(file.fileno(), 7, 5), 3)
+                self.assertEqual(self.connection.send_file(file.fileno(), 10, 5), 0)
+            self.assertEqual(self.front.recv(8, socket.MSG_WAITALL), b"23456789")
+            with mock.patch("os.sendfile", side_effect=OSError(errno.EIO, "Input/output error")):
+                self.assertRaises(OSError, self.connection.send_file, file.fileno(), 0, 5)
+
+
+class Worker:
+    def __init__(self):
+        self.errors = []
+
+    def no_pipes(self, error):
+        self.errors.append(error.errno)
+
+
+class TakingSlot:
+    number = 0
+
+    def __init__(self):
+        self.connections = []
+        self.connected = threading.Semaphore(0)
+
+    def connect(self, connection):
+        self.connections.append(connection)
+        self.connected.release()
+
+
+class Handshake(unittest.TestCase):
+    """A front that comes to a control thread, whose turns the test makes itself."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.path = os.path.join(folder.name, "worker.sock")
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(self.path)
+        listener.listen()
+        master, ours = socket.socketpair()
+        self.addCleanup(master.close)
+        self.addCleanup(ours.close)
+        self.slot, self.worker = TakingSlot(), Worker()
+        self.control = Control(Lines(ours), listener, TOKEN, [self.slot], self.worker)
+        self.addCleanup(lambda: [self.control._let_go(key.fileobj) for key in list(self.control._selector.get_map().values())])
+
+    def turn(self):
+        for key, _ in self.control._selector.select(DEADLINE_S):
+            key.data()
+
+    def coming_front(self, path=None):
+        sock = socket.socket(socket.AF_UNIX)
+        self.addCleanup(sock.close)
+        sock.settimeout(DEADLINE_S)
+        sock.connect(path or self.path)
+        sock.sendall(TOKEN + struct.pack("<HH", 1, 0))
+        return sock
+
+    def front(self):
+        sock = self.coming_front()
+        self.turn()
+        return sock
+
+    def accepted(self):
+        known = {self.control._listener.fileno(), self.control._master.sock.fileno()}
+        return [fd for fd in self.control._selector.get_map() if fd not in known]
+
+    def offered(self, sock):
+        (number,) = struct.unpack("<I", sock.recv(4))
+        return f"{self.path}.{number}"
+
+    def opened(self, sock):
+        base = self.offered(sock)
+        requests = os.open(base + ".requests", os.O_WRONLY | os.O_NONBLOCK)
+        answers = os.open(base + ".answers", os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, requests)
+        self.addCleanup(os.close, answers)
+        sock.sendall(b"\1")
+        self.turn()
+        connection = self.slot.connections[-1]
+        self.addCleanup(connection.close)
+        return requests, answers, connection
+
+    def test_a_front_that_opens_the_pipes_is_connected(self):
+        sock = self.front()
+        requests, answers, connection = self.opened(sock)
+        os.write(requests, b"request")
+        self.assertEqual(os.read(connection.requests, 100), b"request")
+        connection.send(b"answer")
+        self.assertEqual(os.read(answers, 100), b"answer")
+        self.assertEqual(os.listdir(self.folder), ["worker.sock"])
+        self.assertFalse(connection.ended)
+
+    def test_the_end_of_the_front_ends_the_connection(self):
+        sock = self.front()
+        _, _, connection = self.opened(sock)
+        sock.close()
+        self.turn()
+        self.assertTrue(connection.ended)
+        self.assertTrue(connection.has_request())
+
+    def test_the_end_of_the_worker_is_told_to_the_front(self):
+        _, answers, connection = self.opened(self.front())
+        connection.close()
+        self.assertTrue(select.select([answers], [], [], DEADLINE_S)[0])
+        self.assertEqual(os.read(answers, 1), b"")
+
+    def test_a_front_that_leaves_before_it_has_opened_them(self):
+        sock = self.front()
+        self.offered(sock)
+        sock.close()
+        self.turn()
+        self.assertEqual(self.slot.connections, [])
+        self.assertEqual(os.listdir(self.folder), ["worker.sock"])
+        self.opened(self.front())
+
+    def test_two_fronts_at_a_time_get_pipes_of_their_own(self):
+        first, second = self.front(), self.front()
+        requests, _, connection = self.opened(second)
+        first.close()
+        self.turn()
+        os.write(requests, b"request")
+        self.assertEqual(os.read(connection.requests, 100), b"request")
+
+    def test_what_cannot_be_made_is_said_and_the_front_let_go(self):
+        os.rename(self.folder, self.folder + "-gone")
+        self.addCleanup(os.rename, self.folder + "-gone", self.folder)
+        sock = self.coming_front(os.path.join(self.folder + "-gone", "worker.sock"))
+        self.turn()
+        self.assertEqual(sock.recv(1), b"")
+        self.assertEqual(self.worker.errors, [errno.ENOENT])
+
+    def test_an_app_that_closes_the_socket_of_a_front_does_not_keep_the_next_one_out(self):
+        self.front()
+        (accepted,) = self.accepted()
+        again = self.coming_front()
+        os.close(accepted)
+        self.turn()
+        self.assertEqual(self.accepted(), [accepted])
+        self.opened(again)
+
+
+if __name__ == "__main__":
+    unittest.main()
