@@ -5,7 +5,9 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, w
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConnectionOptions } from 'node:tls';
+import { isDeepStrictEqual } from 'node:util';
 import { SOON_MS, until, withDeadline } from './deadline.ts';
 import { Connection, exchange, get, type Response } from './http.ts';
 import { FIXTURES, NUNICORN, VENV, VENV_BIN } from './paths.ts';
@@ -351,8 +353,18 @@ export class Server {
     return `${lines.join('\n')}\n${this.output}`;
   }
 
-  /** How many descriptors each process of the tree has open, by pid. */
-  descriptorCounts(): Map<number, number> {
+  /** How many descriptors each process of the tree has open, by pid, once that stays the same: threads may still be connected. */
+  async descriptorsAtRest(): Promise<Map<number, number>> {
+    let before = this.#descriptorCounts();
+    for (;;) {
+      await sleep(300);
+      const counts = this.#descriptorCounts();
+      if (isDeepStrictEqual(counts, before)) return counts;
+      before = counts;
+    }
+  }
+
+  #descriptorCounts(): Map<number, number> {
     const counts = new Map<number, number>();
     for (const { pid } of this.#living()) {
       try {
@@ -367,7 +379,7 @@ export class Server {
   /** Waits until no process of the tree holds more descriptors than at `before`. */
   async descriptorsBackTo(before: ReadonlyMap<number, number>, slack = 0): Promise<void> {
     const grown = (): number[] =>
-      [...this.descriptorCounts()]
+      [...this.#descriptorCounts()]
         .filter(([pid, count]) => count > (before.get(pid) ?? Number.POSITIVE_INFINITY) + slack)
         .map(([pid]) => pid);
     await until(

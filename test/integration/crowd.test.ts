@@ -19,7 +19,7 @@ async function ask(connection: Connection): Promise<string> {
 it('clients that take all descriptors keep no worker from being replaced', { skip }, async () => {
   const args = ['--header-timeout', '60', '--keep-alive', '60'];
   await withServer({ app: 'wsgi_matrix:application', descriptors: DESCRIPTORS, args }, async (server) => {
-    const before = server.descriptorCounts();
+    const before = await server.descriptorsAtRest();
     const first = await server.connect();
     assert.equal(await ask(first), 'hello');
     const crowd: Connection[] = [];

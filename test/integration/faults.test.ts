@@ -313,8 +313,8 @@ it('no process holds more descriptors after a load than before', { skip }, async
     await warm();
     await server.get('/');
     // Connections that are on their way out would count; the first look waits for none of them to be left.
-    const before = await until(() => {
-      const counts = server.descriptorCounts();
+    const before = await until(async () => {
+      const counts = await server.descriptorsAtRest();
       return counts.size >= 4 ? counts : undefined;
     }, 'all processes');
     await warm();

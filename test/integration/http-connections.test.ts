@@ -127,7 +127,7 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
   });
 
   scenario.differs('a connection that says nothing harms nobody', 'each holds a thread for 5 s', async (server) => {
-    const before = server.descriptorCounts();
+    const before = await server.descriptorsAtRest();
     const silent = await Promise.all(Array.from({ length: 20 }, () => server.connect()));
     assert.equal((await server.get('/')).text(), 'ok');
     for (const connection of silent) connection.reset();

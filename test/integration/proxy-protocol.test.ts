@@ -144,7 +144,7 @@ test('a header may come in pieces of any size, with requests behind it', async (
 test('a header of which the rest never comes ends at --header-timeout, one that leaves leaves nothing', async () => {
   const options = { app: APP, args: ['--proxy-protocol', 'auto', '--header-timeout', '0.3'] };
   await withServer(options, async (server) => {
-    const before = server.descriptorCounts();
+    const before = await server.descriptorsAtRest();
     const silent = await Connection.open({ ...server.address, prelude: 'PROXY TC' });
     await silent.end();
     const gone = await Connection.open({ ...server.address, prelude: V2.subarray(0, 14) });

@@ -19,7 +19,7 @@ for (const args of [[], ['--preload'], ['--fronts', '2']]) {
   it(`--max-requests recycles workers under load and drops nothing ${args.join(' ')}`, { skip }, async () => {
     const limits = ['--max-requests', '100', '--max-requests-jitter', '20', ...AT_ONCE];
     await withServer({ app: APP, workers: 2, threads: 2, args: [...limits, ...args] }, async (server) => {
-      const descriptors = server.descriptorCounts();
+      const descriptors = await server.descriptorsAtRest();
       const common = { address: server.address, path: '/', method: 'POST', body: BODY };
       const loads = [new Load({ ...common, clients: 4, keepAlive: true }), new Load({ ...common, clients: 2 })];
       await until(() => recycled(server, '--max-requests') >= 8, 'eight recycles', 60_000);

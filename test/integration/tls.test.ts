@@ -65,7 +65,7 @@ test('many requests on one connection, and a stream', async () => {
 
 test('a handshake that never ends is ended at --header-timeout and holds nobody up', async () => {
   await withServer({ app: APP, tls, args: [...SERVE, '--header-timeout', '0.5'] }, async (server) => {
-    const before = server.descriptorCounts();
+    const before = await server.descriptorsAtRest();
     const place = parseBind(server.binds[0] ?? '');
     const silent = await Connection.open(place);
     const half = await Connection.open(place);

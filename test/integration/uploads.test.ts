@@ -96,7 +96,7 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
   scenario.differs('an upload broken off leaves neither file nor descriptor', 'calls the app', async (server) => {
     await server.get('/');
     const bodies = await count(server, 'bodies');
-    const before = server.descriptorCounts();
+    const before = await server.descriptorsAtRest();
     for (let time = 0; time < 5; time++) {
       const connection = await server.connect();
       await connection.send('POST /length HTTP/1.1\r\nHost: test\r\nContent-Length: 9000000\r\n\r\n');

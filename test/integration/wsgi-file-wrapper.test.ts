@@ -70,7 +70,7 @@ matrix({ app: 'wsgi_matrix:application', workers: 1 }, (scenario) => {
 
   scenario('a client that leaves in the middle of a file leaves no descriptor open', async (server) => {
     await server.get('/file/length');
-    const before = server.descriptorCounts();
+    const before = await server.descriptorsAtRest();
     for (let time = 0; time < 20; time++) {
       const connection = await server.connect();
       await connection.send('GET /file/length HTTP/1.1\r\nHost: test\r\n\r\n');
