@@ -80,6 +80,9 @@ class ServingSlot(unittest.TestCase):
             self.go.acquire()
         if path == "/closes":
             os.close(self.slot._connection.answers)
+        if path == "/null":
+            with open(os.devnull, "rb") as null:
+                os.dup2(null.fileno(), self.slot._connection.requests)
         if path.startswith("/shrinks"):
             return self.shrinking_file(environ, start_response)
         if path == "/file":
@@ -237,6 +240,15 @@ class ServingSlot(unittest.TestCase):
         thread.start()
         thread.join(DEADLINE_S)
         self.assertFalse(thread.is_alive())
+
+    def test_an_app_that_puts_a_file_in_the_place_of_its_descriptor_ends_the_connection(self):
+        self.front.sendall(request(1, "/null"))
+        self.assertEqual(self.answers(self.front, 1)[0].kind, ANSWER)
+        self.assertEqual(self.front.recv(1), b"")
+        self.front.close()
+        again = self.connect()
+        again.sendall(request(2))
+        self.assertEqual(self.answers(again, 1)[0].id, 2)
 
     @unittest.skipUnless(hasattr(os, "SCHED_BATCH"), "Linux")
     def test_a_thread_lets_others_finish_when_it_is_woken(self):

@@ -144,7 +144,7 @@ class Slot:
                 piece = read(connection.requests, _READ_BYTES)
             except OSError:
                 return False
-            if connection.ended:
+            if connection.ended or not piece:  # nothing is what a file gives that an app has put in the pipe's place
                 return False
             data = data + piece if data else piece
             position, size = 0, len(data)
