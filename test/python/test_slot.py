@@ -43,7 +43,8 @@ class ServingSlot(unittest.TestCase):
         self.seen_begun = []
         self.asked_to_leave = []
         base_environ = {"wsgi.file_wrapper": wsgi.FileWrapper}
-        self.slot = Slot(0, self.app, base_environ, self.begun, Log(), self.asked_to_leave.append)
+        self.log = Log()
+        self.slot = Slot(0, self.app, base_environ, self.begun, self.log, self.asked_to_leave.append)
         self.thread = threading.Thread(target=self.slot.serve_forever, daemon=True)
         self.thread.start()
         self.front = self.connect()
@@ -444,6 +445,28 @@ class ServingSlot(unittest.TestCase):
         second = self.connect()
         second.sendall(request(2, "/next"))
         self.assertEqual(self.answers(second, 1)[0].body, b"/next")
+
+    def test_a_signals_handler_that_fails_in_the_midst_of_an_answer_ends_the_connection_not_the_thread(self):
+        def write_some(descriptor, data):
+            if len(data) < 1000:
+                return os.write(descriptor, data)
+            os.write(descriptor, data[:10])
+            raise KeyError("of a handler of the app's")
+
+        with unittest.mock.patch("nunicorn_worker.pipes.write", write_some):
+            self.front.sendall(request(1, "/" + 1000 * "x"))
+            self.assertEqual(len(self.front.recv(2000, socket.MSG_WAITALL)), 10)
+            self.front.close()
+            second = self.connect()
+        with unittest.mock.patch("os.sendfile", side_effect=KeyError("of a handler of the app's")):
+            second.sendall(request(2, "/file"))
+            head = second.recv(2000, socket.MSG_WAITALL)
+            self.assertEqual(struct.unpack_from("<IB", head, len(head) - 20), (1000, DATA))
+            second.close()
+            third = self.connect()
+        self.assertEqual(self.log.lines, 2 * ["Error while an answer was sent"])
+        third.sendall(request(3, "/next"))
+        self.assertEqual(self.answers(third, 1)[0].body, b"/next")
 
 
 if __name__ == "__main__":

@@ -179,8 +179,8 @@ class Slot:
                 raise self.Broken
             try:
                 connection.send(data)
-            except OSError as error:
-                raise self.Broken from error
+            except BaseException as error:
+                raise self._broken(error) from error
 
     def send(self, *pieces):
         """Sends pieces of an answer at once, behind what has gathered. Blocks while the front holds back. Raises Broken."""
@@ -208,8 +208,16 @@ class Slot:
                         raise self.Broken  # the frame promised more than there is: only the end of the connection can take that back
                     offset += sent
                     size -= sent
-            except OSError as error:
-                raise self.Broken from error
+            except self.Broken:
+                raise
+            except BaseException as error:
+                raise self._broken(error) from error
+
+    def _broken(self, error):
+        """What takes the place of an error in the midst of a frame: only the end of the connection can take back what has been sent of it."""
+        if not isinstance(error, OSError):
+            self.log_exception("Error while an answer was sent")  # of a signal's handler
+        return self.Broken()
 
     # ---- called by the control thread
 
