@@ -37,6 +37,15 @@ class Pipes(unittest.TestCase):
             Offer(os.path.join(folder, "pipes")).withdraw()
             self.assertEqual(os.listdir(folder), [])
 
+    def test_only_a_front_reads_answers(self):
+        # What this process had open to read, as long as it waits, a fork of the app's would keep.
+        with tempfile.TemporaryDirectory() as folder:
+            offer = Offer(os.path.join(folder, "pipes"))
+            self.addCleanup(offer.withdraw)
+            with self.assertRaises(OSError) as raised:
+                os.open(os.path.join(folder, "pipes.answers"), os.O_WRONLY | os.O_NONBLOCK)
+            self.assertEqual(raised.exception.errno, errno.ENXIO)
+
     def test_an_offer_that_fails_leaves_nothing_behind(self):
         with tempfile.TemporaryDirectory() as folder:
             before = len(os.listdir("/dev/fd"))

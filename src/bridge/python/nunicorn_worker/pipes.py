@@ -29,8 +29,9 @@ class Offer:
             for name in self._names:
                 os.mkfifo(name, 0o600)
                 self._open.append(os.open(name, os.O_RDWR))
-            # The one before lets this one open while there is no reader; held on to, it would be one when the front is gone.
+            # To write only, which needs a reader to open it. Held on to, that would be one when the front is gone: also in a fork.
             self._open.append(os.open(self._names[1], os.O_WRONLY))
+            close(self._open.pop(1))
         except OSError:
             self.withdraw()
             raise
@@ -41,8 +42,7 @@ class Offer:
 
     def taken(self):
         """The front has opened both: the Connection."""
-        requests, held, answers = self._open
-        close(held)
+        requests, answers = self._open
         self._open = []
         self.withdraw()
         return Connection(requests, answers)
