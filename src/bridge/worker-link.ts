@@ -237,7 +237,7 @@ export class WorkerLink {
     socket.on('error', ignore);
     socket.once('data', (offer) => {
       try {
-        connection.pipes = this.openPipes(connection, offer.readUInt32LE(0));
+        connection.pipes = this.openPipes(connection, offer.toString());
       } catch {
         socket.destroy(); // the worker has ended, or no descriptor is left
         return;
@@ -253,8 +253,7 @@ export class WorkerLink {
   }
 
   /** Throws if they cannot be opened. */
-  private openPipes(connection: Connection, offer: number): Pipes {
-    const base = `${this.path}.${offer}`;
+  private openPipes(connection: Connection, path: string): Pipes {
     const decoder = new AnswerDecoder(this.handler.answersOf(connection.number));
     let defect: Error | null = null;
     const callback = (bytes: number, buffer: Uint8Array): boolean => {
@@ -268,10 +267,10 @@ export class WorkerLink {
       return true;
     };
     // Both, before one becomes a Socket: what cannot be opened is left to the worker to remove.
-    const requestsFd = openSync(`${base}.requests`, constants.O_WRONLY | constants.O_NONBLOCK);
+    const requestsFd = openSync(`${path}.requests`, constants.O_WRONLY | constants.O_NONBLOCK);
     let answersFd: number;
     try {
-      answersFd = openSync(`${base}.answers`, constants.O_RDONLY | constants.O_NONBLOCK);
+      answersFd = openSync(`${path}.answers`, constants.O_RDONLY | constants.O_NONBLOCK);
     } catch (error) {
       closeSync(requestsFd);
       throw error;

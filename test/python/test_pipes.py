@@ -182,8 +182,7 @@ class Handshake(unittest.TestCase):
         return [fd for fd in self.control._selector.get_map() if fd not in known]
 
     def offered(self, sock):
-        (number,) = struct.unpack("<I", sock.recv(4))
-        return f"{self.path}.{number}"
+        return sock.recv(4096).decode()
 
     def opened(self, sock):
         base = self.offered(sock)
@@ -223,11 +222,12 @@ class Handshake(unittest.TestCase):
 
     def test_a_front_that_leaves_before_it_has_opened_them(self):
         sock = self.front()
-        self.offered(sock)
+        path = self.offered(sock)
+        self.assertTrue(os.path.exists(path + ".requests"))
         sock.close()
         self.turn()
         self.assertEqual(self.slot.connections, [])
-        self.assertEqual(os.listdir(self.folder), ["worker.sock"])
+        self.assertFalse(os.path.exists(path + ".requests"))
         self.opened(self.front())
 
     def test_two_fronts_at_a_time_get_pipes_of_their_own(self):
@@ -238,6 +238,20 @@ class Handshake(unittest.TestCase):
         os.write(requests, b"request")
         self.assertEqual(os.read(connection.requests, 100), b"request")
 
+    @unittest.skipUnless(os.access("/dev/shm", os.W_OK), "Linux")
+    def test_no_disk_can_hold_up_what_is_sent(self):
+        _, _, connection = self.opened(self.front())
+        self.assertEqual(os.fstat(connection.requests).st_dev, os.stat("/dev/shm").st_dev)
+        self.assertEqual(os.fstat(connection.answers).st_dev, os.stat("/dev/shm").st_dev)
+
+    @mock.patch("nunicorn_worker.pipes._MEMORY", "/nowhere")
+    def test_where_nothing_can_be_made_in_memory(self):
+        sock = self.front()
+        self.assertEqual(len(os.listdir(self.folder)), 3)
+        self.opened(sock)
+        self.assertEqual(os.listdir(self.folder), ["worker.sock"])
+
+    @mock.patch("nunicorn_worker.pipes._MEMORY", "/nowhere")
     def test_what_cannot_be_made_is_said_and_the_front_let_go(self):
         os.rename(self.folder, self.folder + "-gone")
         self.addCleanup(os.rename, self.folder + "-gone", self.folder)
@@ -246,6 +260,7 @@ class Handshake(unittest.TestCase):
         self.assertEqual(sock.recv(1), b"")
         self.assertEqual(self.worker.errors, [errno.ENOENT])
 
+    @mock.patch("nunicorn_worker.pipes._MEMORY", "/nowhere")  # the pipes of the first are not removed
     def test_an_app_that_closes_the_socket_of_a_front_does_not_keep_the_next_one_out(self):
         self.front()
         (accepted,) = self.accepted()

@@ -30,13 +30,12 @@ class Peer {
 
   /** Makes pipes, has the link open them, and goes on with them. */
   async offer(number: number): Promise<void> {
-    const names = [`${path()}.${number}.requests`, `${path()}.${number}.answers`];
+    const base = `${path()}.${number}`;
+    const names = [`${base}.requests`, `${base}.answers`];
     execFileSync('mkfifo', names);
     const [requests = 0, held = 0] = names.map((name) => openSync(name, constants.O_RDWR | constants.O_NONBLOCK));
     const answers = openSync(names[1] ?? '', constants.O_WRONLY | constants.O_NONBLOCK);
-    const offer = Buffer.alloc(4);
-    offer.writeUInt32LE(number);
-    this.socket.write(offer);
+    this.socket.write(base);
     await this.take(1);
     closeSync(held);
     for (const name of names) unlinkSync(name);
@@ -401,7 +400,7 @@ test('an offer that cannot be taken is asked for anew', { timeout: 10_000 }, asy
     };
   });
   assert.equal((await first.take(GREETING_BYTES)).readUInt16LE(16), 1);
-  first.output.write(Buffer.from([255, 255, 0, 0])); // of an offer that is withdrawn
+  first.output.write(`${path()}.0`); // of an offer that is withdrawn
   let again = await accept();
   if (again.kind !== 1) again = await accept();
   assert.deepEqual([again.token, again.kind, again.slot], [TOKEN, 1, 0]);

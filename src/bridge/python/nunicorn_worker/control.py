@@ -15,9 +15,9 @@ from selectors import EVENT_READ, DefaultSelector
 from socket import MSG_WAITALL, socket
 from time import sleep
 
-from .frames import CONTROL_CONNECTION, GREETING, OFFER, SLOT_CONNECTION
+from .frames import CONTROL_CONNECTION, GREETING, SLOT_CONNECTION
 from .interrupt import app_stack
-from .pipes import Offer
+from .pipes import offer
 from .slot import is_waiting
 
 _AGAIN_SECONDS = 0.05
@@ -58,7 +58,6 @@ class Control:
         self._token = token
         self._slots = slots
         self._worker = worker
-        self._offers = 0
         self._selector = DefaultSelector()
         self._selector.register(master.sock, EVENT_READ, self._from_master)
         self._selector.register(listener, EVENT_READ, self._accept)
@@ -154,26 +153,25 @@ class Control:
         sock.close()
 
     def _offer(self, sock, slot):
-        self._offers += 1
         try:
-            offer = Offer("%s.%d" % (self._listener.getsockname(), self._offers))
+            offered = offer(os.path.dirname(self._listener.getsockname()))
         except OSError as error:
             self._worker.no_pipes(error)
             sleep(_AGAIN_SECONDS)  # the front comes again
             sock.close()
             return
-        self._watch(sock, lambda: self._opened(sock, slot, offer))
+        self._watch(sock, lambda: self._opened(sock, slot, offered))
         try:
-            sock.sendall(OFFER.pack(self._offers))
+            sock.sendall(os.fsencode(offered.path))
         except OSError:
             pass  # the front is gone, as is heard next
 
-    def _opened(self, sock, slot, offer):
+    def _opened(self, sock, slot, offered):
         if not _hears(sock):
-            offer.withdraw()
+            offered.withdraw()
             self._let_go(sock)
             return
-        connection = offer.taken()
+        connection = offered.taken()
         self._watch(sock, lambda: self._front_gone(sock, connection))
         slot.connect(connection)
 

@@ -40,6 +40,5 @@ ENVIRON = 10  # what the access log shows of the environ: NAME NUL value ..., in
 GREETING = struct.Struct("<16sHH")
 SLOT_CONNECTION = 1
 CONTROL_CONNECTION = 2
-# The answer to the greeting of a thread's connection: the number of an offer, whose pipes are SOCKET.NUMBER.requests and
-# SOCKET.NUMBER.answers. The front opens them and sends one byte; frames go over the pipes.
-OFFER = struct.Struct("<I")
+# The answer to the greeting of a thread's connection is a path: PATH.requests and PATH.answers are pipes that the front opens. Then
+# it sends one byte, and frames go over the pipes.

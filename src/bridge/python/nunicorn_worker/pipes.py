@@ -11,6 +11,8 @@ from fcntl import fcntl
 from os import close, write  # an app may put others in their place
 from select import PIPE_BUF, POLLIN, POLLOUT, poll
 
+# Each use of a named pipe, also of one that has lost its name, notes its time in the file system: a disk that hangs would hold it up.
+_MEMORY = "/dev/shm"
 # What waits there for a front that is busy, so that a thread which answers in large pieces need not stop at each.
 _ANSWERS_BYTES = 256 * 1024
 _F_SETPIPE_SZ = 1031  # of Linux; in Python from 3.10 on
@@ -19,10 +21,20 @@ _FILE_PIECE_BYTES = 64 * 1024
 _NO_SENDFILE = (EINVAL, ENOTSOCK, EOPNOTSUPP)
 
 
+def offer(folder):
+    """An Offer in memory, where the system has a folder for that, else in `folder`. Raises OSError."""
+    name = "nunicorn-" + os.urandom(8).hex()
+    try:
+        return Offer(os.path.join(_MEMORY, name))
+    except OSError:
+        return Offer(os.path.join(folder, name))
+
+
 class Offer:
     """Pipes that a front may open: `PATH.requests` to write and `PATH.answers` to read. Raises OSError."""
 
     def __init__(self, path):
+        self.path = path
         self._names = [path + ".requests", path + ".answers"]
         self._open = []
         try:
