@@ -69,6 +69,11 @@ class Pipes(unittest.TestCase):
         thread.join()
         self.assertTrue(self.connection.ended)
 
+    def test_the_end_wakes_nobody_who_has_something_to_read(self):
+        self.front.sendall(b"the beginning of a large body")
+        self.connection.end()
+        self.assertEqual(os.read(self.connection.requests, 100), b"the beginning of a large body")
+
     def test_the_end_does_not_wait_for_room(self):
         os.set_blocking(self.connection.requests, False)
         with self.assertRaises(BlockingIOError):

@@ -82,8 +82,8 @@ class Connection:
         """Nothing is read any more: who waits for a request is woken. Never blocks."""
         with self._lock:
             self.ended = True
-            # From a full one the reader has something to read.
-            if self.requests >= 0 and _is_ready(self.requests, POLLOUT):
+            # Where something waits, the reader wakes without; and of a large body it may fill the pipe at any moment.
+            if self.requests >= 0 and not self.has_request():
                 try:
                     write(self.requests, b"\0")
                 except OSError:
