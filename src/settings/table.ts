@@ -679,7 +679,7 @@ export const SETTINGS = {
     env: { variable: 'SENDFILE', raw: (value) => ['y', '1', 'yes', 'true'].includes(value.toLowerCase()) },
     defaultText: 'on, unless $SENDFILE is set and says no',
     flagMeans: false,
-    help: 'Let the kernel send files of wsgi.file_wrapper. The flag turns it off, for file systems where that fails.',
+    help: 'Read files of wsgi.file_wrapper by their descriptors, in large pieces. The flag has them read by their own read(), in blocks.',
     origin: 'gunicorn',
   }),
   umask: setting({

@@ -172,17 +172,17 @@ class ServingSlot(unittest.TestCase):
         self.assertEqual([frame.kind for frame in self.answers(self.front, 2)], [EXTEND, ERROR])
 
     def test_a_thread_of_the_apps_own_may_ask_for_more_time_while_a_file_is_sent(self):
-        send = os.sendfile
+        read = os.pread
         helper = threading.Thread(target=lambda: self.extend())
 
-        def send_in_two_parts(to, file, offset, size):
+        def read_in_two_parts(file, size, offset):
             if offset == 0:
-                return send(to, file, 0, size // 2)
+                return read(file, size // 2, 0)
             helper.start()
             helper.join(0.1)  # it waits, or has done harm
-            return send(to, file, offset, size)
+            return read(file, size, offset)
 
-        with unittest.mock.patch("os.sendfile", send_in_two_parts):
+        with unittest.mock.patch("os.pread", read_in_two_parts):
             self.front.sendall(request(1, "/file"))
             frames = self.answers(self.front, 4)
         helper.join(DEADLINE_S)
@@ -458,7 +458,7 @@ class ServingSlot(unittest.TestCase):
             self.assertEqual(len(self.front.recv(2000, socket.MSG_WAITALL)), 10)
             self.front.close()
             second = self.connect()
-        with unittest.mock.patch("os.sendfile", side_effect=KeyError("of a handler of the app's")):
+        with unittest.mock.patch("os.pread", side_effect=KeyError("of a handler of the app's")):
             second.sendall(request(2, "/file"))
             head = second.recv(2000, socket.MSG_WAITALL)
             self.assertEqual(struct.unpack_from("<IB", head, len(head) - 20), (1000, DATA))

@@ -702,7 +702,7 @@ class TestFileWrapper(unittest.TestCase):
         file.seek(offset)
         return file
 
-    def test_a_file_goes_by_sendfile_with_its_length(self):
+    def test_a_file_is_read_by_its_descriptor_and_goes_with_its_length(self):
         file = self.open()
         with mock.patch.object(wsgi.FileWrapper, "__next__", side_effect=AssertionError("it was read")):
             got = self.get(file)

@@ -6,7 +6,6 @@ them. The front asks for them by a socket, which stays open: its end is the end 
 
 import os
 from _thread import allocate_lock
-from errno import EINVAL, ENOTSOCK, EOPNOTSUPP
 from fcntl import fcntl
 from os import close, write  # an app may put others in their place
 from select import PIPE_BUF, POLLIN, POLLOUT, poll
@@ -17,8 +16,6 @@ _MEMORY = "/dev/shm"
 _ANSWERS_BYTES = 256 * 1024
 _F_SETPIPE_SZ = 1031  # of Linux; in Python from 3.10 on
 _FILE_PIECE_BYTES = 64 * 1024
-# A system, or a file system, that does not send files to pipes.
-_NO_SENDFILE = (EINVAL, ENOTSOCK, EOPNOTSUPP)
 
 
 def offer(folder):
@@ -125,11 +122,7 @@ class Connection:
 
     def send_file(self, fd, offset, size):
         """Sends some of a file. Returns how many bytes; 0 is its end. Raises OSError."""
-        try:
-            return os.sendfile(self.answers, fd, offset, size)
-        except OSError as error:
-            if error.errno not in _NO_SENDFILE:
-                raise
+        # sendfile(2) would have the pipe for itself while the disk is read, and the front, which reads the pipe, would stand still.
         data = os.pread(fd, min(size, _FILE_PIECE_BYTES), offset)
         self.send(data)
         return len(data)

@@ -296,7 +296,7 @@ class Answer:
             self._send_beside(_pack(0, DATA, LAST, 0, self.id, 0, 0))
 
     def send_file(self, filelike):
-        """Sends the rest of a regular file by sendfile(2). False if this cannot be done with it."""
+        """Sends the rest of a regular file, read by its descriptor. False if this cannot be done with it."""
         try:
             fd = filelike.fileno()
             status = os.fstat(fd)
