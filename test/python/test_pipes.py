@@ -241,6 +241,15 @@ class Handshake(unittest.TestCase):
         self.assertFalse(os.path.exists(path + ".requests"))
         self.opened(self.front())
 
+    def test_a_worker_that_leaves_makes_no_pipes(self):
+        self.control.left.set()
+        sock = self.front()
+        self.assertFalse(select.select([sock], [], [], 0)[0])
+        self.assertEqual(len(self.accepted()), 1)
+        sock.close()
+        self.turn()
+        self.assertEqual(self.accepted(), [])
+
     def test_two_fronts_at_a_time_get_pipes_of_their_own(self):
         first, second = self.front(), self.front()
         requests, _, connection = self.opened(second)

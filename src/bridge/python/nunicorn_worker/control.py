@@ -130,7 +130,11 @@ class Control:
         if not hmac.compare_digest(token, self._token):
             sock.close()
         elif kind == SLOT_CONNECTION and number < len(self._slots):
-            self._offer(sock, self._slots[number])
+            if self.left.is_set():
+                # No thread would take it, and names of pipes would outlive the process. Let go, the front would come again and again.
+                self._watch(sock, lambda: self._let_go(sock))
+            else:
+                self._offer(sock, self._slots[number])
         elif kind == CONTROL_CONNECTION:
             sock.setblocking(True)
             front = Lines(sock)
