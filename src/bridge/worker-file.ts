@@ -1,5 +1,9 @@
 /** Files that Python processes write for others, in a folder of the user that they run as. */
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readdirSync, unlinkSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+
+/** Where workers make their pipes if it is there; the system's folder for shared memory (shm_overview(7)). */
+const MEMORY = '/dev/shm';
 
 /**
  * Opens such a file for reading. Null: there is none, or what is there is none of theirs. The master may be root, and whoever has
@@ -16,4 +20,14 @@ export function openWorkerFile(path: string): number | null {
     // It is not there.
   }
   return null;
+}
+
+/** Removes the pipes in memory that a worker has offered when it was killed. `path`: of its socket. */
+export function removePipes(path: string): void {
+  const beginning = `${basename(dirname(path))}-${basename(path, '.sock')}-`;
+  try {
+    for (const name of readdirSync(MEMORY)) if (name.startsWith(beginning)) unlinkSync(join(MEMORY, name));
+  } catch {
+    // There is no such folder, or the name is gone.
+  }
 }

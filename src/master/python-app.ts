@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, readSync, unlink } from 'node:fs';
 import { join } from 'node:path';
 import { readStacks, StacksAsked, UNKNOWN_STACKS } from '../bridge/stacks.ts';
-import { openWorkerFile } from '../bridge/worker-file.ts';
+import { openWorkerFile, removePipes } from '../bridge/worker-file.ts';
 import type { WorkerAddress } from '../front/messages.ts';
 import type { ErrorLog } from '../log/error-log.ts';
 import type { FrontView } from '../metrics/view.ts';
@@ -477,6 +477,7 @@ export class PythonApp implements AppKind, ControlHandler {
     this.frontProcesses.workerExit(this.address(process));
     const hasBegun = anyBegun(this.path(serial, 'begun'), process.options.config.threads);
     for (const name of ['sock', 'begun', 'stacks']) unlink(this.path(serial, name), () => {});
+    removePipes(this.path(serial, 'sock'));
     this.handler.workers.ended(serial, code, signal, hasBegun);
     if (process.mold !== null) this.molds.endUnused();
   }

@@ -1,6 +1,6 @@
 // Processes that die: each role is killed under load, and what an application does to its own process.
 import { strict as assert } from 'node:assert';
-import { writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { Admin } from '../helpers/admin.ts';
@@ -64,6 +64,30 @@ it('a worker killed -9: its request gets 502, the others nothing of it, it is re
     await server.noZombies();
     for (const connection of held.values()) connection.close();
     waiting.close();
+  });
+});
+
+it('a worker killed -9 while a front comes to it: nothing of its pipes stays in memory', { skip }, async () => {
+  const files = {
+    'killed.py': `import os, signal
+unlink = os.unlink
+def unlink_late(path):
+    if str(path).endswith(".requests") and not os.path.exists("killed"):
+        open("killed", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    unlink(path)
+os.unlink = unlink_late
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+`,
+  };
+  await withServer({ app: 'killed', chdir: '{home}', files }, async (server) => {
+    assert.ok(existsSync(join(server.home, 'killed')));
+    const folders = readdirSync(server.temporary);
+    assert.ok(folders.length > 0);
+    const isOurs = (name: string): boolean => folders.some((folder) => name.startsWith(`${folder}-`));
+    assert.deepEqual(readdirSync('/dev/shm').filter(isOurs), []);
   });
 });
 

@@ -158,7 +158,7 @@ class Control:
 
     def _offer(self, sock, slot):
         try:
-            offered = offer(os.path.dirname(self._listener.getsockname()))
+            offered = offer(self._listener.getsockname())
         except OSError as error:
             self._worker.no_pipes(error)
             sleep(_AGAIN_SECONDS)  # the front comes again

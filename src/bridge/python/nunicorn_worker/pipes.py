@@ -18,11 +18,13 @@ _F_SETPIPE_SZ = 1031  # of Linux; in Python from 3.10 on
 _FILE_PIECE_BYTES = 64 * 1024
 
 
-def offer(folder):
-    """An Offer in memory, where the system has a folder for that, else in `folder`. Raises OSError."""
-    name = "nunicorn-" + os.urandom(8).hex()
+def offer(socket_path):
+    """An Offer in memory, where the system has a folder for that, else beside the socket of the worker. Raises OSError."""
+    folder, socket_name = os.path.split(socket_path)
+    name = f"{os.path.splitext(socket_name)[0]}-{os.urandom(8).hex()}"
     try:
-        return Offer(os.path.join(_MEMORY, name))
+        # By the beginning of these names the master clears up after a worker that was killed.
+        return Offer(os.path.join(_MEMORY, f"{os.path.basename(folder)}-{name}"))
     except OSError:
         return Offer(os.path.join(folder, name))
 
