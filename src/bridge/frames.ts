@@ -1,6 +1,8 @@
 /**
  * Layout of the frames on the bridge. `python/nunicorn_worker/frames.py` says the same for the worker, and explains it.
  */
+import type { Writable } from 'node:stream';
+
 export const HEADER_BYTES = 20;
 /** Offsets in the header; all numbers are little-endian. */
 export const AT = { length: 0, kind: 4, flags: 5, status: 6, id: 8, head: 12, appUs: 16 } as const;
@@ -38,25 +40,32 @@ export interface RequestFrame {
   readonly body: Uint8Array | null;
 }
 
-export function requestFrameBytes(frame: RequestFrame): number {
-  return HEADER_BYTES + frame.block.length + (frame.body === null ? 0 : frame.body.length);
+/** Writes REQUESTs to `pipe`, in one piece if it takes that much. A short text leaves with less ado than a Buffer. */
+export function writeRequests(frames: readonly RequestFrame[], pipe: Writable): void {
+  let text = '';
+  for (const frame of frames) {
+    text += beforeBody(frame);
+    if (frame.body === null) continue;
+    if (pipe.writableCorked === 0) pipe.cork();
+    pipe.write(text, 'latin1');
+    pipe.write(frame.body);
+    text = '';
+  }
+  if (text !== '') pipe.write(text, 'latin1');
+  pipe.uncork();
 }
 
-/** Writes a REQUEST at `offset`, where `requestFrameBytes(frame)` bytes are free. Returns the offset behind it. */
-export function writeRequestFrame(target: Buffer, offset: number, frame: RequestFrame): number {
-  const headBytes = frame.block.length;
-  const bodyBytes = frame.body === null ? 0 : frame.body.length;
-  target.writeUInt32LE(headBytes + bodyBytes, offset + AT.length);
-  target[offset + AT.kind] = REQUEST;
-  target[offset + AT.flags] = frame.flags;
-  target.writeUInt16LE(0, offset + AT.status);
-  target.writeUInt32LE(frame.id, offset + AT.id);
-  target.writeUInt32LE(headBytes, offset + AT.head);
-  target.writeUInt32LE(0, offset + AT.appUs);
-  const bodyAt = offset + HEADER_BYTES + headBytes;
-  target.write(frame.block, offset + HEADER_BYTES, headBytes, 'latin1');
-  if (frame.body !== null) target.set(frame.body, bodyAt);
-  return bodyAt + bodyBytes;
+/** A REQUEST as far as its body: latin-1. */
+function beforeBody({ id, flags, block, body }: RequestFrame): string {
+  const length = u32(block.length + (body === null ? 0 : body.length));
+  const head = body === null ? length : u32(block.length);
+  return `${length}${String.fromCharCode(REQUEST, flags, 0, 0)}${u32(id)}${head}${ZERO}${block}`;
+}
+
+const ZERO = u32(0);
+
+function u32(value: number): string {
+  return String.fromCharCode(value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24);
 }
 
 /** What a decoder tells about the frames of a worker. Buffers given are valid only during the call. */
@@ -114,21 +123,22 @@ export class AnswerDecoder {
     return this.restBytes === 0 && this.streamLeft === 0;
   }
 
-  push(chunk: Buffer): void {
+  /** Takes the first `bytes` of `chunk`. */
+  push(chunk: Buffer, bytes = chunk.length): void {
     let offset = 0;
-    while (offset < chunk.length) {
+    while (offset < bytes) {
       if (this.streamLeft > 0) {
-        const end = Math.min(chunk.length, offset + this.streamLeft);
+        const end = Math.min(bytes, offset + this.streamLeft);
         this.streamLeft -= end - offset;
         this.handler.data(this.streamId, chunk, offset, end);
         offset = end;
         if (this.streamIsLast && this.streamLeft === 0) this.handler.last(this.streamId);
       } else if (this.rest !== null) {
-        offset = this.completeRest(chunk, offset);
+        offset = this.completeRest(chunk, offset, bytes);
       } else {
-        const used = this.decode(chunk, offset, chunk.length);
+        const used = this.decode(chunk, offset, bytes);
         if (used === 0) {
-          this.keep(chunk, offset);
+          this.keep(chunk, offset, bytes);
           return;
         }
         offset += used;
@@ -194,13 +204,13 @@ export class AnswerDecoder {
     return neededBytes;
   }
 
-  private keep(chunk: Buffer, offset: number): void {
-    this.rest = Buffer.allocUnsafe(Math.max(HEADER_BYTES, chunk.length - offset));
-    this.restBytes = chunk.copy(this.rest, 0, offset);
+  private keep(chunk: Buffer, offset: number, bytes: number): void {
+    this.rest = Buffer.allocUnsafe(Math.max(HEADER_BYTES, bytes - offset));
+    this.restBytes = chunk.copy(this.rest, 0, offset, bytes);
   }
 
   /** Adds to the kept beginning of a frame what it lacks, and decodes it when it is whole. Returns the new offset. */
-  private completeRest(chunk: Buffer, offset: number): number {
+  private completeRest(chunk: Buffer, offset: number, bytes: number): number {
     let rest = this.rest;
     if (rest === null) return offset;
     let wanted = HEADER_BYTES;
@@ -213,12 +223,11 @@ export class AnswerDecoder {
       rest.copy(larger, 0, 0, this.restBytes);
       this.rest = rest = larger;
     }
-    const end = Math.min(chunk.length, offset + wanted - this.restBytes);
+    const end = Math.min(bytes, offset + wanted - this.restBytes);
     this.restBytes += chunk.copy(rest, this.restBytes, offset, end);
     if (this.restBytes >= wanted) {
-      const bytes = this.restBytes;
       // The header alone is decoded only for frames without a payload; others come here again for the rest.
-      if (this.decode(rest, 0, bytes) > 0) {
+      if (this.decode(rest, 0, this.restBytes) > 0) {
         this.rest = null;
         this.restBytes = 0;
       }

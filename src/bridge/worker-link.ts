@@ -9,9 +9,8 @@ import {
   type AnswerHandler,
   CONTROL_CONNECTION,
   type RequestFrame,
-  requestFrameBytes,
   SLOT_CONNECTION,
-  writeRequestFrame,
+  writeRequests,
 } from './frames.ts';
 
 /** What a link tells its owner. `slot` is the thread's number. */
@@ -59,7 +58,7 @@ interface Pipes {
 
 /** What `new Socket` takes as `connect` does, and the types do not know. */
 interface PipeOptions extends SocketConstructorOpts {
-  readonly onread?: { readonly buffer: Buffer; callback(bytes: number, buffer: Uint8Array): boolean };
+  readonly onread?: { readonly buffer: Buffer; callback(bytes: number): boolean };
 }
 
 /** `gone`: the worker has ended, and its file is gone with it, or somebody has cleared its folder. `full`: too much is open. */
@@ -114,16 +113,11 @@ export class WorkerLink {
 
   /** Sends what has gathered: one write for each thread. */
   flush(): void {
-    for (const connection of this.unflushed) {
-      let bytes = 0;
-      for (const frame of connection.frames) bytes += requestFrameBytes(frame);
-      const buffer = Buffer.allocUnsafe(bytes);
-      let offset = 0;
-      for (const frame of connection.frames) offset = writeRequestFrame(buffer, offset, frame);
-      connection.frames.length = 0;
-      connection.pipes?.requests.write(buffer);
+    for (const { frames, pipes } of this.unflushed) {
+      if (pipes !== null) writeRequests(frames, pipes.requests);
+      empty(frames);
     }
-    this.unflushed.length = 0;
+    empty(this.unflushed);
   }
 
   /** Stops reading a thread's answer, so that its thread waits in the kernel; `resume` goes on. */
@@ -256,9 +250,9 @@ export class WorkerLink {
   private openPipes(connection: Connection, path: string): Pipes {
     const decoder = new AnswerDecoder(this.handler.answersOf(connection.number));
     let defect: Error | null = null;
-    const callback = (bytes: number, buffer: Uint8Array): boolean => {
+    const callback = (bytes: number): boolean => {
       try {
-        decoder.push(buffer === readBuffer && bytes === READ_BYTES ? readBuffer : readBuffer.subarray(0, bytes));
+        decoder.push(readBuffer, bytes);
       } catch (error) {
         defect = error instanceof Error ? error : new Error(String(error));
         answers.destroy();
@@ -310,6 +304,11 @@ export class WorkerLink {
     greeting.writeUInt16LE(slot, 18);
     return greeting;
   }
+}
+
+/** Setting the length would be a call into the runtime, and the next element would need memory anew. */
+function empty(array: unknown[]): void {
+  while (array.length > 0) array.pop();
 }
 
 function destroy({ socket, pipes }: Connection): void {

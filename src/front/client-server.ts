@@ -40,7 +40,7 @@ declare module 'node:net' {
 
 export interface ClientHandler {
   /** The request has been read and may run; or, with `bodyOpen`, as much of it as is kept in memory. */
-  requestRead(exchange: Exchange): void;
+  requestRead(exchange: Exchange, now: number): void;
   /** Whether requests are handed over while their bodies still come: those larger than what is kept in memory. */
   readonly takesOpenBodies?: boolean;
   /** A client that ends its side has left, as node:http sees it. Left out: it may still read its answer (RFC 9112, 9.6). */
@@ -118,7 +118,7 @@ export class ClientServer {
     this.bodies = new BodyReader(
       {
         takesOpenBodies: handler.takesOpenBodies === true,
-        bodyRead: (exchange) => handler.requestRead(exchange),
+        bodyRead: (exchange) => handler.requestRead(exchange, now()),
         refuse: (exchange, status, message) => this.refuse(exchange, status, message),
         mayOpenFile: () => this.mayOpenFile(),
       },
@@ -297,14 +297,14 @@ export class ClientServer {
   }
 
   /** The exchange is over: the next request of its connection may come. */
-  over(exchange: Exchange): void {
+  over(exchange: Exchange, time = now()): void {
     if (exchange.phase === 'over') return;
     exchange.phase = 'over';
     this.bodies.drop(exchange);
     const connection = exchange.connection;
     if (connection.current === exchange) {
       connection.current = null;
-      connection.idleSince = now();
+      connection.idleSince = time;
       connection.bytesRead = connection.socket.bytesRead;
       if (exchange.response.isLast) {
         // Nobody would hear of what is run after the last answer, and its sender may send it again.
@@ -562,7 +562,7 @@ export class ClientServer {
     if (!head.hasBody) {
       request.bodiless = true;
       if (expectsContinue) response.writeContinue();
-      this.handler.requestRead(exchange);
+      this.handler.requestRead(exchange, startedAt);
       return;
     }
     const limit = this.config.limitRequestBody;

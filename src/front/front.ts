@@ -208,17 +208,18 @@ export class Front {
         throw new Error(`worker ${serial} answered what it was not asked`);
       return exchange;
     };
-    const answered = (appUs: number): void => {
-      if (slot !== undefined) this.answered(slot, appUs);
+    const answered = (appUs: number, time: number): void => {
+      if (slot !== undefined) this.answered(slot, appUs, time);
     };
     return {
       answer: (id, status, head, buffer, bodyStart, bodyEnd, appUs) => {
         const exchange = current(id);
-        if (appUs === null) exchange.pieceAt = now();
-        else answered(appUs);
+        const time = now();
+        if (appUs === null) exchange.pieceAt = time;
+        else answered(appUs, time);
         if (exchange.phase !== 'dispatched') return;
         sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, this.clients.closes(exchange.connection));
-        this.clients.over(exchange);
+        this.clients.over(exchange, time);
       },
       head: (id, status, head, dataFollows) => {
         const exchange = current(id);
@@ -235,7 +236,7 @@ export class Front {
       },
       end: (id, isCut, appUs) => {
         const exchange = current(id);
-        answered(appUs);
+        answered(appUs, now());
         this.readOn(exchange);
         if (exchange.phase !== 'answering') {
           this.fail(exchange, 500, '', OUTCOME.app_error);
@@ -249,7 +250,7 @@ export class Front {
       },
       error: (id, appUs) => {
         const exchange = current(id);
-        answered(appUs);
+        answered(appUs, now());
         this.fail(exchange, 500, '', OUTCOME.app_error);
       },
       environ: (id, head) => {
@@ -277,8 +278,7 @@ export class Front {
     };
   }
 
-  private answered(slot: Slot<Exchange>, appUs: number): void {
-    const time = now();
+  private answered(slot: Slot<Exchange>, appUs: number, time: number): void {
     const attached = this.attached.get(slot.worker.serial);
     if (attached !== undefined) this.metrics?.answered(slot, attached, appUs, time);
     const wasStuck = isStuck(slot);

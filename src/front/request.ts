@@ -1,5 +1,6 @@
 /** The request of node:http, without what the front does not ask it for. */
 import { type IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import { Readable } from 'node:stream';
 
 /** A request whose headers are read from `rawHeaders`, and that is no stream unless it has a body. */
 export class Request extends IncomingMessage {
@@ -19,6 +20,17 @@ export class Request extends IncomingMessage {
 const dump: (this: IncomingMessage) => void = Reflect.get(IncomingMessage.prototype, '_dump');
 const NO_HEADERS: IncomingHttpHeaders = Object.freeze({});
 const EXPECT_LENGTH = 6;
+
+const readableEnded = Object.getOwnPropertyDescriptor(Readable.prototype, 'readableEnded')?.get as (
+  this: Request,
+) => boolean;
+
+/** node:http asks when the answer has left, and would have the end of a request without a body told to it. */
+Object.defineProperty(Request.prototype, 'readableEnded', {
+  get(this: Request): boolean {
+    return this.bodiless || readableEnded.call(this);
+  },
+});
 
 /** node:http looks for Expect alone (RFC 9110, 10.1.1), and would make an object of all headers to find it. */
 Object.defineProperty(Request.prototype, 'headers', {

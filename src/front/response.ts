@@ -3,6 +3,8 @@ import { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Request } from './request.ts';
 
+type Listener = Parameters<ServerResponse['on']>[1];
+
 /** What node:http keeps of a response, as far as it is set here. */
 interface Internals {
   _header: string | null;
@@ -18,6 +20,19 @@ interface Internals {
 export class Response extends ServerResponse<Request> {
   private closes = false;
   private leftAtOnce = false;
+  /** What node:http does when this response has left: its only listener of most. */
+  private nodeFinish: (() => void) | null = null;
+
+  override on(event: string, listener: Listener): this {
+    if (event !== 'finish' || this.nodeFinish !== null) return super.on(event, listener);
+    this.nodeFinish = listener;
+    return this;
+  }
+
+  override emit(event: string, ...args: unknown[]): boolean {
+    if (event === 'finish') this.nodeFinish?.();
+    return super.emit(event, ...args);
+  }
 
   /** As node:http's own, but for a listener of each response on `close`: the front hears of it from the connection. */
   override assignSocket(socket: Socket): void {
