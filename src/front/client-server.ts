@@ -369,6 +369,7 @@ export class ClientServer {
     }
     const timer = setTimeout(() => exchange.connection.socket.destroy(), LINGER_MS);
     let left = LINGER_BYTES;
+    request.becomeStream();
     request.removeAllListeners('data');
     request.on('data', (piece: Buffer) => {
       left -= piece.length;
@@ -520,6 +521,7 @@ export class ClientServer {
     if (connection.current !== null || connection.pipelined?.length) {
       // Pipelined: in order and one at a time, since the first may change what the second sees.
       connection.pipelined ??= [];
+      request.becomeStream(); // what comes of its body is kept
       const begin = (): void => this.begin(connection, request, response, expectsContinue);
       const head = headBytes(request);
       connection.pipelined.push({ bytes: () => head + request.readableLength, begin });
@@ -560,11 +562,11 @@ export class ClientServer {
       return;
     }
     if (!head.hasBody) {
-      request.bodiless = true;
       if (expectsContinue) response.writeContinue();
       this.handler.requestRead(exchange, startedAt);
       return;
     }
+    request.becomeStream();
     const limit = this.config.limitRequestBody;
     if (limit > 0 && head.contentLength > limit) {
       this.refuse(exchange, 413, `The request's body is larger than ${limit} bytes`);

@@ -218,7 +218,8 @@ export class Front {
         if (appUs === null) exchange.pieceAt = time;
         else answered(appUs, time);
         if (exchange.phase !== 'dispatched') return;
-        sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, this.clients.closes(exchange.connection));
+        const close = this.clients.closes(exchange.connection);
+        sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, close, time);
         this.clients.over(exchange, time);
       },
       head: (id, status, head, dataFollows) => {

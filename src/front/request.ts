@@ -1,45 +1,75 @@
 /** The request of node:http, without what the front does not ask it for. */
 import { type IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 
-/** A request whose headers are read from `rawHeaders`, and that is no stream unless it has a body. */
-export class Request extends IncomingMessage {
-  /** Said before the end of the message is parsed: there is nothing to read, and nobody waits for its end. */
-  bodiless = false;
+/**
+ * A request whose headers are read from `rawHeaders`, and that is no stream unless it has a body. node:http makes one for each
+ * request; to make a stream takes longer than all else in it.
+ */
+class LateStream {
+  readonly socket: Socket;
+  rawHeaders: readonly string[] = [];
+  complete = false;
+  isStream = false;
 
-  override push(piece: unknown, encoding?: BufferEncoding): boolean {
-    return piece === null && this.bodiless ? false : super.push(piece, encoding);
+  constructor(socket: Socket) {
+    this.socket = socket;
   }
 
-  /** node:http calls it for each request whose body nobody read: what is left is thrown away. */
-  _dump(): void {
-    if (!this.bodiless) dump.call(this);
+  /** From now on it can be read. Until then what comes of a body is thrown away. */
+  becomeStream(): void {
+    if (this.isStream) return;
+    const said = { ...this, isStream: true };
+    asStream.call(this as unknown as IncomingMessage, this.socket);
+    Object.assign(this, said);
   }
-}
 
-const dump: (this: IncomingMessage) => void = Reflect.get(IncomingMessage.prototype, '_dump');
-const NO_HEADERS: IncomingHttpHeaders = Object.freeze({});
-const EXPECT_LENGTH = 6;
+  push(piece: unknown, encoding?: BufferEncoding): boolean {
+    if (this.isStream) return IncomingMessage.prototype.push.call(this, piece, encoding);
+    return piece !== null;
+  }
 
-const readableEnded = Object.getOwnPropertyDescriptor(Readable.prototype, 'readableEnded')?.get as (
-  this: Request,
-) => boolean;
+  /** Its client has left. */
+  destroy(error?: Error): this {
+    if (this.isStream) IncomingMessage.prototype.destroy.call(this, error);
+    return this;
+  }
 
-/** node:http asks when the answer has left, and would have the end of a request without a body told to it. */
-Object.defineProperty(Request.prototype, 'readableEnded', {
-  get(this: Request): boolean {
-    return this.bodiless || readableEnded.call(this);
-  },
-});
-
-/** node:http looks for Expect alone (RFC 9110, 10.1.1), and would make an object of all headers to find it. */
-Object.defineProperty(Request.prototype, 'headers', {
-  get(this: Request): IncomingHttpHeaders {
+  /** node:http looks for Expect alone (RFC 9110, 10.1.1), and would make an object of all headers to find it. */
+  get headers(): IncomingHttpHeaders {
     const { rawHeaders } = this;
     for (let at = 0; at < rawHeaders.length; at += 2) {
       const name = rawHeaders[at];
       if (name?.length === EXPECT_LENGTH && name.toLowerCase() === 'expect') return { expect: rawHeaders[at + 1] };
     }
     return NO_HEADERS;
-  },
-});
+  }
+
+  /** node:http asks when the answer has left, and would wait for the end. */
+  get readableEnded(): boolean {
+    return !this.isStream || readableEnded.call(this);
+  }
+}
+
+const asStream = IncomingMessage as unknown as (this: IncomingMessage, socket: Socket) => void;
+const readableEnded = Object.getOwnPropertyDescriptor(Readable.prototype, 'readableEnded')?.get as () => boolean;
+const NO_HEADERS: IncomingHttpHeaders = Object.freeze({});
+const EXPECT_LENGTH = 6;
+
+Object.setPrototypeOf(LateStream.prototype, IncomingMessage.prototype);
+// What node:http finds in each, under names of its own too.
+const made = new IncomingMessage(new Socket());
+for (const key of Reflect.ownKeys(made)) {
+  const value: unknown = Reflect.get(made, key);
+  if (typeof value !== 'object' || value === null) define(key, value);
+}
+// It need not see to it that what is no stream is read.
+define('_consuming', true);
+
+function define(key: PropertyKey, value: unknown): void {
+  Object.defineProperty(LateStream.prototype, key, { value, writable: true, configurable: true });
+}
+
+export type Request = IncomingMessage & LateStream;
+export const Request = LateStream as unknown as typeof IncomingMessage & (new (socket: Socket) => Request);

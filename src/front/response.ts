@@ -42,6 +42,12 @@ export class Response extends ServerResponse<Request> {
     internals._flush();
   }
 
+  /** As node:http's own, which looks for that listener. */
+  override detachSocket(socket: Socket): void {
+    (socket as Socket & { _httpMessage: Response | null })._httpMessage = null;
+    (this as unknown as { socket: Socket | null }).socket = null;
+  }
+
   /** As node:http's own, which would send a head that leaves alone as UTF-8: its characters are bytes. */
   override flushHeaders(): void {
     const internals = this as unknown as Internals;
