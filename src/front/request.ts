@@ -64,6 +64,7 @@ for (const key of Reflect.ownKeys(made)) {
   const value: unknown = Reflect.get(made, key);
   if (typeof value !== 'object' || value === null) define(key, value);
 }
+define('rawTrailers', Object.freeze([]));
 // It need not see to it that what is no stream is read.
 define('_consuming', true);
 
