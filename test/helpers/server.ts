@@ -137,9 +137,12 @@ export class Server {
     this.exited = new Promise((resolve, reject) => {
       this.#child.once('error', reject);
       this.#child.once('exit', (code, signal) => {
-        this.#exit = { code, signal };
-        this.#changed();
-        resolve(this.#exit);
+        // What it said last is there by now, and may be read behind this.
+        setImmediate(() => {
+          this.#exit = { code, signal };
+          this.#changed();
+          resolve(this.#exit);
+        });
       });
     });
     // Whoever never waits for it must not turn it into an unhandled rejection.
