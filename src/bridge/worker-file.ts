@@ -1,6 +1,6 @@
 /** Files that Python processes write for others, in a folder of the user that they run as. */
 import { closeSync, constants, fstatSync, openSync, readdirSync, unlinkSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, join } from 'node:path';
 
 /** Where workers make their pipes if it is there; the system's folder for shared memory (shm_overview(7)). */
 const MEMORY = '/dev/shm';
@@ -22,12 +22,24 @@ export function openWorkerFile(path: string): number | null {
   return null;
 }
 
-/** Removes the pipes in memory that a worker has offered when it was killed. `path`: of its socket. */
-export function removePipes(path: string): void {
-  const beginning = `${basename(dirname(path))}-${basename(path, '.sock')}-`;
+/**
+ * Removes the pipes in memory that workers have offered and not taken back, as they were killed. `folder`: the server's own;
+ * `worker`: only those of that one, by the name of its socket.
+ */
+export function removePipes(folder: string, worker = ''): void {
+  const beginning = `${basename(folder)}-${worker}`;
+  let names: string[];
   try {
-    for (const name of readdirSync(MEMORY)) if (name.startsWith(beginning)) unlinkSync(join(MEMORY, name));
+    names = readdirSync(MEMORY);
   } catch {
-    // There is no such folder, or the name is gone.
+    return; // there is no such folder
+  }
+  for (const name of names) {
+    if (!name.startsWith(beginning)) continue;
+    try {
+      unlinkSync(join(MEMORY, name));
+    } catch {
+      // It is gone, or no pipe and somebody else's.
+    }
   }
 }

@@ -219,7 +219,7 @@ export class Front {
         else answered(appUs, time);
         if (exchange.phase !== 'dispatched') return;
         const close = this.clients.closes(exchange.connection);
-        sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, close, time);
+        sendWhole(exchange, status, head, buffer, bodyStart, bodyEnd, close);
         this.clients.over(exchange, time);
       },
       head: (id, status, head, dataFollows) => {

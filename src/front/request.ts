@@ -5,7 +5,7 @@ import { Readable } from 'node:stream';
 
 /**
  * A request whose headers are read from `rawHeaders`, and that is no stream unless it has a body. node:http makes one for each
- * request; to make a stream takes longer than all else in it.
+ * request; to make a stream takes longer than all else in it. To read one that has no body throws.
  */
 class LateStream {
   readonly socket: Socket;

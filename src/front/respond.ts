@@ -18,10 +18,7 @@ export function sendHead(exchange: Exchange, status: number, block: string, clos
   exchange.response.writeHead(status, reasonOf(block), headers);
 }
 
-/**
- * Sends a whole answer, which has a Content-Length or no body. The body is `buffer[start..end)`, valid only during the call.
- * `now`: of clock.ts.
- */
+/** Sends a whole answer, which has a Content-Length or no body. The body is `buffer[start..end)`, valid only during the call. */
 export function sendWhole(
   exchange: Exchange,
   status: number,
@@ -30,11 +27,10 @@ export function sendWhole(
   start: number,
   end: number,
   close: boolean,
-  now: number,
 ): void {
   const body =
     end - start <= ONE_WRITE_BYTES ? buffer.toString('latin1', start, end) : Buffer.from(buffer.subarray(start, end));
-  sendComplete(exchange, status, block, body, close, now);
+  sendComplete(exchange, status, block, body, close);
 }
 
 /** As sendWhole; a body that is text is latin-1. */
@@ -44,7 +40,6 @@ export function sendComplete(
   block: string,
   body: string | Buffer,
   close: boolean,
-  now: number,
 ): void {
   const { request, response } = exchange;
   exchange.bytesSent = body.length;
@@ -58,20 +53,19 @@ export function sendComplete(
   exchange.status = status;
   exchange.responseBlock = block;
   const last = close || exchange.closeAfter || !response.shouldKeepAlive || response.isLast;
-  response.sendAtOnce(response.socket, `HTTP/1.1 ${status} ${block}${ownLines(last, now)}`, body, last);
+  response.sendAtOnce(response.socket, `HTTP/1.1 ${status} ${block}${ownLines(last)}`, body, last);
 }
 
-/** The second of the Date is over: `now` of clock.ts, by which it is cheaper to see than by the date itself. */
-let linesEnd = Number.NEGATIVE_INFINITY;
+let second = 0;
 let keepAliveLines = '';
 let closeLines = '';
 
 /** The server's own headers, which end the head. Made anew once a second. */
-function ownLines(last: boolean, now: number): string {
-  if (now >= linesEnd) {
-    const date = new Date();
-    linesEnd = now + 1000 - date.getMilliseconds();
-    const lines = `Server: ${SERVER}\r\nDate: ${date.toUTCString()}\r\nConnection: `;
+function ownLines(last: boolean): string {
+  const now = Date.now();
+  if (now < second || now >= second + 1000) {
+    second = now - (now % 1000);
+    const lines = `Server: ${SERVER}\r\nDate: ${new Date(second).toUTCString()}\r\nConnection: `;
     keepAliveLines = `${lines}keep-alive\r\n\r\n`;
     closeLines = `${lines}close\r\n\r\n`;
   }

@@ -30,7 +30,7 @@ export class Response extends ServerResponse<Request> {
   }
 
   override emit(event: string, ...args: unknown[]): boolean {
-    if (event === 'finish') this.nodeFinish?.();
+    if (event === 'finish') this.nodeFinish?.call(this);
     return super.emit(event, ...args);
   }
 

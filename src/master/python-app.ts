@@ -477,7 +477,7 @@ export class PythonApp implements AppKind, ControlHandler {
     this.frontProcesses.workerExit(this.address(process));
     const hasBegun = anyBegun(this.path(serial, 'begun'), process.options.config.threads);
     for (const name of ['sock', 'begun', 'stacks']) unlink(this.path(serial, name), () => {});
-    removePipes(this.path(serial, 'sock'));
+    removePipes(this.runtime.folder, `${workerName(serial)}-`);
     this.handler.workers.ended(serial, code, signal, hasBegun);
     if (process.mold !== null) this.molds.endUnused();
   }
@@ -504,8 +504,13 @@ export class PythonApp implements AppKind, ControlHandler {
   }
 
   private path(serial: number, name: string): string {
-    return join(this.runtime.folder, `worker-${serial}.${name}`);
+    return join(this.runtime.folder, `${workerName(serial)}.${name}`);
   }
+}
+
+/** Of its files. */
+function workerName(serial: number): string {
+  return `worker-${serial}`;
 }
 
 /** Whether a worker had begun a request, by the file in which it notes that: a word of 8 bytes for each thread. */

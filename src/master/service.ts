@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { lchownSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
+import { removePipes } from '../bridge/worker-file.ts';
 import { after, now } from '../clock.ts';
 import { EXIT } from '../errors.ts';
 import type { ErrorLog } from '../log/error-log.ts';
@@ -201,6 +202,7 @@ export class Service {
     await this.hooks?.end(atEnd);
     const { folder, spoolFolder } = this.runtime;
     for (const path of [folder, spoolFolder]) removePrivateFolder(path);
+    removePipes(folder);
   }
 
   /** Has whoever serves the clients take new settings, then replaces the workers. Resolves when the settings are taken. */

@@ -416,7 +416,7 @@ export class PoolWorker implements Engine {
         this.over(thread, slot, exchange, appUs);
         if (exchange.phase !== 'dispatched') return;
         exchange.closeAfter ||= last;
-        sendComplete(exchange, status, head, toWire(body), this.clients.closes(exchange.connection), now());
+        sendComplete(exchange, status, head, toWire(body), this.clients.closes(exchange.connection));
         this.clients.over(exchange);
         return;
       }
