@@ -116,7 +116,9 @@ function written(frames: readonly RequestFrame[]): Buffer {
   const pipe = new PassThrough();
   writeRequests(frames, pipe);
   assert.equal(pipe.writableCorked, 0);
-  return pipe.read();
+  const pieces: Buffer[] = [];
+  for (let piece = pipe.read(); piece !== null; piece = pipe.read()) pieces.push(piece);
+  return Buffer.concat(pieces);
 }
 
 for (const [at, { name, bytes }] of golden.requests.entries()) {
