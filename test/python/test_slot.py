@@ -9,6 +9,7 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 import unittest
 import unittest.mock
 
@@ -61,6 +62,12 @@ class ServingSlot(unittest.TestCase):
 
     def await_ready(self, front):
         self.assertEqual(front.recv(20, socket.MSG_WAITALL)[4], READY)
+
+    def await_abandoned(self, connection):
+        deadline = time.monotonic() + DEADLINE_S
+        while connection.requests >= 0:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.001)
 
     def finish(self):
         for _ in range(50):
@@ -225,6 +232,8 @@ class ServingSlot(unittest.TestCase):
     def test_an_app_that_closes_its_descriptor_ends_the_connection_not_the_thread(self):
         self.front.sendall(request(1, "/closes"))
         self.assertEqual(self.front.recv(1), b"")
+        # The end comes when the app closes it; the thread notices behind that, and would close a pipe of `again` with this number.
+        self.await_abandoned(self.front.connection)
         self.front.close()
         again = self.connect()
         again.sendall(request(2, "/again"))
