@@ -6,32 +6,80 @@ import { percentDecode, splitTarget } from './environ.ts';
 import type { Exchange } from './exchange.ts';
 import { headersOf, reasonOf } from './head-block.ts';
 
-export function accessRecord(exchange: Exchange): AccessRecord {
-  const { request, connection, responseBlock } = exchange;
-  const target = request.url ?? '';
-  return {
-    remoteAddress: connection.remoteAddress,
-    method: request.method ?? '',
-    rawUri: target,
-    path: pathInfo(exchange, target),
-    query: splitTarget(target).query,
-    protocol: `HTTP/${request.httpVersion}`,
-    status: exchange.status,
-    reason: reasonOf(responseBlock),
-    bytesSent: exchange.bytesSent,
-    durationUs: (now() - exchange.startedAt) * 1000,
-    requestHeaders: request.rawHeaders,
-    // Few formats ask for them.
-    get responseHeaders() {
-      return headersOf(responseBlock);
-    },
+/** What few formats ask for is read when they do. */
+export class ExchangeRecord implements AccessRecord {
+  readonly durationUs: number;
+  private readonly exchange: Exchange;
+
+  constructor(exchange: Exchange) {
+    this.durationUs = (now() - exchange.startedAt) * 1000;
+    this.exchange = exchange;
+  }
+
+  get remoteAddress(): string {
+    return this.exchange.connection.remoteAddress;
+  }
+
+  get method(): string {
+    return this.exchange.request.method ?? '';
+  }
+
+  get rawUri(): string {
+    return this.exchange.request.url ?? '';
+  }
+
+  get path(): string {
+    return pathInfo(this.exchange, this.rawUri);
+  }
+
+  get query(): string {
+    return splitTarget(this.rawUri).query;
+  }
+
+  get protocol(): string {
+    return `HTTP/${this.exchange.request.httpVersion}`;
+  }
+
+  get status(): number {
+    return this.exchange.status;
+  }
+
+  get reason(): string {
+    return reasonOf(this.exchange.responseBlock);
+  }
+
+  get bytesSent(): number {
+    return this.exchange.bytesSent;
+  }
+
+  get requestHeaders(): readonly string[] {
+    return this.exchange.request.rawHeaders;
+  }
+
+  get responseHeaders(): readonly string[] {
+    return headersOf(this.exchange.responseBlock);
+  }
+
+  get environBlock(): string {
     // A request whose head was refused has no block of its own.
-    environBlock: exchange.block || connection.facts.block,
-    pid: exchange.workerPid,
-    worker: exchange.worker,
-    thread: exchange.thread,
-    environ: exchange.environ,
-  };
+    return this.exchange.block || this.exchange.connection.facts.block;
+  }
+
+  get environ(): ReadonlyMap<string, string> | null {
+    return this.exchange.environ;
+  }
+
+  get pid(): number {
+    return this.exchange.workerPid;
+  }
+
+  get worker(): number {
+    return this.exchange.worker;
+  }
+
+  get thread(): number {
+    return this.exchange.thread;
+  }
 }
 
 const PATH_INFO = '\0PATH_INFO\0';

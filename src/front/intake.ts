@@ -10,7 +10,7 @@ import type { ErrorLog } from '../log/error-log.ts';
 import { OUTCOME } from '../metrics/counters.ts';
 import type { FrontReport } from '../metrics/report.ts';
 import { Sweeper } from '../sweeper.ts';
-import { accessRecord } from './access-record.ts';
+import { ExchangeRecord } from './access-record.ts';
 import { ClientServer, type ClientServerParts } from './client-server.ts';
 import type { Exchange } from './exchange.ts';
 import type { FrontMetrics } from './front-metrics.ts';
@@ -189,7 +189,7 @@ export class Intake {
 
   private exchangeOver(exchange: Exchange): void {
     this.metrics?.over(exchange);
-    if (exchange.status > 0) this.access?.write(accessRecord(exchange));
+    if (exchange.status > 0) this.access?.write(new ExchangeRecord(exchange));
   }
 
   private send(slot: Slot<Exchange>, exchange: Exchange): void {

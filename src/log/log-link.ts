@@ -43,7 +43,28 @@ export class LogLink {
   }
 
   access(record: AccessRecord): void {
-    this.send({ access: { ...record, environ: Object.fromEntries(record.environ ?? []) } });
+    // One by one: a record may read them where they stand.
+    const fields: Record<keyof AccessRecord, unknown> = {
+      remoteAddress: record.remoteAddress,
+      user: record.user,
+      method: record.method,
+      rawUri: record.rawUri,
+      path: record.path,
+      query: record.query,
+      protocol: record.protocol,
+      status: record.status,
+      reason: record.reason,
+      bytesSent: record.bytesSent,
+      durationUs: record.durationUs,
+      requestHeaders: record.requestHeaders,
+      responseHeaders: record.responseHeaders,
+      environBlock: record.environBlock,
+      environ: Object.fromEntries(record.environ ?? []),
+      pid: record.pid,
+      worker: record.worker,
+      thread: record.thread,
+    };
+    this.send({ access: fields });
   }
 
   /** Sends what waits, for a second at most. */
