@@ -10,7 +10,7 @@ const CASES = SITES.flatMap(({ cases }) => cases.map(({ id }) => id));
 const USAGE = `  --cases a,b         ${CASES.join(',')}
   --servers a,b       ${Object.keys(SERVERS).join(',')}
   --rounds N          5
-  --seconds S         2, of each window
+  --seconds S         2, of each window; the Django page's are twice as long
   --quick             2 rounds of 1 s windows with ${QUICK_SERVERS}: for a look
   --out NAME          bench/results/NAME.md and .json ('latest' for a whole run, else 'partial')
   --server-cores C    as taskset takes them

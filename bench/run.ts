@@ -158,7 +158,8 @@ async function warmUp(site: Site, target: Target): Promise<void> {
   }
 }
 
-function putLoad({ load }: Case, target: Target, halfRate: number): Promise<Outcome> {
+function putLoad({ load, timesLonger = 1 }: Case, target: Target, halfRate: number): Promise<Outcome> {
+  const seconds = options.seconds * timesLonger;
   switch (load.kind) {
     case 'full': {
       const { connections, newConnections, postBytes } = load;
