@@ -12,8 +12,8 @@ from select import PIPE_BUF, POLLIN, POLLOUT, poll
 
 # Each use of a named pipe, also of one that has lost its name, notes its time in the file system: a disk that hangs would hold it up.
 _MEMORY = "/dev/shm"
-# What waits there for a front that is busy, so that a thread which answers in large pieces need not stop at each.
-_ANSWERS_BYTES = 256 * 1024
+# What waits there: answers in large pieces for a front that is busy, and requests that were sent ahead with their bodies.
+_PIPE_BYTES = 256 * 1024
 _F_SETPIPE_SZ = 1031  # of Linux; in Python from 3.10 on
 _FILE_PIECE_BYTES = 64 * 1024
 
@@ -47,7 +47,8 @@ class Offer:
             self.withdraw()
             raise
         try:
-            fcntl(self._open[1], _F_SETPIPE_SZ, _ANSWERS_BYTES)
+            for descriptor in self._open:
+                fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
         except OSError:
             pass  # this is no Linux, or the user's share of such memory is used up
 
